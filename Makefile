@@ -1,0 +1,32 @@
+# Both targets do all of their own set-up on a fresh machine with Python 3.11 or newer and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+TEST_FLAGS ?=
+DEMO_DIR ?= runs/demo
+
+.PHONY: demo test lint types clean
+
+demo: $(INSTALLED)  ## train a small LLaMA, analyse its gradients, write the report
+	$(BIN)/subspace-lab demo $(DEMO_DIR)
+
+test: $(INSTALLED) lint types  ## lint, types and the whole test suite
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(TEST_FLAGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+$(INSTALLED): setup.cfg constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV)
