@@ -1,0 +1,70 @@
+"""subspace_lab: the laboratory for gradient subspaces.
+
+Capture the per-layer gradients of a training run, measure how much of them lives in a low-dimensional subspace and
+how that subspace moves, and compare every number with what noise would give::
+
+    import subspace_lab as sl
+
+    with sl.GradientCapture(model, "runs/mine", every=10) as capture:
+        capture.attach(optimizer)
+        ...  # your training loop
+    run = sl.Run.open("runs/mine", write=True)
+    energy = sl.analysis.energy(run)
+
+Importing this package is cheap: torch and the rest are loaded when a name is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from subspace_lab._version import __version__
+
+if TYPE_CHECKING:
+    from subspace_lab import analysis, capture, figures, numerics, report, runs, training
+    from subspace_lab.analysis import Plan, recommend
+    from subspace_lab.capture import GradientCapture
+    from subspace_lab.runs import Run, RunError
+    from subspace_lab.training import TrainConfig, train
+
+_MODULES = ("analysis", "capture", "figures", "numerics", "report", "runs", "training")
+_HOMES = {
+    "GradientCapture": "capture",
+    "Plan": "analysis",
+    "Run": "runs",
+    "RunError": "runs",
+    "TrainConfig": "training",
+    "recommend": "analysis",
+    "train": "training",
+}
+
+__all__ = [
+    "GradientCapture",
+    "Plan",
+    "Run",
+    "RunError",
+    "TrainConfig",
+    "__version__",
+    "analysis",
+    "capture",
+    "figures",
+    "numerics",
+    "recommend",
+    "report",
+    "runs",
+    "train",
+    "training",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

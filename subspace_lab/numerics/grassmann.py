@@ -1,0 +1,90 @@
+"""Geometry of subspaces: principal angles, overlap, and the subspace estimation error with its derivative.
+
+Legend: ``S (m, r)`` orthonormal basis of a subspace; ``C = G G^T`` (m, m) Gram matrix of the gradient.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def principal_angles(S1: Float[Tensor, "m r"], S2: Float[Tensor, "m r2"]) -> Float[Tensor, " r"]:
+    """Principal angles between the spans of two orthonormal bases, in radians, ascending.
+
+    Cosines are the singular values of ``S1^T S2``, sines those of ``S2 - S1 (S1^T S2)``. Below 45 degrees the sine is
+    used, since an arccos returns noise for angles under the square root of the rounding (1e-8 in float64), and above
+    it the cosine (Björck and Golub 1973, "Numerical methods for computing angles between linear subspaces"). Cheaper
+    than `scipy.linalg.subspace_angles`, which first orthonormalizes both inputs by an SVD: here they must already be
+    orthonormal, and the sines come from the triangular factor of a QR.
+
+    Args:
+        S1: Orthonormal basis (m, r).
+        S2: Orthonormal basis (m, r) of a space of the same dimension.
+
+    Returns:
+        The r angles in radians, in [0, pi/2], ascending, exact to the rounding of the inputs' dtype.
+
+    Raises:
+        ValueError: If the two shapes differ.
+
+    >>> import math
+    >>> line = lambda a: torch.tensor([[math.cos(a)], [math.sin(a)]], dtype=torch.float64)
+    >>> bool(abs(principal_angles(line(0.0), line(1e-9)) - 1e-9) < 1e-15)
+    True
+    """
+    if S1.shape != S2.shape:
+        raise ValueError(f"bases of one shape are needed, got {tuple(S1.shape)} and {tuple(S2.shape)}")
+    M = S1.mT @ S2  # (r, r)
+    cosines = torch.linalg.svdvals(M).clamp_max_(1)  # descending
+    residual = S2 - S1 @ M  # (m, r)
+    sines = torch.linalg.svdvals(torch.linalg.qr(residual, mode="r").R).clamp_max_(1).flip(0)  # ascending
+    return torch.where(cosines.square() > 0.5, sines.asin(), cosines.acos())
+
+
+def overlap(S1: Float[Tensor, "m r"], S2: Float[Tensor, "m r"]) -> float:
+    """``||S1^T S2||_F^2 / r``: the mean squared cosine of the principal angles (Schneider et al., arXiv 2401.06604).
+
+    Two independent uniformly random subspaces overlap by r/m on average.
+
+    Args:
+        S1: Orthonormal basis (m, r).
+        S2: Orthonormal basis (m, r).
+
+    Returns:
+        A number in [0, 1].
+    """
+    return float((S1.mT @ S2).square().sum()) / S1.shape[1]
+
+
+def subspace_error(C: Float[Tensor, "m m"], S: Float[Tensor, "m r"]) -> float:
+    """The subspace estimation error ``F(S) = min_A ||S A - G||_F^2 = tr(C) - tr(S^T C S)`` (arXiv 2502.01586).
+
+    Args:
+        C: Gram matrix (m, m) of the gradient.
+        S: Orthonormal basis (m, r).
+
+    Returns:
+        The squared Frobenius norm of the residual.
+    """
+    return float(C.trace() - (S * (C @ S)).sum())
+
+
+def subspace_error_tangent(S: Float[Tensor, "m r"], CS: Float[Tensor, "m r"]) -> Float[Tensor, "m r"]:
+    """``dF/dS = -2 R A^T = -2 (I - S S^T) C S``, the Grassmann gradient of the subspace error (arXiv 2502.01586).
+
+    It is tangent by construction (``S^T dF/dS = 0``) and zero where S spans singular vectors of G, its own top-r
+    space among them, whatever the curvature there: the values say something at a stale basis only. At r = m there is
+    no complement and the tangent is exactly zero.
+
+    Args:
+        S: Orthonormal basis (m, r).
+        CS: The product ``C @ S`` (m, r).
+
+    Returns:
+        The tangent (m, r).
+    """
+    if S.shape[0] == S.shape[1]:
+        return torch.zeros_like(CS)
+    return -2 * (CS - S @ (S.mT @ CS))
