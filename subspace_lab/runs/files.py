@@ -1,0 +1,110 @@
+"""Publishing files, whole or not at all, and never outside the run directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from subspace_lab.runs.errors import RunError
+
+PARTIAL = ".partial"
+
+
+@contextmanager
+def publish(path: Path) -> Iterator[Path]:
+    """Write a file aside, flush it to disk and rename it, so that the file is there whole or not at all.
+
+    Aside means in a directory of its own beside the file, since some writers make temporary files of their own, which
+    a killed process would leave among the published ones.
+
+    Args:
+        path: Where the file is to appear.
+
+    Yields:
+        The path to write to; it has the same name.
+
+    Raises:
+        RunError: If the disk is full, read-only or not there; nothing is left behind.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".", suffix=PARTIAL, dir=path.parent) as directory:
+            aside = Path(directory, path.name)
+            aside.touch()
+            mode = aside.stat().st_mode  # what the umask gives; writers that replace the file choose their own
+            yield aside
+            aside.chmod(mode)
+            _fsync(aside)
+            aside.replace(path)
+        _fsync(path.parent)
+    except OSError as error:
+        raise RunError(unwritable(path, error)) from error
+
+
+def unwritable(path: Path, error: OSError) -> str:
+    """The one line for a file that cannot be written."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return f"cannot write {path}: {reason}; free some space or choose a writable directory"
+
+
+def publish_json(path: Path, content: Any) -> None:
+    """`publish` for a JSON document, indented and ending in a newline."""
+    with publish(path) as aside:
+        aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def remove_partial(run_dir: Path) -> None:
+    """Remove what writers that were killed left behind in a run directory.
+
+    Args:
+        run_dir: The run directory.
+
+    Raises:
+        RunError: If something cannot be removed.
+    """
+    try:
+        for directory in (run_dir, *filter(_is_own_directory, run_dir.iterdir())):
+            for leftover in filter(_is_own_directory, directory.glob(f".*{PARTIAL}")):
+                shutil.rmtree(leftover)
+    except OSError as error:
+        raise RunError(unwritable(run_dir, error)) from error
+
+
+def confined(run_dir: Path, path: Path) -> Path:
+    """The path, if it lies inside the run directory when links are followed.
+
+    Args:
+        run_dir: The run directory, which may itself be reached by a link.
+        path: A path in it.
+
+    Returns:
+        The path as it is.
+
+    Raises:
+        RunError: If a link leads out of the run directory.
+    """
+    try:
+        inside = path.resolve().is_relative_to(run_dir.resolve())
+    except (OSError, RuntimeError):  # a circle of links
+        inside = False
+    if not inside:
+        raise RunError(f"{path} is a link that leads out of {run_dir}; put what it points to in its place")
+    return path
+
+
+def _is_own_directory(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,105 @@
+"""``metrics.jsonl``: one JSON line per step; a torn last line is tolerated.
+
+Numbers that are not finite are written as ``NaN`` and ``Infinity``, which Python and pandas read.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from subspace_lab.runs.errors import RunError
+from subspace_lab.runs.files import publish, unwritable
+from subspace_lab.runs.snapshot import NUM_STEPS
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All lines of a metrics file, without a torn last one.
+
+    Args:
+        path: The file; one that is missing has no lines.
+
+    Returns:
+        One dictionary per line.
+
+    Raises:
+        RunError: If a line other than the last is not a JSON object with a step, or the file cannot be read.
+    """
+    if not path.exists():
+        return []
+    if not path.is_file():
+        raise RunError(f"{path} is not a file; remove it")
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise RunError(f"{path} cannot be read ({error.strerror}); make it readable") from error
+    return [_row(path, number, line) for number, line in enumerate(lines[:-1], start=1)]  # the rest is empty or torn
+
+
+def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line.decode())
+    except (ValueError, RecursionError):
+        row = None
+    step = row.get("step") if isinstance(row, dict) else None
+    if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < NUM_STEPS:
+        raise RunError(f"{path}, line {number} is not a JSON object with a step; repair or remove it")
+    assert isinstance(row, dict)
+    return row
+
+
+class MetricsLog:
+    """Appends to a metrics file; every line is handed to the operating system at once.
+
+    Args:
+        path: The file.
+        before: Lines of this step and later ones are cut off (a resumed run writes them again); None keeps all.
+
+    Raises:
+        RunError: If the file cannot be written, or a line in the middle of it is broken.
+    """
+
+    def __init__(self, path: Path, before: int | None = None) -> None:
+        self._path = path
+        rows = [row for row in read_metrics(path) if before is None or row["step"] < before]
+        with publish(path) as aside:
+            aside.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        try:
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise RunError(unwritable(path, error)) from error
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Write one line, all of it or nothing.
+
+        Args:
+            row: JSON-ready values, ``step`` among them.
+
+        Raises:
+            RunError: If the disk is full.
+            ValueError: If a value cannot be written as JSON.
+        """
+        try:
+            line = json.dumps(dict(row)).encode() + b"\n"
+        except TypeError as error:
+            raise ValueError(f"metrics of step {row.get('step')}: {error}; give plain numbers or strings") from error
+        end = self._file.tell()
+        try:
+            self._write(line)
+        except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(end)
+            raise RunError(unwritable(self._path, error)) from error
+
+    def close(self) -> None:
+        """Close the file; calling it again does nothing."""
+        self._file.close()
+
+    def _write(self, line: bytes) -> None:
+        if self._file.write(line) < len(line):  # the last bytes of the disk
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
