@@ -1,0 +1,102 @@
+"""Callbacks for the trainers of transformers and Lightning; neither is imported before its callback is asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from subspace_lab._extras import require
+from subspace_lab.capture.hooks import learning_rate, loss_scale
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback
+    from transformers import TrainerCallback
+
+    from subspace_lab.capture.capture import GradientCapture
+
+
+def hf_callback(capture: GradientCapture) -> TrainerCallback:
+    """The callback behind `GradientCapture.hf_callback`.
+
+    The metrics line of a step is written when the Trainer has logged (its loss comes after the step), and before it
+    saves a checkpoint.
+
+    Args:
+        capture: Records the steps.
+
+    Returns:
+        A `transformers.TrainerCallback`.
+    """
+    base: Any = require("transformers", extra="hf").TrainerCallback
+
+    class CaptureCallback(base):  # type: ignore[misc]
+        """Records every optimizer step of a Trainer."""
+
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+            optimizer = kwargs.get("optimizer")
+            capture.observe(
+                state.global_step,
+                hold=True,
+                clipped=bool(args.max_grad_norm and args.max_grad_norm > 0),
+                accumulation=args.gradient_accumulation_steps,
+                lr=learning_rate(optimizer),
+                loss_scale=loss_scale(optimizer),
+            )
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ARG002
+            capture.amend(loss=(logs or {}).get("loss"))
+
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+            capture.flush()
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+            capture.close()
+
+    return CaptureCallback()
+
+
+def lightning_callback(capture: GradientCapture) -> Callback:
+    """The callback behind `GradientCapture.lightning_callback`.
+
+    Args:
+        capture: Records the steps.
+
+    Returns:
+        A `lightning.pytorch.Callback`.
+    """
+    base: Any = require("lightning.pytorch", extra="lightning").Callback
+
+    class CaptureCallback(base):  # type: ignore[misc]
+        """Records every optimizer step of a Trainer."""
+
+        _loss: Any = None  # summed over the micro-batches of a step, as Lightning has divided it
+
+        def on_before_backward(self, trainer: Any, pl_module: Any, loss: Any) -> None:  # noqa: ARG002
+            loss = loss.detach() / (_scale(trainer) or 1.0)
+            self._loss = loss if self._loss is None else self._loss + loss
+
+        def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+            scale, automatic = _scale(trainer), pl_module.automatic_optimization
+            loss, self._loss = self._loss, None
+            capture.observe(
+                trainer.global_step,
+                scale=scale if getattr(optimizer, "_step_supports_amp_scaling", False) else None,
+                clipped=False if automatic else "unknown",
+                accumulation=trainer.accumulate_grad_batches if automatic else None,
+                loss=loss if automatic else None,
+                lr=learning_rate(optimizer),
+                loss_scale=scale,
+            )
+
+        def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:  # noqa: ARG002
+            capture.close(finished=False)
+
+        def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+            capture.close()
+
+    return CaptureCallback()
+
+
+def _scale(trainer: Any) -> float | None:
+    """The loss scale of a Lightning Trainer in mixed precision, None without one."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    return float(scaler.get_scale()) if scaler is not None and scaler.is_enabled() else None

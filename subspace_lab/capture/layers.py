@@ -1,0 +1,187 @@
+"""The layer table: which parameters of a model are captured, and what is known of each."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from math import prod
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from subspace_lab.capture.naming import canonical_names, depth_of, kind_of, residual_side
+from subspace_lab.numerics import Side, default_side
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One captured parameter.
+
+    The parameter is looked up by module and attribute whenever it is needed, since sharding puts new parameter objects
+    into the old modules.
+
+    Attributes:
+        name: Canonical parameter name, unique in the model.
+        module: The module that holds the parameter.
+        attribute: The parameter's name in that module.
+        depth: Block index, -1 outside of blocks.
+        kind: Name of the module: q_proj, ..., down_proj, attn.
+        shape: The parameter's own shape, at least two dimensions.
+        side: The side of the subspace.
+        residual_side: The side in the residual stream, None where it is not known.
+    """
+
+    name: str
+    module: nn.Module
+    attribute: str
+    depth: int
+    kind: str
+    shape: tuple[int, ...]
+    side: Side
+    residual_side: Side | None
+
+    @property
+    def rows(self) -> int:
+        """Rows of the gradient as a matrix: the first dimension."""
+        return self.shape[0]
+
+    @property
+    def cols(self) -> int:
+        """Columns of the gradient as a matrix: all other dimensions multiplied."""
+        return prod(self.shape[1:])
+
+    @property
+    def parameter(self) -> Tensor:
+        """The parameter as it is in its module now."""
+        parameter: Tensor = getattr(self.module, self.attribute)
+        return parameter
+
+    def row(self) -> dict[str, Any]:
+        """The row of the layer table, JSON-ready."""
+        return {
+            "name": self.name,
+            "depth": self.depth,
+            "kind": self.kind,
+            "rows": self.rows,
+            "cols": self.cols,
+            "side": self.side,
+            "shape": list(self.shape),
+            "residual_side": self.residual_side,
+        }
+
+
+def select_layers(
+    model: nn.Module, patterns: Sequence[str] | None = None, side: Literal["auto", "left", "right"] = "auto"
+) -> list[Layer]:
+    """The layer table of a model.
+
+    A parameter can be captured if it is trainable and real and has two dimensions or more; convolutions (and stacked
+    experts) are flattened to (first dimension, all others). Tied weights are one layer, under the first of their names.
+
+    Args:
+        model: The model, wrapped or not.
+        patterns: Globs on canonical names; None takes every parameter that can be captured.
+        side: ``"auto"`` for the shorter side of each layer, or one side for all.
+
+    Returns:
+        The layers in the order of the model.
+
+    Raises:
+        ValueError: If there is nothing to capture, a pattern matches nothing, or an argument is wrong.
+    """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if side not in {"auto", "left", "right"}:
+        raise ValueError(f"side must be 'auto', 'left' or 'right', got {side!r}")
+    layers, others = _sort(model, side)
+    if not layers:
+        raise ValueError(
+            f"{type(model).__name__} has no trainable parameter of two or more dimensions: nothing to capture"
+        )
+    if patterns is None:
+        return layers
+    if not patterns:
+        raise ValueError("layers is empty; leave it out to capture every weight matrix")
+    for pattern in patterns:
+        _check_matches(pattern, layers, others, type(model).__name__)
+    return [layer for layer in layers if any(_matches(layer.name, pattern) for pattern in patterns)]
+
+
+def _sort(model: nn.Module, side: Literal["auto", "left", "right"]) -> tuple[list[Layer], dict[str, str]]:
+    """The parameters that can be captured, and the names of all others with the reason why not."""
+    found = list(_parameters(model))
+    first: dict[int, str] = {}
+    for raw, module, attribute in found:
+        first.setdefault(id(getattr(module, attribute)), raw)
+    names = canonical_names(list(first.values()))
+    layers, others = [], {}
+    for raw, module, attribute in found:
+        parameter = getattr(module, attribute)
+        owner = first[id(parameter)]
+        if owner != raw:
+            others[raw] = f"tied to {names[owner]}"
+        elif reason := _obstacle(parameter):
+            others[names[raw]] = reason
+        else:
+            layers.append(_layer(names[raw], raw, module, attribute, side))
+    return layers, others
+
+
+def _parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        for attribute, _ in module.named_parameters(recurse=False, remove_duplicate=False):
+            yield f"{prefix}.{attribute}" if prefix else attribute, module, attribute
+
+
+def _obstacle(parameter: Tensor) -> str | None:
+    if not parameter.requires_grad:
+        return "frozen"
+    if not parameter.is_floating_point():
+        return f"of type {parameter.dtype}"
+    if parameter.ndim < 2 or parameter.numel() == 0:
+        return f"of shape {tuple(parameter.shape)}"
+    return None
+
+
+def _layer(name: str, raw: str, module: nn.Module, attribute: str, side: Literal["auto", "left", "right"]) -> Layer:
+    shape = tuple(getattr(module, attribute).shape)
+    kind = kind_of(raw, module)
+    return Layer(
+        name=name,
+        module=module,
+        attribute=attribute,
+        depth=depth_of(raw),
+        kind=kind,
+        shape=shape,
+        side=default_side(shape[0], prod(shape[1:])) if side == "auto" else side,
+        residual_side=residual_side(kind, attribute, module, len(shape)),
+    )
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return name == pattern or fnmatchcase(name, pattern)
+
+
+def _check_matches(pattern: str, layers: Sequence[Layer], others: dict[str, str], model_name: str) -> None:
+    if any(_matches(layer.name, pattern) for layer in layers):
+        return
+    hits = [f"{name} ({reason})" for name, reason in others.items() if _matches(name, pattern)]
+    if hits:
+        raise ValueError(
+            f"layers: {pattern!r} matches only parameters of {model_name} that cannot be captured: "
+            f"{', '.join(hits[:3])}; give a trainable weight matrix"
+        )
+    nearest = sorted((layer.name for layer in layers), key=lambda name: _likeness(name, pattern), reverse=True)
+    raise ValueError(f"layers: {pattern!r} matches no parameter of {model_name}; nearest: {', '.join(nearest[:3])}")
+
+
+def _likeness(name: str, pattern: str) -> tuple[int, float]:
+    """How many characters of the pattern's literal pieces the name has in a row, then how alike the two are."""
+    pieces = (piece for piece in re.split(r"[*?\[\]]+", pattern) if piece)
+    common = sum(
+        difflib.SequenceMatcher(None, name, piece, autojunk=False).find_longest_match().size for piece in pieces
+    )
+    return common, difflib.SequenceMatcher(None, name, pattern, autojunk=False).ratio()

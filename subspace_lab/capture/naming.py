@@ -1,0 +1,129 @@
+"""What a parameter's name says: its canonical form, its depth, its kind and which side lives in the residual stream."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from torch import nn
+
+from subspace_lab.numerics import Side
+
+# Components that wrappers add: torch.compile, DataParallel and DDP, FSDP, activation checkpointing.
+_WRAPPERS = frozenset({"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+
+# Kinds whose inputs (reads) or outputs (writes) live in the residual stream, over the usual naming schemes of
+# transformers. Names that mean both in different models ("dense") are left out: not known is better than wrong.
+_READS = frozenset({
+    "q_proj", "k_proj", "v_proj", "qkv_proj", "q_a_proj", "kv_a_proj_with_mqa", "gate_proj", "up_proj", "gate_up_proj",
+    "wq", "wk", "wv", "wqkv", "Wqkv", "w1", "w3", "c_attn", "c_fc", "fc1", "fc_in", "in_proj", "query_key_value",
+    "query", "key", "value", "q", "k", "v", "qkv", "wi", "wi_0", "wi_1", "q_lin", "k_lin", "v_lin", "lin1",
+    "dense_h_to_4h", "lm_head", "embed_out",
+})  # fmt: skip
+_WRITES = frozenset({
+    "o_proj", "out_proj", "down_proj", "wo", "w2", "c_proj", "fc2", "fc_out", "o", "out_lin", "lin2", "dense_4h_to_h",
+})  # fmt: skip
+_ATTENTION_INPUTS = frozenset({"in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"})
+
+
+def canonical_name(raw: str) -> str:
+    """A parameter's name without the components that wrappers add.
+
+    Args:
+        raw: The name as ``named_parameters`` gives it.
+
+    Returns:
+        The name that the parameter has in the bare model.
+
+    >>> canonical_name("_orig_mod.module.blocks.0._checkpoint_wrapped_module.attn.weight")
+    'blocks.0.attn.weight'
+    """
+    *path, attribute = raw.split(".")
+    return ".".join([*(part for part in path if part not in _WRAPPERS), attribute])
+
+
+def canonical_names(raws: Sequence[str]) -> dict[str, str]:
+    """Canonical names of all parameters of a model; those that would become the same keep their raw names.
+
+    Args:
+        raws: The names of the model's parameters, all different.
+
+    Returns:
+        Raw name -> name, all different.
+
+    >>> canonical_names(["net.weight", "module.weight", "weight"])
+    {'net.weight': 'net.weight', 'module.weight': 'module.weight', 'weight': 'weight'}
+    """
+    short = {raw: canonical_name(raw) for raw in raws}
+    count = Counter(short.values())
+    return {raw: name if count[name] == 1 else raw for raw, name in short.items()}
+
+
+def depth_of(raw: str) -> int:
+    """The index of the block: the first component of the name that is a number of at most four digits, -1 without one.
+
+    Args:
+        raw: A parameter's name.
+
+    Returns:
+        The depth.
+
+    >>> depth_of("model.layers.7.mlp.experts.3.w1.weight"), depth_of("lm_head.weight"), depth_of("20240101.2.weight")
+    (7, -1, 2)
+    """
+    return next((int(part) for part in canonical_name(raw).split(".") if part.isdecimal() and len(part) <= 4), -1)
+
+
+def kind_of(raw: str, module: nn.Module) -> str:
+    """The kind of a layer: the name of its module.
+
+    Modules in a Sequential have numbers for names: there it is the nearest parent's name that is no number, and
+    without one the module's class in lower case.
+
+    Args:
+        raw: The parameter's name.
+        module: The module that holds it.
+
+    Returns:
+        The kind.
+
+    >>> kind_of("layers.0.self_attn.q_proj.weight", nn.Linear(1, 1)), kind_of("mlp.2.weight", nn.Linear(1, 1))
+    ('q_proj', 'mlp')
+    >>> kind_of("0.weight", nn.Conv2d(1, 1, 1))
+    'conv2d'
+    """
+    modules = canonical_name(raw).split(".")[:-1]
+    own_class = next(c for c in type(module).__mro__ if not c.__name__.startswith("FSDP"))  # as it was before sharding
+    return next((part for part in reversed(modules) if not part.isdecimal()), own_class.__name__.lower())
+
+
+def residual_side(kind: str, attribute: str, module: nn.Module, num_dims: int) -> Side | None:
+    """The side of a weight that lives in the residual stream, where layers of different depth can be compared.
+
+    That is the input side of what reads the stream (q, k, v, gate, up, ...) and the output side of what writes to it
+    (o, down, ...). A linear layer's weight is (outputs, inputs), so that its inputs are the columns; the `Conv1D` of
+    GPT-2 in transformers keeps the transpose. The columns of an embedding are the stream itself.
+
+    Args:
+        kind: From `kind_of`.
+        attribute: The name of the parameter in its module.
+        module: The module that holds it.
+        num_dims: Dimensions of the parameter; only matrices have a residual side.
+
+    Returns:
+        ``"left"`` (rows), ``"right"`` (columns), or None for kinds that are not known.
+
+    >>> residual_side("o_proj", "weight", nn.Linear(2, 2), 2), residual_side("dense", "weight", nn.Linear(2, 2), 2)
+    ('left', None)
+    """
+    if num_dims != 2:
+        return None
+    if isinstance(module, nn.Embedding) or attribute in _ATTENTION_INPUTS:
+        return "right"
+    if attribute != "weight" or kind not in _READS | _WRITES:
+        return None
+    return "right" if (kind in _READS) != _is_transposed(module) else "left"
+
+
+def _is_transposed(module: nn.Module) -> bool:
+    return any(c.__name__ == "Conv1D" and c.__module__.startswith("transformers.") for c in type(module).__mro__)
