@@ -1,0 +1,28 @@
+"""Short training runs: model presets, data, the loop.
+
+``import subspace_lab.training`` is cheap: torch and transformers are imported when `train` is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from subspace_lab.training.config import TrainConfig
+from subspace_lab.training.presets import PRESETS, Preset, preset
+
+if TYPE_CHECKING:
+    from subspace_lab.training.interrupt import TrainingInterrupted
+    from subspace_lab.training.loop import train
+    from subspace_lab.training.start import stored_config
+
+__all__ = ["PRESETS", "Preset", "TrainConfig", "TrainingInterrupted", "preset", "stored_config", "train"]
+
+_LATE = {"TrainingInterrupted": "interrupt", "stored_config": "start", "train": "loop"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)

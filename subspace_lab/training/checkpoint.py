@@ -1,0 +1,125 @@
+"""Checkpoints: model and optimizer after a number of steps, one file each, in the format of the snapshots.
+
+Tensors are ``model:<name>`` and ``optimizer:<parameter index>.<key>``; numbers of the optimizer's state and its
+settings are in the JSON metadata, and a checksum is over everything. The position in the data, the learning rate and
+the seed of any dropout follow from the step, so that there is nothing else to keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from subspace_lab.runs import RunError
+from subspace_lab.runs.files import confined
+from subspace_lab.runs.snapshot import Snapshot, step_of, write_snapshot
+
+_KEPT = 2
+
+
+def checkpoint_steps(run_dir: Path) -> list[int]:
+    """The steps after which there is a checkpoint, ascending."""
+    found = (step_of(path) for path in (run_dir / "checkpoints").glob("step_*.safetensors"))
+    return sorted(step for step in found if step is not None)
+
+
+def checkpoint_path(run_dir: Path, step: int) -> Path:
+    """Where the checkpoint after so many steps lies; inside the run directory, whatever links there are."""
+    return confined(run_dir, run_dir / "checkpoints" / f"step_{step:08d}.safetensors")
+
+
+def save_checkpoint(run_dir: Path, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Publish a checkpoint, then remove all but the last two.
+
+    Args:
+        run_dir: The run directory.
+        step: Steps taken.
+        model: Its parameters and persistent buffers are kept, tied ones once.
+        optimizer: Its state must be tensors and plain numbers or texts.
+
+    Raises:
+        RunError: If it cannot be written.
+        ValueError: If the optimizer's state holds anything else.
+    """
+    state = optimizer.state_dict()
+    tensors = {f"model:{name}": tensor for name, tensor in _model_state(model).items()}
+    plain: dict[str, dict[str, Any]] = {}
+    for index, values in state["state"].items():
+        for key, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer:{index}.{key}"] = value
+            else:
+                plain.setdefault(str(index), {})[key] = value
+    context = {"step": step, "tensors": [*tensors], "state": plain, "param_groups": state["param_groups"]}
+    try:
+        write_snapshot(checkpoint_path(run_dir, step), {name: t.detach().cpu() for name, t in tensors.items()}, context)
+    except TypeError as error:
+        what = f"the state of {type(optimizer).__name__} holds more than tensors and plain values ({error})"
+        raise ValueError(f"{what}; it cannot be resumed: use another optimizer") from error
+    for old in checkpoint_steps(run_dir)[:-_KEPT]:
+        checkpoint_path(run_dir, old).unlink()
+
+
+def load_checkpoint(run_dir: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Put model and optimizer into the state of the last checkpoint.
+
+    Args:
+        run_dir: The run directory.
+        model: Built as for a new run.
+        optimizer: Built as for a new run.
+
+    Returns:
+        Steps taken; 0, and nothing is changed, when there is no checkpoint.
+
+    Raises:
+        RunError: If the checkpoint is torn, altered, or of another model.
+    """
+    steps = checkpoint_steps(run_dir)
+    if not steps:
+        return 0
+    with Snapshot(checkpoint_path(run_dir, steps[-1])) as file:
+        file.verify()
+        _load_model(file, model)
+        _load_optimizer(file, optimizer)
+    return steps[-1]
+
+
+def _model_state(model: torch.nn.Module) -> dict[str, Tensor]:
+    """The live tensors by name, those that share their memory once."""
+    first: dict[int, str] = {}
+    state = model.state_dict()
+    return {name: tensor for name, tensor in state.items() if first.setdefault(tensor.data_ptr(), name) == name}
+
+
+def _load_model(file: Snapshot, model: torch.nn.Module) -> None:
+    state = _model_state(model)
+    saved = {name: file.get("model", name) for name in state}
+    for name, tensor in saved.items():
+        if tensor is None or tensor.shape != state[name].shape:
+            raise RunError(f"{file.path} is of another model: {name} is missing or of another shape; delete it")
+    with torch.no_grad():
+        for name, tensor in saved.items():
+            assert tensor is not None
+            state[name].copy_(tensor)
+
+
+def _load_optimizer(file: Snapshot, optimizer: torch.optim.Optimizer) -> None:
+    now = optimizer.state_dict()["param_groups"]
+    groups = [_as_before(saved, group) for saved, group in zip(file.context["param_groups"], now, strict=True)]
+    state: dict[int, dict[str, Any]] = {int(index): dict(v) for index, v in file.context["state"].items()}
+    for part, _, name in (full.partition(":") for full in file.context["tensors"]):
+        if part == "optimizer":
+            index, _, key = name.partition(".")
+            tensor = file.get(part, name)
+            assert tensor is not None
+            state.setdefault(int(index), {})[key] = tensor.clone()  # aligned as a tensor of torch's own
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _as_before(saved: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a group as they were, lists of JSON made tuples again where they were tuples."""
+    return {key: tuple(value) if isinstance(group.get(key), tuple) else value for key, value in saved.items()}

@@ -1,0 +1,62 @@
+"""Ctrl-C during a training run: the step is finished, a checkpoint written, and the way to go on is said."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C was pressed; the run is sound and its message says how to go on with it.
+
+    Attributes:
+        run_dir: The run directory.
+        step: Steps taken; there is a checkpoint after them.
+    """
+
+    def __init__(self, run_dir: Path, step: int) -> None:
+        super().__init__(f"interrupted at step {step}; resume with: subspace-lab train {run_dir} --resume")
+        self.run_dir = run_dir
+        self.step = step
+
+
+class Interrupt:
+    """Whether Ctrl-C was pressed.
+
+    Attributes:
+        asked: True from the first Ctrl-C on.
+    """
+
+    asked = False
+
+
+@contextmanager
+def catch_interrupt() -> Iterator[Interrupt]:
+    """Turn the first Ctrl-C into a flag; the second one kills the process at once.
+
+    Outside of the main thread, where Python delivers no signals, nothing is changed.
+
+    Yields:
+        The flag.
+    """
+    interrupt = Interrupt()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupt
+        return
+
+    def first(_signal: int, _frame: FrameType | None) -> None:
+        interrupt.asked = True
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        print("\nstopping after this step; press Ctrl-C again to stop at once", file=sys.stderr, flush=True)
+
+    before: Any = signal.signal(signal.SIGINT, first)
+    try:
+        yield interrupt
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,169 @@
+"""A training run from beginning to end: steps, captures, metrics, checkpoints, interruption and resuming."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from subspace_lab._extras import require
+from subspace_lab.capture import GradientCapture
+from subspace_lab.runs import Run, RunError
+from subspace_lab.training.checkpoint import load_checkpoint, save_checkpoint
+from subspace_lab.training.config import TrainConfig
+from subspace_lab.training.interrupt import Interrupt, TrainingInterrupted, catch_interrupt
+from subspace_lab.training.models import linear_layers
+from subspace_lab.training.progress import TrainingProgress
+from subspace_lab.training.sequences import Sequences
+from subspace_lab.training.start import config_to_resume, config_to_start, settle_on_machine, torch_state_of_a_run
+from subspace_lab.training.tokens import TokenData, load_tokens
+from subspace_lab.training.trainer import Trainer
+from subspace_lab.training.workers import Workers, workers
+
+
+def train(run_dir: str | Path, config: TrainConfig | None = None, *, resume: bool = False) -> Path:
+    """Train a model while its gradients are captured.
+
+    The run is a function of its configuration: a run that was killed at any instant and resumed has bit for bit the
+    parameters and snapshots of one that was not, on the same machine with the same number of threads. Under torchrun
+    each process takes a share of every micro-batch, and the first one writes.
+
+    Args:
+        run_dir: The run directory; a new one, unless resuming.
+        config: What to train and how; None for the defaults, or when resuming for what the run began with.
+        resume: Go on from the last checkpoint, or from the first step when there is none. Snapshots that are taken
+            again must be identical to those that are there.
+
+    Returns:
+        The run directory.
+
+    Raises:
+        RunError: If there is a run already (when not resuming), or none, a finished one or one of another
+            configuration or data (when resuming), if something cannot be written, or if the loss is not finite.
+        ValueError: If the configuration or the data do not do.
+        ModuleNotFoundError: Without the packages of the extra ``hf``.
+        TrainingInterrupted: After Ctrl-C; there is a checkpoint, and the message says how to go on.
+    """
+    require("transformers", extra="hf")
+    run_dir = Path(run_dir)
+    with workers() as team:
+        config = config_to_resume(run_dir, config) if resume else config_to_start(run_dir, config, team)
+        with torch_state_of_a_run(config, team):
+            config = settle_on_machine(config, team)
+            data = _load_data(run_dir, config, team, resume=resume)
+            assert config.sequence_length is not None
+            sequences = Sequences(data.tokens, config.sequence_length, hold_out=config.eval_every is not None)
+            trainer = Trainer(config, sequences, team)
+            config = dataclasses.replace(config, layers=config.layers or linear_layers(trainer.model))
+            start = load_checkpoint(run_dir, trainer.model, trainer.optimizer) if resume else 0
+            with catch_interrupt() as interrupt, _capture(run_dir, config, trainer, data, resume=resume) as capture:
+                _Loop(run_dir, config, trainer, capture, team, interrupt).run(start)
+    return run_dir
+
+
+def _capture(run_dir: Path, config: TrainConfig, trainer: Trainer, data: TokenData, *, resume: bool) -> GradientCapture:
+    return GradientCapture(
+        trainer.model,
+        run_dir,
+        every=config.every,
+        keep=config.keep,
+        layers=config.layers,
+        resume=resume,
+        config=config.to_dict(),
+        seeds={"seed": config.seed},
+        data_hash=data.hash,
+    )
+
+
+def _load_data(run_dir: Path, config: TrainConfig, team: Workers, *, resume: bool) -> TokenData:
+    """The tokens; the first process makes them, the others find them in the cache."""
+    if not team.is_first:
+        team.wait()
+    data = load_tokens(config)
+    if team.is_first:
+        team.wait()
+    if resume and (before := Run.open(run_dir).manifest.get("data_hash")) != data.hash:
+        hashes = f"hash {str(before)[:12]}, now {data.hash[:12]}"
+        raise RunError(f"{run_dir} began with other data ({hashes}); restore data={config.data!r}")
+    return data
+
+
+class _Loop:
+    def __init__(
+        self,
+        run_dir: Path,
+        config: TrainConfig,
+        trainer: Trainer,
+        capture: GradientCapture,
+        team: Workers,
+        interrupt: Interrupt,
+    ) -> None:
+        assert config.steps is not None
+        self._run_dir = run_dir
+        self._config = config
+        self._steps = config.steps
+        self._trainer = trainer
+        self._capture = capture
+        self._team = team
+        self._interrupt = interrupt
+        self._clock = _Clock()
+
+    def run(self, start: int) -> None:
+        with TrainingProgress(start=start, steps=self._steps, shown=self._team.is_first) as progress:
+            for step in range(start, self._steps):
+                self._step(step, progress)
+                stop = any(self._team.sums([float(self._interrupt.asked)]))
+                self._checkpoint(step + 1, now=stop)
+                if stop and step + 1 < self._steps:
+                    raise TrainingInterrupted(self._run_dir, step + 1)
+
+    def _step(self, step: int, progress: TrainingProgress) -> None:
+        trainer = self._trainer
+        eval_loss = self._evaluate(step)
+        loss = trainer.backward(step)
+        norm = trainer.gradient_norm()
+        seconds = self._clock.lap()
+        self._capture.log(loss=loss, lr=trainer.schedule.at(step), grad_norm=norm, clipped=False, eval_loss=eval_loss)
+        self._capture.log(accumulation=self._config.accumulation, tokens=trainer.tokens_per_step, seconds=seconds)
+        self._capture.step(step)
+        if not (math.isfinite(loss) and math.isfinite(norm.item())):
+            raise RunError(
+                f"{self._run_dir} diverged at step {step}: loss {loss}, gradient norm {norm.item()}; "
+                "start again with a smaller lr"
+            )
+        trainer.update(step, norm)
+        progress.show(step, loss, eval_loss, seconds)
+
+    def _evaluate(self, step: int) -> float | None:
+        every = self._config.eval_every
+        if every is None or (step % every and step != self._steps - 1):
+            return None
+        with self._clock.stopped():
+            return self._trainer.evaluate()
+
+    def _checkpoint(self, taken: int, *, now: bool) -> None:
+        if not (now or taken % self._config.checkpoint_every == 0 or taken == self._steps) or not self._team.is_first:
+            return
+        with self._clock.stopped():
+            save_checkpoint(self._run_dir, taken, self._trainer.model, self._trainer.optimizer)
+
+
+class _Clock:
+    """Seconds of a step, without what is not training: from one gradient to the next."""
+
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+
+    def lap(self) -> float:
+        now = time.perf_counter()
+        seconds, self._since = now - self._since, now
+        return seconds
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        before = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - before

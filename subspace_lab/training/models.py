@@ -1,0 +1,118 @@
+"""The model of a run: a LLaMA of a preset's size from the seed, or a pretrained one."""
+
+from __future__ import annotations
+
+import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from subspace_lab.training.config import TrainConfig
+from subspace_lab.training.presets import preset
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_LINEARS = ("*attn*.weight", "*attention*.weight", "*mlp*.weight", "*feed_forward*.weight")
+
+
+def build_model(config: TrainConfig) -> PreTrainedModel:
+    """The model, float32, on the CPU, ready to be trained.
+
+    The weights of a preset are a function of the seed alone: the generator is seeded here.
+
+    Args:
+        config: A resolved configuration.
+
+    Returns:
+        A causal language model of transformers.
+
+    Raises:
+        ValueError: If a pretrained model cannot be loaded or has fewer positions than a sequence has tokens.
+    """
+    torch.manual_seed(config.seed)
+    model = _pretrained(config.model) if config.model else _llama(config)
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions and config.sequence_length and config.sequence_length > positions:
+        raise ValueError(
+            f"sequence_length={config.sequence_length} exceeds the model's {positions} positions; shorten it"
+        )
+    model.config.use_cache = False
+    torch.nn.Module.float(model)  # transformers refuses its own for what was quantized in the file, and is not any more
+    return model.train()
+
+
+def _llama(config: TrainConfig) -> PreTrainedModel:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    assert config.preset
+    assert config.sequence_length
+    size = preset(config.preset)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            hidden_size=size.hidden_size,
+            intermediate_size=size.intermediate_size,
+            num_hidden_layers=size.num_layers,
+            num_attention_heads=size.num_heads,
+            vocab_size=config.vocab_size,
+            max_position_embeddings=max(1024, config.sequence_length),
+            rms_norm_eps=1e-6,
+            tie_word_embeddings=False,
+            bos_token_id=None,
+            eos_token_id=0,
+        )
+    )
+
+
+def _pretrained(model: str) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM
+
+    name, options = split_model_name(model)
+    try:
+        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True, **options)
+    except (OSError, ValueError, ImportError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"model {model!r} cannot be loaded: {reason}; give hf:<name>, a directory or a .gguf"
+        ) from error
+    return loaded
+
+
+def split_model_name(model: str) -> tuple[str, dict[str, str]]:
+    """What transformers is asked for.
+
+    Args:
+        model: ``hf:<name>``, a local directory, or a ``.gguf`` file.
+
+    Returns:
+        The name or directory, and the further arguments of ``from_pretrained``.
+
+    Raises:
+        ValueError: If it is a path at which there is nothing.
+
+    >>> split_model_name("hf:roneneldan/TinyStories-1M")
+    ('roneneldan/TinyStories-1M', {})
+    """
+    if model.startswith("hf:"):
+        return model.removeprefix("hf:"), {}
+    path = Path(model)
+    if not path.exists():
+        raise ValueError(f"{model!r} does not exist; write hf:{model} for a model of the hub")
+    return (str(path.parent), {"gguf_file": path.name}) if path.suffix == ".gguf" else (str(path), {})
+
+
+def linear_layers(model: torch.nn.Module) -> tuple[str, ...]:
+    """Patterns for the linear layers of attention and MLP, as far as the model has such names.
+
+    Args:
+        model: A language model.
+
+    Returns:
+        The patterns that match at least one matrix; ``("*",)`` when none does.
+
+    >>> linear_layers(torch.nn.ModuleDict({"mlp": torch.nn.Linear(2, 2)}))
+    ('*mlp*.weight',)
+    """
+    names = [name for name, parameter in model.named_parameters() if parameter.ndim >= 2]
+    return tuple(pattern for pattern in _LINEARS if fnmatch.filter(names, pattern)) or ("*",)

@@ -1,0 +1,117 @@
+"""What is settled before the first step: the configuration of a run, new or resumed, and the state of torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from subspace_lab.runs import Run, RunError
+from subspace_lab.runs.writer import refuse_existing
+from subspace_lab.training.config import TrainConfig
+from subspace_lab.training.optimizers import check_optimizer
+from subspace_lab.training.precision import faster_precision
+from subspace_lab.training.workers import Workers
+
+
+def stored_config(run_dir: str | Path) -> TrainConfig:
+    """The configuration that a training run began with, every open field settled.
+
+    Args:
+        run_dir: The run directory.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        RunError: If it is not a sound run, or not one that a training began.
+    """
+    values = Run.open(run_dir).manifest.get("config")
+    problem = f"{run_dir} was not begun by a training run"
+    if not isinstance(values, dict):
+        raise RunError(f"{problem}: its manifest has no configuration; start a new one")
+    try:
+        return TrainConfig.from_dict(values)
+    except (ValueError, TypeError) as error:
+        raise RunError(f"{problem} of this release ({error}); start a new one") from error
+
+
+def config_to_start(run_dir: Path, config: TrainConfig | None, workers: Workers) -> TrainConfig:
+    """The resolved configuration of a new run.
+
+    Args:
+        run_dir: Where it is to be; nothing may be there yet.
+        config: What was asked for; None for the defaults.
+        workers: The first process looks at the directory.
+
+    Returns:
+        The configuration.
+    """
+    if workers.is_first:
+        refuse_existing(run_dir)
+    config = (config or TrainConfig()).resolved()
+    check_optimizer(config.optimizer)
+    return config
+
+
+def config_to_resume(run_dir: Path, config: TrainConfig | None) -> TrainConfig:
+    """The configuration of a run that is resumed: that with which it began.
+
+    Args:
+        run_dir: The run directory.
+        config: What was asked for; None for whatever it was.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        RunError: If the run is finished, was not begun by a training, or began with another configuration.
+    """
+    before = stored_config(run_dir)
+    if Run.open(run_dir).manifest.get("finished"):
+        raise RunError(f"{run_dir} is finished: all of its {before.steps} steps are done; there is nothing to resume")
+    try:
+        return (config or before).matched(before)
+    except ValueError as error:
+        raise RunError(f"{run_dir} began with other settings ({error}); resume with the same ones") from error
+
+
+def settle_on_machine(config: TrainConfig, workers: Workers) -> TrainConfig:
+    """The configuration with what depends on the machine: the threads in use, and the faster precision.
+
+    Args:
+        config: A resolved configuration; what it says itself stays.
+        workers: The first process decides for all.
+
+    Returns:
+        The configuration with ``threads`` and ``precision`` settled.
+    """
+    config = dataclasses.replace(config, threads=torch.get_num_threads())
+    if config.precision != "auto":
+        return config
+    half = workers.is_first and faster_precision(workers.device) == "bfloat16"
+    return dataclasses.replace(config, precision="bfloat16" if workers.sums([float(half)])[0] else "float32")
+
+
+@contextmanager
+def torch_state_of_a_run(config: TrainConfig, workers: Workers) -> Iterator[None]:
+    """Threads as configured, and the caller's threads and random generators given back afterwards.
+
+    Args:
+        config: A configuration whose threads are settled.
+        workers: Says which device's generator is used.
+
+    Yields:
+        Nothing.
+    """
+    threads = torch.get_num_threads()
+    devices = [workers.device] if workers.device.type == "cuda" else []
+    torch.set_num_threads(config.threads or threads)
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,23 @@
+"""Every test has a cache of its own session, and the tiny model."""
+
+import pytest
+
+from tests.training import tiny
+
+
+@pytest.fixture(scope="session")
+def session_cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _tiny_world(session_cache, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(session_cache))
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setitem(tiny.PRESETS, "tiny", tiny.TINY)
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory):
+    """A text file."""
+    return tiny.write_text(tmp_path_factory.mktemp("text") / "words.txt")

@@ -1,0 +1,41 @@
+"""A training run that takes a second: a LLaMA of 8,000 parameters on a few pages of text."""
+
+import random
+from pathlib import Path
+
+from subspace_lab.training import PRESETS, Preset, TrainConfig
+
+TINY = Preset(16, 24, 2, 2, vocab_size=300)
+WORDS = ("the", "gradient", "of", "a", "layer", "lives", "in", "its", "core", "and", "little", "bulk", "so", "it", "is")
+RUN = {
+    "preset": "tiny",
+    "steps": 12,
+    "batch_size": 2,
+    "accumulation": 2,
+    "sequence_length": 16,
+    "lr": 3e-3,
+    "precision": "float32",
+    "threads": 1,
+    "every": 3,
+    "checkpoint_every": 4,
+    "eval_every": 5,
+    "eval_batches": 2,
+}
+
+
+def register():
+    """Make the tiny size known in this process."""
+    PRESETS["tiny"] = TINY
+
+
+def write_text(path: Path, *, num_words: int = 4000, seed: int = 0) -> Path:
+    """A text file of random words in lines."""
+    draw = random.Random(seed)
+    lines = [" ".join(draw.choices(WORDS, k=10)) for _ in range(num_words // 10)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def tiny_config(data: Path, /, **changes) -> TrainConfig:
+    """A configuration of the tiny model; changes override it."""
+    return TrainConfig(**({**RUN, "data": str(data)} | changes))
