@@ -1,0 +1,29 @@
+"""Pure functions from a run to tidy tables, one file per quantity, and what the tables say."""
+
+from subspace_lab.analysis.angles import angles
+from subspace_lab.analysis.arguments import reference_rank
+from subspace_lab.analysis.curvature import curvature
+from subspace_lab.analysis.energy import energy
+from subspace_lab.analysis.everything import analyze
+from subspace_lab.analysis.findings import Finding, findings
+from subspace_lab.analysis.notices import AnalysisNotice, notices
+from subspace_lab.analysis.recommend import LayerPlan, Plan, recommend
+from subspace_lab.analysis.spectrum import spectrum, spectrum_null, spectrum_summary
+
+__all__ = [
+    "AnalysisNotice",
+    "Finding",
+    "LayerPlan",
+    "Plan",
+    "analyze",
+    "angles",
+    "curvature",
+    "energy",
+    "findings",
+    "notices",
+    "recommend",
+    "reference_rank",
+    "spectrum",
+    "spectrum_null",
+    "spectrum_summary",
+]

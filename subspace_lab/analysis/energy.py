@@ -1,0 +1,108 @@
+"""How much of a gradient's energy a subspace holds.
+
+Legend: G oriented gradient (m, n); ``S (m, r)`` basis; ``C = G G^T``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from subspace_lab.analysis.arguments import check_lags, check_ranks
+from subspace_lab.analysis.columns import Columns
+from subspace_lab.analysis.frame import Frame
+from subspace_lab.analysis.sweep import sweep
+from subspace_lab.numerics import captured_energy, null_isotropic, null_noise
+from subspace_lab.runs import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Energy:
+    """The measure behind `energy`."""
+
+    ranks: tuple[int, ...]
+    lags: tuple[int, ...]
+    table = "energy"
+    columns = (
+        "step", "layer", "depth", "kind", "basis", "basis_step", "lag_steps", "rank", "m", "n",
+        "ratio", "fraction", "null_isotropic", "null_noise",
+    )  # fmt: skip
+    residual = False
+
+    @property
+    def num_vectors(self) -> int:
+        """The largest rank, or none when only own spaces are asked for: their energy needs no basis."""
+        return max(self.ranks) if self.lags else 0
+
+    @property
+    def max_lag(self) -> int:
+        """The longest lag."""
+        return max(self.lags, default=0)
+
+    def add(self, frame: Frame, columns: Columns) -> None:
+        """Add the own space's rows, then those of the stale ones."""
+        if frame.total == 0:
+            own = np.full(len(frame.energies), np.nan)
+        else:
+            own = (frame.energies.cumsum(0) / frame.total).numpy()
+        self._add(frame, columns, own, basis="own", basis_step=frame.step)
+        for lag in self.lags:
+            stale = frame.stale(lag)
+            if frame.C is not None and stale is not None:
+                total = frame.total if frame.total > 0 else np.nan
+                held = captured_energy(stale.S.to(frame.C.dtype), frame.image(lag), total).numpy()
+                self._add(frame, columns, held, basis="stale", basis_step=stale.step)
+
+    def _add(self, frame: Frame, columns: Columns, held: np.ndarray, *, basis: str, basis_step: int) -> None:
+        m, n = frame.layer.m, frame.layer.n
+        fraction = np.clip([held[min(rank, len(held)) - 1] for rank in self.ranks], 0, 1)
+        columns.add(
+            len(self.ranks),
+            step=frame.step, layer=frame.layer.name, depth=frame.layer.depth, kind=frame.layer.kind,
+            basis=basis, basis_step=basis_step, lag_steps=frame.step - basis_step, rank=self.ranks, m=m, n=n,
+            ratio=np.sqrt(fraction), fraction=fraction,
+            null_isotropic=[null_isotropic(min(rank, n), m) for rank in self.ranks],
+            null_noise=[null_noise(rank, m, n) for rank in self.ranks],
+        )  # fmt: skip
+
+
+def energy(
+    run: Run,
+    *,
+    ranks: Iterable[int] | None = None,
+    lags: Iterable[int] = (1, 2, 4, 8, 16),
+    executor: Executor | None = None,
+) -> pd.DataFrame:
+    """Share of each gradient that top-r subspaces hold, their own and those of earlier captures.
+
+    ``ratio = ||S^T G||_F / ||G||_F`` (unsquared, as in arXiv 2510.01878, Fig. 1) and ``fraction = ratio^2``. With
+    ``basis == "own"`` S is the top-r left singular space of G itself; with ``"stale"`` it is that of the snapshot
+    ``lag`` captures earlier, whose loss over ``lag_steps`` is what a refresh interval rests on. Compare ``fraction``
+    with its nulls (and ``ratio`` with their roots): ``null_isotropic`` = r/m for bases chosen without looking at G,
+    ``null_noise`` for own spaces. They reject isotropic noise and no more: gradient noise is not isotropic, so what
+    is signal needs split batches.
+
+    Args:
+        run: A run; with ``keep="full"`` or ``"gram"`` all rows, with ``"topk"`` and ``"stats"`` the own ones.
+        ranks: Ranks r; a rank above a layer's m (or n, if that is smaller) means m there (the table keeps the rank as
+            asked). None for m/64 to m/2 of the median layer.
+        lags: Ages of stale bases, in captures; empty for none.
+        executor: Spreads the layers, for example a ``ProcessPoolExecutor``.
+
+    Returns:
+        One row per (step, layer, basis, lag, rank): step, layer, depth, kind, basis, basis_step, lag_steps, rank, m,
+        n, ratio, fraction, null_isotropic, null_noise. NaN for gradients that are all zeros.
+
+    Raises:
+        ValueError: If a rank or lag is no positive integer, or a rank is larger than every layer.
+        RunError: If the run is not sound.
+    """
+    measure = Energy(check_ranks(run, ranks), check_lags(lags))
+    return sweep(run, [measure], executor)["energy"]

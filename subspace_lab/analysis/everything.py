@@ -1,0 +1,58 @@
+"""All analyses of a run in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING
+
+from subspace_lab.analysis.angles import Angles
+from subspace_lab.analysis.arguments import check_lags, check_positive, check_rank, check_ranks
+from subspace_lab.analysis.curvature import Curvature
+from subspace_lab.analysis.energy import Energy
+from subspace_lab.analysis.spectrum import Spectrum, SpectrumSummary, spectrum_null
+from subspace_lab.analysis.sweep import Measure, sweep
+from subspace_lab.runs import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def analyze(
+    run: Run,
+    *,
+    ranks: Iterable[int] | None = None,
+    rank: int | None = None,
+    lags: Iterable[int] = (1, 2, 4, 8, 16),
+    top: int = 20,
+    executor: Executor | None = None,
+) -> dict[str, pd.DataFrame]:
+    """`energy`, `spectrum`, `angles` and `curvature` in one pass: every gradient is decomposed once, not four times.
+
+    Args:
+        run: A run; its tables are written when it was opened with ``write=True``.
+        ranks: Ranks of the energy table; None for m/64 to m/2 of the median layer.
+        rank: Rank of the angles and the curvature; None for a quarter of the median m.
+        lags: Ages of stale bases in the energy table, in captures; curvature is taken at the shortest.
+        top: How many singular values of the curvature tangent.
+        executor: Spreads the layers.
+
+    Returns:
+        The tables by name: energy, spectrum, spectrum_summary, spectrum_null, angles, curvature.
+
+    Raises:
+        ValueError: If an argument is out of range.
+        RunError: If the run is not sound.
+    """
+    chosen, ages = check_rank(run, rank), check_lags(lags)
+    measures: list[Measure] = [
+        Energy(check_ranks(run, ranks), ages),
+        Spectrum(),
+        SpectrumSummary(),
+        Angles(chosen),
+        Curvature(chosen, check_positive("top", top), ages[:1] or (1,)),
+    ]
+    tables = sweep(run, measures, executor)
+    tables["spectrum_null"] = spectrum_null(run)
+    run.write_table("spectrum_null", tables["spectrum_null"])
+    return tables

@@ -1,0 +1,48 @@
+"""What a run cannot tell, said in words instead of left out in silence."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from subspace_lab.runs import Run
+
+_ABSENT = {
+    "topk": "no stale energy, no curvature and no depth angles on the other side of square layers",
+    "stats": "no bases: no stale energy, no angles and no curvature",
+}
+_NUM_NAMED = 3
+
+
+class AnalysisNotice(UserWarning):
+    """Rows that an analysis leaves out because the run does not hold what they need."""
+
+
+def notices(run: Run) -> list[str]:
+    """What is absent from a run's tables, and why.
+
+    Args:
+        run: The run.
+
+    Returns:
+        One sentence for what the reduction does not keep, one for gradients that were not finite, one for layers
+        that had no gradient in some steps; empty when there is nothing to say.
+    """
+    found = []
+    if (absent := _ABSENT.get(run.keep.partition(":")[0])) is not None:
+        found.append(f"keep={run.keep!r} holds {absent}; those rows are absent")
+    nonfinite: Counter[str] = Counter()
+    missing: Counter[str] = Counter()
+    for step in run.steps:
+        with run.snapshot(step) as snapshot:
+            nonfinite.update(snapshot.context.get("nonfinite", {}).keys())
+            missing.update(snapshot.context.get("missing", ()))
+    if nonfinite:
+        found.append(f"{nonfinite.total()} gradients had NaN or Inf entries and are left out: {_named(nonfinite)}")
+    if missing:
+        found.append(f"{len(missing)} layers had no gradient in some captured steps: {_named(missing)}")
+    return found
+
+
+def _named(counts: Counter[str]) -> str:
+    named = [f"{layer} ({count} steps)" for layer, count in counts.most_common(_NUM_NAMED)]
+    return ", ".join(named) + (f" and {len(counts) - _NUM_NAMED} more" if len(counts) > _NUM_NAMED else "")

@@ -1,0 +1,171 @@
+"""One pass over a run for any number of measures: every gradient is read and decomposed once.
+
+The work is cut into chains: the same layer of all blocks, in the order of depth, which is what comparisons over depth
+need side by side. A chain walks through the snapshots and remembers only the last few bases, so that memory does not
+grow with the number of snapshots; chains are independent and may be spread over an executor.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, as_completed
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from subspace_lab.analysis.columns import Columns, to_table
+from subspace_lab.analysis.frame import Frame, Layer, Past, load_frame
+from subspace_lab.analysis.notices import AnalysisNotice, notices
+from subspace_lab.runs import Run, RunError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Advance = Callable[[int], None]
+
+
+class Measure(Protocol):
+    """A quantity: its table, how much of a layer's past it needs, and its rows for one frame."""
+
+    @property
+    def table(self) -> str:
+        """Name of the table."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the table, in their order."""
+
+    @property
+    def num_vectors(self) -> int:
+        """Size of the basis it needs, 0 for none."""
+
+    @property
+    def max_lag(self) -> int:
+        """How many captures back it looks."""
+
+    @property
+    def residual(self) -> bool:
+        """Whether it needs bases on the residual side."""
+
+    def add(self, frame: Frame, columns: Columns) -> None:
+        """Add the rows of one frame."""
+
+
+def sweep(run: Run, measures: Sequence[Measure], executor: Executor | None = None) -> dict[str, pd.DataFrame]:
+    """All measures in one pass; their tables are written when the run was opened for writing.
+
+    Args:
+        run: The run.
+        measures: What to measure.
+        executor: Spreads the chains of layers; None works in this thread.
+
+    Returns:
+        The tables by name. Rows are grouped by chain of layers, then by step.
+
+    Raises:
+        RunError: If the run has no snapshots, or one of them is torn, altered or of another model.
+    """
+    if not run.steps:
+        raise RunError(f"{run.path} has no snapshots yet; let the run take at least one step that is captured")
+    run.verify()
+    for notice in notices(run):
+        warnings.warn(notice, AnalysisNotice, stacklevel=3)
+    chains = list(_chains(run))
+    num_frames = len(run.steps) * sum(map(len, chains))
+    with _progress(num_frames, ", ".join(measure.table for measure in measures)) as advance:
+        if executor is None:
+            parts = [_sweep_chain(run, chain, measures, advance) for chain in chains]
+        else:
+            parts = _spread(run, chains, measures, advance, executor)
+    tables = {}
+    for index, measure in enumerate(measures):
+        tables[measure.table] = to_table((part[index] for part in parts), _categories(run))
+        run.write_table(measure.table, tables[measure.table])
+    return tables
+
+
+def _spread(
+    run: Run, chains: Sequence[list[Layer]], measures: Sequence[Measure], advance: Advance, executor: Executor
+) -> list[list[Columns]]:
+    """The chains over an executor; what has not begun when one fails, or Ctrl-C comes, is not begun any more."""
+    futures = {executor.submit(_sweep_chain, run, chain, measures): len(chain) for chain in chains}
+    try:
+        for future in as_completed(futures):
+            future.result()
+            advance(futures[future] * len(run.steps))
+    finally:
+        for future in futures:
+            future.cancel()
+    return [future.result() for future in futures]
+
+
+def _sweep_chain(
+    run: Run, chain: Sequence[Layer], measures: Sequence[Measure], advance: Advance | None = None
+) -> list[Columns]:
+    categories = _categories(run)
+    columns = [Columns(measure.columns, categories) for measure in measures]
+    num_vectors = max(measure.num_vectors for measure in measures)
+    residual = any(measure.residual for measure in measures)
+    max_lag = max(measure.max_lag for measure in measures)
+    pasts = {layer.name: Past(deque(maxlen=max_lag)) for layer in chain}
+    for step in run.steps:
+        with run.snapshot(step) as snapshot:
+            neighbour = None
+            for layer in chain:
+                past = pasts[layer.name]
+                frame = load_frame(run, snapshot, layer, num_vectors=num_vectors, residual=residual, past=past)
+                if frame is not None:
+                    frame.neighbour = neighbour
+                    for measure, rows in zip(measures, columns, strict=True):
+                        measure.add(frame, rows)
+                past.push(None if frame is None else frame.basis)
+                neighbour = _forget(frame)
+        if advance is not None:
+            advance(len(chain))
+    for rows in columns:
+        rows.join()
+    return columns
+
+
+def _forget(frame: Frame | None) -> Frame | None:
+    """The frame as a neighbour: without its own neighbour, so that a step's frames do not pile up."""
+    if frame is not None:
+        frame.neighbour = None
+    return frame
+
+
+def _chains(run: Run) -> Iterator[list[Layer]]:
+    """The layers that differ in their block index only, by depth."""
+    chains: dict[str, list[Layer]] = {}
+    for row in run.manifest["layers"]:
+        parts = row["name"].split(".")
+        if row["depth"] >= 0 and str(row["depth"]) in parts:
+            parts[parts.index(str(row["depth"]))] = "*"
+        chains.setdefault(".".join(parts), []).append(Layer.of(row))
+    for chain in chains.values():
+        yield sorted(chain, key=lambda layer: layer.depth)
+
+
+def _categories(run: Run) -> dict[str, list[str]]:
+    names = [row["name"] for row in run.manifest["layers"]]
+    return {
+        "layer": names,
+        "reference_layer": names,
+        "kind": list(dict.fromkeys(row["kind"] for row in run.manifest["layers"])),
+        "basis": ["own", "stale"],
+        "comparison": ["previous", "first", "depth"],
+        "side": ["left", "right"],
+    }
+
+
+@contextmanager
+def _progress(total: int, title: str) -> Iterator[Advance]:
+    """A progress bar on a terminal, nothing elsewhere."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda steps: progress.advance(task, steps)
