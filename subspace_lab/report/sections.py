@@ -1,0 +1,88 @@
+"""The parts of the report that may be missing: findings, figures, and the warnings that say so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from subspace_lab.analysis import Finding, findings, notices
+from subspace_lab.figures import FIGURES, NARROW, WIDE, AbsentError
+from subspace_lab.report.svg import inline_svg
+from subspace_lab.runs import Run, RunError
+
+
+@dataclass(frozen=True)
+class Section:
+    """A figure of the report.
+
+    Attributes:
+        name: The figure's name, unique on the page.
+        title: Its title.
+        caption: What it shows, how to read it, when it misleads.
+        wide: The figure for desktops and paper.
+        narrow: The figure for phones.
+    """
+
+    name: str
+    title: str
+    caption: str
+    wide: Markup
+    narrow: Markup
+
+
+def draw_sections(run: Run) -> tuple[list[Section], list[tuple[str, str]]]:
+    """The figures that can be drawn, and why the others cannot.
+
+    Args:
+        run: A run that was analysed.
+
+    Returns:
+        The figures, and titles with reasons.
+    """
+    sections, absent = [], []
+    for name, figure in FIGURES.items():
+        try:
+            wide = inline_svg(figure.draw(run, WIDE), WIDE, f"{name}-wide-")
+            narrow = inline_svg(figure.draw(run, NARROW), NARROW, f"{name}-narrow-")
+        except AbsentError as reason:
+            absent.append((figure.TITLE, str(reason)))
+            continue
+        sections.append(Section(name, figure.TITLE, figure.CAPTION, wide, narrow))
+    return sections, absent
+
+
+def find(run: Run) -> tuple[list[Finding], list[str]]:
+    """The findings, or why there are none.
+
+    Args:
+        run: The run.
+
+    Returns:
+        The findings, and warnings.
+    """
+    try:
+        return findings(run), []
+    except RunError as error:
+        return [], [f"There are no findings: {error}"]
+
+
+def warnings(run: Run) -> list[str]:
+    """What a reader must know before trusting the numbers.
+
+    Args:
+        run: The run.
+
+    Returns:
+        One sentence each.
+    """
+    found = []
+    if not run.manifest.get("finished", True):
+        found.append("The run did not come to its end; what is here covers the steps that were captured before.")
+    if not run.steps:
+        found.append("Nothing was captured.")
+    try:
+        found += notices(run)
+    except RunError as error:
+        found.append(f"Not all snapshots could be read: {error}")
+    return found

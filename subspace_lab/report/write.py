@@ -1,0 +1,84 @@
+"""``report.html``: rendered from the tables of a run, published whole or not at all."""
+
+from __future__ import annotations
+
+import shlex
+from importlib import resources
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from subspace_lab._version import __version__
+from subspace_lab.report.facts import facts, packages, settings
+from subspace_lab.report.layers import COLUMNS, layer_rows
+from subspace_lab.report.sections import draw_sections, find, warnings
+from subspace_lab.runs import Run, RunError
+from subspace_lab.runs.files import publish
+
+
+def write_report(run: Run) -> Path:
+    """Write ``report.html`` into the run directory.
+
+    One file: style, script and figures (SVG) are in it, nothing is fetched. What the run does not hold is left out
+    with a sentence that says so.
+
+    Args:
+        run: A run that was analysed.
+
+    Returns:
+        The file.
+
+    Raises:
+        RunError: If the run was not analysed, a table cannot be read, or the file cannot be written.
+    """
+    if not any((run.path / "analysis").glob("*.parquet")):
+        raise RunError(f"{run.path} was not analysed yet; run: subspace-lab analyze {run.path}")
+    path = run.path / "report.html"
+    page = render(run)
+    with publish(path) as aside:
+        aside.write_bytes(page.encode("utf-8", errors="replace"))
+    return path
+
+
+def render(run: Run) -> str:
+    """The page as text.
+
+    Args:
+        run: A run that was analysed.
+
+    Returns:
+        HTML.
+    """
+    rows, ranks = layer_rows(run)
+    found, problem = find(run)
+    sections, absent = draw_sections(run)
+    environment = Environment(
+        loader=PackageLoader("subspace_lab.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.jinja").render(
+        run=run,
+        directory=shlex.quote(str(run.path)),
+        version=__version__,
+        style=_asset("report.css"),
+        script=_asset("report.js"),
+        facts=facts(run),
+        settings=settings(run),
+        packages=packages(run),
+        findings=found,
+        sections=sections,
+        absent=absent,
+        columns=[column for column in COLUMNS if any(row[column.key] is not None for row in rows)],
+        rows=rows,
+        ranks=ranks,
+        warnings=[*problem, *warnings(run)],
+    )
+
+
+def _asset(name: str) -> Markup:
+    """A file of this package, which is ours and needs no escaping."""
+    return Markup(resources.files("subspace_lab.report").joinpath(name).read_text(encoding="utf-8"))
