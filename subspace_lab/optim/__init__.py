@@ -1,0 +1,48 @@
+"""The optimizers: gradient subspaces put to use.
+
+Every optimizer is a `torch.optim.Optimizer`. A group with a ``rank`` is optimized in a subspace, one without is AdamW;
+`param_groups` makes both from a model. Most methods are one machine, `SubspaceAdam`, with three exchangeable parts: the
+rule that refreshes the basis, what becomes of Adam's moments then, and what of the gradient outside of the subspace.
+"""
+
+from subspace_lab.optim.apollo import APOLLO
+from subspace_lab.optim.badam import BAdam
+from subspace_lab.optim.clipping import AdaptiveGroupClipper
+from subspace_lab.optim.errors import NonFiniteGradientError
+from subspace_lab.optim.fira import Fira
+from subspace_lab.optim.frugal import FRUGAL
+from subspace_lab.optim.galore import GaLore
+from subspace_lab.optim.golore import GoLore
+from subspace_lab.optim.grassjump import GrassJump
+from subspace_lab.optim.grasswalk import GrassWalk
+from subspace_lab.optim.groups import param_groups
+from subspace_lab.optim.ldadam import LDAdam
+from subspace_lab.optim.memory import MemoryReport, memory_report
+from subspace_lab.optim.methods import METHODS, method_named
+from subspace_lab.optim.online_subspace_descent import OnlineSubspaceDescent
+from subspace_lab.optim.rso import RSO
+from subspace_lab.optim.subspace_adam import SubspaceAdam
+from subspace_lab.optim.subtrack import SubTrack
+
+__all__ = [
+    "APOLLO",
+    "FRUGAL",
+    "METHODS",
+    "RSO",
+    "AdaptiveGroupClipper",
+    "BAdam",
+    "Fira",
+    "GaLore",
+    "GoLore",
+    "GrassJump",
+    "GrassWalk",
+    "LDAdam",
+    "MemoryReport",
+    "NonFiniteGradientError",
+    "OnlineSubspaceDescent",
+    "SubTrack",
+    "SubspaceAdam",
+    "memory_report",
+    "method_named",
+    "param_groups",
+]

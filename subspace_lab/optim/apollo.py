@@ -1,0 +1,71 @@
+"""APOLLO (arXiv 2412.05270): the low-rank state only scales the columns of the full gradient.
+
+Legend: G (m, n), ``m <= n``; ``P (r, m)`` Gaussian of variance 1/r; ``A = P G`` and O Adam's direction (r, n);
+``s (n,)`` column factors.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from subspace_lab.optim.adam import adam_direction
+from subspace_lab.optim.base import Group, State
+from subspace_lab.optim.low_rank import Layout, LowRankOptimizer, Turn, low_rank_moments
+from subspace_lab.optim.matrices import Matrix, exact_dtype, squared_columns
+from subspace_lab.optim.recovery import column_factors, core_threshold, limited_columns
+
+
+class APOLLO(LowRankOptimizer):
+    """SGD whose columns are scaled as Adam would scale them, as told by a random sketch of the gradient.
+
+    ``s_j = |O_:j| / |A_:j|`` from Adam on ``A = P G``, then ``W -= lr scale G diag(s)`` with the norm of the step
+    limited to grow by ``zeta`` (algorithm 1 of the paper). A random projection keeps the columns' norms, and these
+    are all that is used: so P needs no SVD, no orthonormality and no memory, it is drawn again from the seed at every
+    step. Against the subspace methods: the update is full-rank and the least state of all, but a
+    column by itself sees plain SGD.
+
+    ``scaling="tensor"`` has one factor for the whole matrix: with ``rank=1, scale=128 ** 0.5`` that is APOLLO-Mini (the
+    released package takes ``scale=128`` and its root).
+
+    Args:
+        params: Parameters or groups; a group with a ``rank`` is optimized this way, one without is AdamW.
+        lr: Learning rate.
+        options: ``scaling``, ``zeta`` and the shared ones; see `Options`.
+
+    State of an m x n matrix (``m <= n``): two moments (r, n) and one number: ``2nr + 1`` numbers; no basis.
+    A step costs one product with P, drawing P (m r normal numbers), and two passes over the gradient.
+
+    Limitations: drawing P at every step costs what a tenth to a third of a product costs on a CPU. Moments are kept as
+    they are when P is drawn anew. A column that P misses is not updated.
+    """
+
+    options = (*LowRankOptimizer.options, "scaling", "zeta")
+    stays_at_full_rank = False
+
+    @classmethod
+    def layout(cls, m: int, n: int, group: Group, dtype: torch.dtype) -> Layout:
+        """See `LowRankOptimizer.layout`."""
+        moments = low_rank_moments(cls.effective_rank(m, group), n, group, dtype)
+        return {**moments, "recovery_norm": ((), exact_dtype(dtype))}
+
+    def _step_matrix(self, x: Matrix, state: State, turn: Turn, index: tuple[int, int]) -> None:  # noqa: ARG002
+        group, G, (m, n) = turn.group, x.G, x.G.shape
+        M, V = state["exp_avg"], state["exp_avg_sq"]
+        r = M.shape[0]
+        P = turn.draw(m, r).mT.to(device=G.device, dtype=G.dtype).div_(r**0.5)
+        A = (P @ G).to(torch.promote_types(exact_dtype(x.part.dtype), M.dtype))
+        O = adam_direction(A, M, V, t=turn.t, betas=group["betas"], eps=group["eps"])
+        columns, core = squared_columns(G).to(A.dtype), squared_columns(A)
+        if group["scaling"] == "tensor":
+            factor = torch.where(core.sum() > 0, (O.square().sum() / core.sum()).sqrt(), 0)
+            factors = factor.expand(n)
+        else:
+            factors = column_factors(columns, core, O, core_threshold(G.dtype)).sqrt_()
+        scaling = limited_columns(columns, factors, group["zeta"], state["recovery_norm"])
+        state["recovery_norm"].copy_(scaling.norm)
+        target, beta = x.target(G.dtype, turn.decay)
+        if beta == 0:
+            torch.mul(G, scaling.phi.to(G.dtype) * turn.size, out=target)
+        else:
+            target.mul_(beta).addcmul_(G, scaling.phi.to(G.dtype), value=turn.size)
+        x.finish(target, turn.decay, turn.rounding())

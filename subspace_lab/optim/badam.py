@@ -1,0 +1,152 @@
+"""BAdam (arXiv 2404.02827): Adam on one block of the model at a time."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from subspace_lab.optim.adam import adam_direction
+from subspace_lab.optim.base import Group, GroupOptimizer, Live, name_of
+from subspace_lab.optim.draws import generator
+from subspace_lab.optim.low_rank import LowRankOptimizer, state_dtype
+from subspace_lab.optim.matrices import exact_dtype
+from subspace_lab.optim.rounding import add_stochastically
+
+_LAYER = re.compile(r"^(.*?\.?\d+)\.")
+
+
+class BAdam(GroupOptimizer):
+    """Block coordinate descent: ``update_interval`` Adam steps on one block, then the next, in a random order.
+
+    A block is a layer of the model. Only the active one holds moments; they start from zero, bias correction included,
+    whenever a block becomes active, and are dropped when it ceases to be (algorithm 1 of the paper). Every cycle goes
+    through all blocks in a new random order. Full-rank steps at the state of one layer; what is lost is that most of
+    the model stands still at any time.
+
+    The block of a parameter is the group's ``block``; without one, the layer in its name (``model.layers.3``) or,
+    outside of layers, its module (``lm_head``); a parameter without a name is a block of its own. All parameters
+    are in blocks: ``rank``, ``side`` and ``splits`` are taken, so that groups made for the other methods serve
+    here, and have no effect.
+
+    Args:
+        params: Parameters or groups.
+        lr: Learning rate.
+        options: ``update_interval`` (K, 100), ``block``, ``freeze_inactive`` and the shared ones; see `Options`.
+
+    State: two moments of the active block's parameters: twice its numbers. With ``freeze_inactive`` there are gradients
+    of the active block only.
+
+    Limitations: ``freeze_inactive`` switches ``requires_grad`` of the parameters, which wrappers that look at it once
+    (DDP, a gradient capture) do not follow. ``update_interval`` and ``seed`` are the same in all groups.
+    """
+
+    options = (*LowRankOptimizer.options, "block", "freeze_inactive")
+    changed: ClassVar[Mapping[str, Any]] = {"update_interval": 100}
+
+    def add_param_group(self, param_group: Group) -> None:
+        """Add a group, as torch does, and check it.
+
+        Args:
+            param_group: ``params`` and the options that differ from the defaults.
+        """
+        super().add_param_group(param_group)
+        self._freeze()
+
+    def _check_group(self, group: Group) -> None:
+        super()._check_group(group)
+        for name in ("update_interval", "seed"):
+            if group[name] != self.param_groups[0][name]:
+                raise ValueError(
+                    f"{name} must be the same in all groups, got {self.param_groups[0][name]} and {group[name]}"
+                )
+        group.setdefault("steps_taken", self.param_groups[0].get("steps_taken", 0))
+        for place, p in enumerate(group["params"]):
+            if group["freeze_inactive"] and not p.requires_grad:
+                raise ValueError(
+                    f"{name_of(group, place)} requires no gradient and freeze_inactive would switch it on; leave it out"
+                )
+
+    def blocks(self) -> dict[str, list[Tensor]]:
+        """The blocks, in the order in which they were added.
+
+        Returns:
+            Name to parameters.
+        """
+        found: dict[str, list[Tensor]] = {}
+        index = 0
+        for group in self.param_groups:
+            for place, p in enumerate(group["params"]):
+                found.setdefault(block_name(group, place, index), []).append(p)
+                index += 1
+        return found
+
+    def active_block(self) -> str:
+        """Name of the block that the next step is for."""
+        names, first = list(self.blocks()), self.param_groups[0]
+        cycle, turn = divmod(first["steps_taken"] // first["update_interval"], len(names))
+        random.Random(f"{first['seed']}/blocks/{cycle}").shuffle(names)
+        return names[int(turn)]
+
+    def _update_all(self, live: list[Live]) -> None:
+        taken = self.param_groups[0]["steps_taken"]
+        if taken % self.param_groups[0]["update_interval"] == 0:
+            self.state.clear()
+        active = {id(p) for p in self.blocks()[self.active_block()]}
+        for x in live:
+            if id(x.p) in active:
+                self._update(x)
+        for group in self.param_groups:
+            group["steps_taken"] = taken + 1
+        self._freeze()
+
+    def _update(self, x: Live) -> None:
+        p, group, state = x.p, x.group, self.state[x.p]
+        if not state:
+            kind = state_dtype(group, p.dtype)
+            state.update(step=0, exp_avg=torch.zeros_like(p, dtype=kind), exp_avg_sq=torch.zeros_like(p, dtype=kind))
+        state["step"] += 1
+        exact = torch.promote_types(exact_dtype(p.dtype), state["exp_avg"].dtype)
+        O = adam_direction(
+            x.grad.to(exact), state["exp_avg"], state["exp_avg_sq"], t=state["step"], betas=group["betas"],
+            eps=group["eps"],
+        )  # fmt: skip
+        update, decay = O.mul_(-group["lr"] * group["scale"]), 1 - group["lr"] * group["weight_decay"]
+        if group["stochastic_rounding"] and p.dtype == torch.bfloat16:
+            key = (group["seed"], x.index, "rounding", self.param_groups[0]["steps_taken"])
+            add_stochastically(p, update, decay, generator(*key))
+        else:
+            torch.add(update, p, alpha=decay, out=p)
+
+    def _freeze(self) -> None:
+        """Gradients for the active block only, in groups that ask for it."""
+        active = {id(p) for p in self.blocks()[self.active_block()]}
+        for group in self.param_groups:
+            if group["freeze_inactive"]:
+                for p in group["params"]:
+                    p.requires_grad_(id(p) in active)
+                    p.grad = p.grad if id(p) in active else None
+
+
+def block_name(group: Group, place: int, index: int) -> str:
+    """The block of a parameter.
+
+    Args:
+        group: Its group.
+        place: Its place there.
+        index: Its place among all parameters.
+
+    Returns:
+        The group's block, the layer or the module in its name, or a block of its own.
+    """
+    if group["block"] is not None:
+        return str(group["block"])
+    if "param_names" not in group:
+        return f"parameter {index}"
+    name = str(group["param_names"][place])
+    layer = _LAYER.match(name)
+    return layer.group(1) if layer else name.rpartition(".")[0] or name

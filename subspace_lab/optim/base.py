@@ -1,0 +1,219 @@
+"""What every optimizer here shares: groups of plain values, full-rank AdamW, checks, state that loads exactly."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Unpack, overload
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import Optimizer, ParamsT
+
+from subspace_lab.optim.adam import full_rank_adamw
+from subspace_lab.optim.errors import NonFiniteGradientError
+from subspace_lab.optim.options import Options, check_known, check_options, defaults_of, signature_of
+
+Group = dict[str, Any]
+State = dict[str, Any]
+Shapes = dict[str, tuple[int, ...]]
+_NOT_OPTIONS = {"params", "param_names", "initial_lr", "method", "steps_taken"}  # what else may be in a group
+
+
+@dataclass(frozen=True)
+class Live:
+    """A parameter that has a gradient.
+
+    Attributes:
+        p: The parameter.
+        group: Its group.
+        place: Its place in the group.
+        index: Its place among all parameters, in the order in which they were added.
+    """
+
+    p: Tensor
+    group: Group
+    place: int
+    index: int
+
+    @property
+    def grad(self) -> Tensor:
+        """The gradient, dense."""
+        grad = self.p.grad
+        assert grad is not None
+        return grad.to_dense() if grad.is_sparse else grad
+
+
+class GroupOptimizer(Optimizer):
+    """Groups with a ``rank`` are for the subclass, groups without are full-rank AdamW.
+
+    A subclass names its `options`, those whose default it `changed`, and implements `_update`. Groups hold numbers,
+    strings, booleans and None only, so that a saved state loads with ``weights_only=True``.
+
+    Args:
+        params: Parameters, groups, or named parameters as torch takes them; names make better messages.
+        lr: Learning rate.
+        options: Settings of every group that does not say otherwise; see `Options`.
+    """
+
+    options: ClassVar[tuple[str, ...]] = ("lr", "rank", "betas", "eps", "weight_decay", "on_nonfinite", "seed")
+    changed: ClassVar[Mapping[str, Any]] = {}
+    __signature__: ClassVar[inspect.Signature | None]
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        own = "__init__" in cls.__dict__
+        cls.__signature__ = None if own else signature_of(cls.options, cls.changed)
+
+    def __init__(self, params: ParamsT, lr: float | None = None, **options: Unpack[Options]) -> None:
+        check_known(options, self.options, type(self).__name__)
+        given = {**options, **({} if lr is None else {"lr": lr})}
+        super().__init__(params, {**self._defaults(), **given, "method": type(self).__name__})
+
+    def _defaults(self) -> Group:
+        return defaults_of(self.options, self.changed)
+
+    def add_param_group(self, param_group: Group) -> None:
+        """Add a group, as torch does, and check it.
+
+        Args:
+            param_group: ``params`` and the options that differ from the defaults.
+
+        Raises:
+            ValueError: If an option is unknown or not sound, or a parameter cannot be in such a group; the optimizer is
+                left as it was.
+        """
+        asked = {name: value for name, value in param_group.items() if name not in _NOT_OPTIONS}
+        new = [name for name, value in asked.items() if value != self.defaults.get(name)]
+        check_known(new, self._known(param_group), type(self).__name__)
+        super().add_param_group(param_group)
+        try:
+            self._check_group(self.param_groups[-1])
+        except ValueError:
+            self.param_groups.pop()
+            raise
+
+    def _known(self, param_group: Group) -> tuple[str, ...]:  # noqa: ARG002
+        """Options that a group may have."""
+        return self.options
+
+    def _check_group(self, group: Group) -> None:
+        """Refuse a group whose options or parameters are not sound; raises ValueErrors of one line."""
+        check_options(group)
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One optimization step.
+
+        Args:
+            closure: Evaluates the model and returns the loss.
+
+        Returns:
+            The loss that the closure returned, or None.
+
+        Raises:
+            NonFiniteGradientError: If a gradient has NaN or Inf entries and its group says so; nothing was changed.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        live = self._live()
+        if self._are_finite(live):
+            self._update_all(live)
+        return loss
+
+    def _live(self) -> list[Live]:
+        live, index = [], 0
+        for group in self.param_groups:
+            for place, p in enumerate(group["params"]):
+                if p.grad is not None:
+                    live.append(Live(p, group, place, index))
+                index += 1
+        return live
+
+    def _update_all(self, live: list[Live]) -> None:
+        for group in self.param_groups:
+            if group["rank"] is None:
+                full_rank_adamw([x.p for x in live if x.group is group], group, self.state)
+        for x in live:
+            if x.group["rank"] is not None:
+                self._update(x)
+
+    def _update(self, x: Live) -> None:
+        raise NotImplementedError
+
+    def _summary(self, x: Live) -> Tensor:
+        """A number that is finite only if all entries of the gradient are; if not, the entries are counted."""
+        assert x.p.grad is not None
+        return x.p.grad.sum()
+
+    def _are_finite(self, live: list[Live]) -> bool:
+        """Whether the step may go ahead; nothing was changed yet."""
+        summaries = [self._summary(x) for x in live]
+        if not summaries or bool(torch.stack([_like(s, summaries[0]) for s in summaries]).isfinite().all()):
+            return True
+        for x in live:
+            bad = int((~x.grad.isfinite()).sum())
+            if bad and x.group["on_nonfinite"] == "skip":
+                return False
+            if bad:
+                raise NonFiniteGradientError(
+                    f"{name_of(x.group, x.place)}: {bad} of {x.p.numel()} gradient entries are NaN or Inf and nothing "
+                    "was changed; lower the learning rate, clip gradients, or pass on_nonfinite='skip'"
+                )
+        return True
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state exactly: torch casts it to the parameters' dtype, which would round float32 state and indices.
+
+        Args:
+            state_dict: What `state_dict` returned, of the same method and a model of the same shapes.
+        """
+        self._check_state(state_dict)
+        super().load_state_dict(state_dict)
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        indices = [i for group in state_dict["param_groups"] for i in group["params"]]
+        for index, p in zip(indices, parameters, strict=True):
+            for key, value in state_dict["state"].get(index, {}).items():
+                exact = value.detach().clone().to(p.device) if isinstance(value, Tensor) else copy.deepcopy(value)
+                self.state[p][key] = exact
+
+    def _check_state(self, state_dict: dict[str, Any]) -> None:
+        """Refuse the state of another method or of other shapes, before anything is changed."""
+        for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=False):
+            if saved.get("method") != group["method"]:
+                raise ValueError(f"the state is that of {saved.get('method')}, expected {group['method']}")
+            for place, (index, p) in enumerate(zip(saved["params"], group["params"], strict=False)):
+                state = state_dict["state"].get(index, {})
+                expected = {"step": (), **self._state_shapes(p, {**group, **saved})} if state else {}
+                for key, shape in expected.items():
+                    got = "none" if key not in state else f"shape {tuple(getattr(state[key], 'shape', ()))}"
+                    if got != f"shape {shape}":
+                        raise ValueError(
+                            f"{name_of(group, place)}: the state has {key} of {got}, expected shape {shape} for a "
+                            f"parameter of shape {tuple(p.shape)}; load it into the same model"
+                        )
+
+    def _state_shapes(self, p: Tensor, group: Group) -> Shapes:  # noqa: ARG002
+        """Shapes of the tensors of a parameter's state."""
+        return {"exp_avg": tuple(p.shape), "exp_avg_sq": tuple(p.shape)}
+
+
+def _like(summary: Tensor, first: Tensor) -> Tensor:
+    same = summary.dtype == first.dtype and summary.device == first.device
+    return summary if same else summary.to(first)
+
+
+def name_of(group: Group, place: int) -> str:
+    """What to call a parameter in a message: its name where the group knows it, else its place and shape."""
+    if "param_names" in group:
+        return str(group["param_names"][place])
+    return f"parameter {place} of its group, of shape {tuple(group['params'][place].shape)}"

@@ -1,0 +1,144 @@
+"""Adaptive group-wise gradient clipping (AGGC, arXiv 2601.11864).
+
+Legend: ``n_t`` gradient norm of a group at step t, from 0; ``S_t`` its running mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from subspace_lab.optim.groups import canonical
+
+
+class AdaptiveGroupClipper:
+    """Keeps the gradient norm of every group of parameters in a band around its own history.
+
+    ``[low S, high S]`` with ``S`` the running mean of the group's norms after clipping; a norm outside is scaled to the
+    nearest edge. One global threshold lets a group that explodes shrink all others; here each has its own, and
+    nothing is tuned to the model's scale. The first step, which has no history, sets S and is not clipped.
+
+    Call it between ``backward`` (and unscaling) and ``optimizer.step``.
+
+    Args:
+        parameters: A model, whose parameters are grouped by the kind of their module (``q_proj``, ``down_proj``,
+        ...), or
+            named groups of parameters.
+        low: Lower edge of the band over S; 0 never scales up.
+        high: Upper edge over S.
+        late_low: Lower edge from the end of the transition on; None for `low`.
+        late_high: Upper edge from then on; None for `high`.
+        transition: First and last step of the linear change from the early edges to the late ones.
+        beta: Decay of the running mean.
+
+    Raises:
+        ValueError: If an edge, the decay or the transition is out of range.
+
+    Limitations: the norm is that of this process' gradients: with sharded gradients it is the shard's.
+
+    >>> p = nn.Parameter(torch.ones(4)); p.grad = torch.ones(4)
+    >>> clip = AdaptiveGroupClipper({"all": [p]}, high=1.5)
+    >>> clip(), p.grad.mul_(4)[0].item(), clip(), p.grad.norm().item()
+    ({'all': 1.0}, 4.0, {'all': 0.375}, 3.0)
+    """
+
+    def __init__(
+        self,
+        parameters: nn.Module | Mapping[str, Iterable[Tensor]],
+        *,
+        low: float = 0.0,
+        high: float = 1.5,
+        late_low: float | None = None,
+        late_high: float | None = None,
+        transition: tuple[int, int] = (0, 0),
+        beta: float = 0.98,
+    ) -> None:
+        self.low = (low, low if late_low is None else late_low)
+        self.high = (high, high if late_high is None else late_high)
+        for name, lower, upper in zip(("", "late_"), self.low, self.high, strict=True):
+            if not 0 <= lower <= 1 <= upper:
+                raise ValueError(
+                    f"0 <= {name}low <= 1 <= {name}high is needed, got {name}low={lower}, {name}high={upper}"
+                )
+        if not 0 <= beta < 1:
+            raise ValueError(f"beta must be in [0, 1), got {beta!r}")
+        if not 0 <= transition[0] <= transition[1]:
+            raise ValueError(f"transition must be two steps in order, got {transition!r}")
+        self.transition, self.beta = transition, beta
+        groups = by_kind(parameters) if isinstance(parameters, nn.Module) else parameters
+        self.groups = {name: list(members) for name, members in groups.items()}
+        self.steps = 0
+        self.means: dict[str, float] = {}
+
+    def band(self) -> tuple[float, float]:
+        """The edges of the band over S at this step."""
+        start, end = self.transition
+        late = 1.0 if self.steps >= end else max(0.0, (self.steps - start) / max(1, end - start))
+        early_low, late_low = self.low
+        early_high, late_high = self.high
+        return early_low + late * (late_low - early_low), early_high + late * (late_high - early_high)
+
+    @torch.no_grad()
+    def __call__(self) -> dict[str, float]:
+        """Clip the gradients in place.
+
+        Returns:
+            Group name to the factor that was applied; groups without gradients are absent. A norm that is not finite is
+            left alone, factor 1, for the optimizer to complain about.
+        """
+        low, high = self.band()
+        factors = {}
+        for name, members in self.groups.items():
+            grads = [p.grad for p in members if p.grad is not None]
+            if not grads:
+                continue
+            norm = float(torch.nn.utils.get_total_norm(grads))
+            mean = self.means.get(name, norm)
+            factor = 1.0
+            if math.isfinite(norm) and norm > 0:
+                factor = min(max(norm, low * mean), high * mean) / norm if mean > 0 else 1.0
+                self.means[name] = self.beta * mean + (1 - self.beta) * norm * factor
+            if factor != 1:
+                torch._foreach_mul_(grads, factor)
+            factors[name] = factor
+        self.steps += 1
+        return factors
+
+    def state_dict(self) -> dict[str, Any]:
+        """Step count and running means: plain values."""
+        return {"steps": self.steps, "means": dict(self.means)}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on where another clipper of the same groups stopped.
+
+        Args:
+            state_dict: From `state_dict`.
+
+        Raises:
+            ValueError: If it is of other groups.
+        """
+        unknown = sorted(set(state_dict["means"]) - set(self.groups))
+        if unknown:
+            raise ValueError(f"the state has the group {unknown[0]!r}, expected some of {', '.join(self.groups)}")
+        self.steps, self.means = int(state_dict["steps"]), dict(state_dict["means"])
+
+
+def by_kind(model: nn.Module) -> dict[str, list[Tensor]]:
+    """Trainable parameters by the name of their module, without its place in the model.
+
+    Args:
+        model: The model.
+
+    Returns:
+        Kind (``q_proj``, ``embed_tokens``, ...) to parameters.
+    """
+    kinds: dict[str, list[Tensor]] = {}
+    for name, p in model.named_parameters():
+        parts = [part for part in canonical(name).split(".")[:-1] if not part.isdigit()]
+        if p.requires_grad:
+            kinds.setdefault(parts[-1] if parts else canonical(name), []).append(p)
+    return kinds

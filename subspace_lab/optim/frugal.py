@@ -1,0 +1,71 @@
+"""FRUGAL (arXiv 2411.07837): Adam on some rows, signs on the others.
+
+Legend: G (m, n), ``m <= n``; ``indices (r,)`` rows with a state; ``A = G[indices]`` and O Adam's direction (r, n).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from subspace_lab.optim.adam import adam_direction
+from subspace_lab.optim.base import Group, State
+from subspace_lab.optim.low_rank import Layout, LowRankOptimizer, Turn, low_rank_moments
+from subspace_lab.optim.matrices import Matrix, exact_dtype
+
+
+class FRUGAL(LowRankOptimizer):
+    """Adam on r random rows of the gradient, signs of all others; new rows every ``update_interval`` steps.
+
+    The projection is by coordinates: no product is needed at all and the split of the gradient is exact, so that
+    nothing is lost and nothing recovered. At a refresh the state is reset, bias correction included. Against the
+    subspace methods: a step costs a few passes over the gradient and no products.
+
+    How many rows is the group's ``rank``, or, where ``density`` is given, that share of the rows of each of its
+    matrices (the paper's runs: 0.25); a group still needs a rank to be optimized this way.
+
+    Args:
+        params: Parameters or groups; a group with a ``rank`` is optimized this way, one without is AdamW.
+        lr: Learning rate, of both parts.
+        options: ``density``, ``recovery_scale`` (factor of the state-free part) and the shared ones; see `Options`.
+
+    State of an m x n matrix (``m <= n``): two moments (r, n) and r indices (int64): ``2nr`` numbers and ``8r`` bytes.
+
+    Limitations: signs make entries of the state-free part move by ``lr`` whatever their gradient, noise included. The
+    projection by SVD or random bases that the paper also tries is
+    ``SubspaceAdam(rule="svd" or "jump", moments="reset", recovery="sign")``.
+    """
+
+    options = (*LowRankOptimizer.options, "density", "recovery_scale")
+
+    @classmethod
+    def effective_rank(cls, m: int, group: Group) -> int:
+        """R of a matrix with m rows: the density's share if there is one, else the rank."""
+        return super().effective_rank(m, group) if group["density"] is None else math.ceil(group["density"] * m)
+
+    @classmethod
+    def layout(cls, m: int, n: int, group: Group, dtype: torch.dtype) -> Layout:
+        """See `LowRankOptimizer.layout`."""
+        r = cls.effective_rank(m, group)
+        return {"indices": ((r,), torch.int64), **low_rank_moments(r, n, group, dtype)}
+
+    def _step_matrix(self, x: Matrix, state: State, turn: Turn, index: tuple[int, int]) -> None:  # noqa: ARG002
+        group, G, M, V = turn.group, x.G, state["exp_avg"], state["exp_avg_sq"]
+        if turn.t == 1 or turn.is_refresh:
+            state["indices"].copy_(turn.draw(1, G.shape[0]).flatten().argsort()[: M.shape[0]].sort().values)
+            M.zero_()
+            V.zero_()
+        indices: Tensor = state["indices"]
+        A = G[indices].to(torch.promote_types(exact_dtype(x.part.dtype), M.dtype))
+        age = (turn.t - 1) % int(group["update_interval"]) + 1 if turn.refresh else turn.t
+        O = adam_direction(A, M, V, t=age, betas=group["betas"], eps=group["eps"])
+        step = G.sign().mul_(turn.size * group["recovery_scale"])
+        step[indices] = O.mul_(turn.size).to(step.dtype)
+        target, beta = x.target(G.dtype, turn.decay)
+        if beta == 0:
+            target = step
+        else:
+            torch.add(step, target, alpha=beta, out=target)
+        x.finish(target, turn.decay, turn.rounding())

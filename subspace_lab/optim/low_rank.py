@@ -1,0 +1,177 @@
+"""What the methods with a rank share: matrices of parameters, zero first gradients, counting of steps and refreshes.
+
+Legend: W parameter, G gradient, both ``(m, n)``, oriented so that ``m <= n``; r effective rank, ``min(rank, m)``; t
+steps counted from 1; T update_interval.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from subspace_lab.optim.base import Group, GroupOptimizer, Live, Shapes, State, name_of
+from subspace_lab.optim.draws import Draw, generator, normal_draw
+from subspace_lab.optim.matrices import Matrix, exact_dtype, oriented_shape, pieces
+
+Layout = dict[str, tuple[tuple[int, ...], torch.dtype]]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What is to be done to one matrix in this step.
+
+    Attributes:
+        group: Its group.
+        t: The step, counted from 1.
+        refresh: Number of the latest refresh, 0 for the first subspace.
+        is_refresh: Whether the subspace changes in this step.
+        key: Seed, parameter index and, of a parameter of several matrices, piece.
+    """
+
+    group: Group
+    t: int
+    refresh: int
+    is_refresh: bool
+    key: tuple[object, ...]
+
+    @property
+    def draw(self) -> Draw:
+        """Gaussian matrices of the latest refresh."""
+        return normal_draw(*self.key[:2], self.refresh, *self.key[2:])
+
+    @property
+    def decay(self) -> float:
+        """Factor of the weight decay."""
+        return 1 - float(self.group["lr"]) * float(self.group["weight_decay"])
+
+    @property
+    def size(self) -> float:
+        """What the direction is multiplied by."""
+        return -float(self.group["lr"]) * float(self.group["scale"])
+
+    def rounding(self) -> torch.Generator | None:
+        """Source of stochastic rounding, where that is asked for."""
+        return generator(*self.key, "rounding", self.t) if self.group["stochastic_rounding"] else None
+
+
+class LowRankOptimizer(GroupOptimizer):
+    """A group with a rank keeps the state of an r-dimensional subspace for each of its matrices.
+
+    A subclass says what that state is (`layout`) and what a step does to one matrix (`_step_matrix`).
+    """
+
+    options: ClassVar[tuple[str, ...]] = (
+        *GroupOptimizer.options, "update_interval", "scale", "side", "splits", "state_dtype", "stochastic_rounding",
+    )  # fmt: skip
+    stays_at_full_rank: ClassVar[bool] = True  # at r = m: no refresh, since there is nowhere to go
+
+    @classmethod
+    def effective_rank(cls, m: int, group: Group) -> int:
+        """R of a matrix with m rows: the group's rank, and m where that is less."""
+        return min(int(group["rank"]), m)
+
+    @classmethod
+    def layout(cls, m: int, n: int, group: Group, dtype: torch.dtype) -> Layout:
+        """Shapes and dtypes of the tensors kept for one matrix.
+
+        Args:
+            m: Rows of the oriented gradient.
+            n: Columns.
+            group: Options, with a rank.
+            dtype: The parameter's.
+
+        Returns:
+            State key to shape and dtype.
+        """
+        raise NotImplementedError
+
+    def _step_matrix(self, x: Matrix, state: State, turn: Turn, index: tuple[int, int]) -> None:
+        raise NotImplementedError
+
+    def _check_group(self, group: Group) -> None:
+        super()._check_group(group)
+        if group["rank"] is None:
+            return
+        for place, p in enumerate(group["params"]):
+            if p.dim() < 2 or not p.is_floating_point():
+                raise ValueError(
+                    f"{name_of(group, place)}: a group with a rank takes real matrices, got shape {tuple(p.shape)} of "
+                    f"{p.dtype}; param_groups(model, rank={group['rank']}) builds groups that leave it full-rank"
+                )
+            if p.shape[0] % group["splits"]:
+                raise ValueError(
+                    f"{name_of(group, place)}: splits={group['splits']} does not divide its {p.shape[0]} rows"
+                )
+
+    def _update(self, x: Live) -> None:
+        state, grad, group = self.state[x.p], x.grad, x.group
+        if not state:
+            if not bool(grad.any()):  # nothing to choose a subspace by: not a step yet
+                x.p.mul_(1 - group["lr"] * group["weight_decay"])
+                return
+            self._allocate(x.p, state, group)
+        state["step"] += 1
+        is_refresh = self._is_due(x.p, state["step"], group)
+        state["refreshes"] += is_refresh
+        for k, matrix in enumerate(pieces(x.p, grad, group)):
+            split = group["splits"] > 1
+            part = {key: v[k] if isinstance(v, Tensor) else v for key, v in state.items()} if split else state
+            key = (group["seed"], x.index, *([k] if split else []))
+            turn = Turn(group, state["step"], state["refreshes"], is_refresh, key)
+            self._step_matrix(matrix, part, turn, (x.index, k))
+
+    def _is_due(self, p: Tensor, t: int, group: Group) -> bool:
+        m, _ = oriented_shape(tuple(p.shape), group["side"], group["splits"])
+        stays = self.stays_at_full_rank and self.effective_rank(m, group) == m
+        return t > 1 and (t - 1) % group["update_interval"] == 0 and not stays
+
+    def _allocate(self, p: Tensor, state: State, group: Group) -> None:
+        layout = full_layout(type(self), tuple(p.shape), group, p.dtype)
+        state.update(step=0, refreshes=0)
+        state.update({k: torch.zeros(shape, dtype=dtype, device=p.device) for k, (shape, dtype) in layout.items()})
+
+    def _state_shapes(self, p: Tensor, group: Group) -> Shapes:
+        if group["rank"] is None:
+            return super()._state_shapes(p, group)
+        layout = full_layout(type(self), tuple(p.shape), group, p.dtype)
+        return {key: shape for key, (shape, _) in layout.items()}
+
+
+def full_layout(method: type[LowRankOptimizer], shape: tuple[int, ...], group: Group, dtype: torch.dtype) -> Layout:
+    """State of a whole parameter: that of one matrix, stacked if there are several.
+
+    Args:
+        method: Whose state.
+        shape: The parameter's.
+        group: Options, with a rank.
+        dtype: The parameter's.
+
+    Returns:
+        State key to shape and dtype.
+    """
+    m, n = oriented_shape(shape, group["side"], group["splits"])
+    one = method.layout(m, n, group, dtype)
+    if group["splits"] == 1:
+        return one
+    return {key: ((group["splits"], *part), kind) for key, (part, kind) in one.items()}
+
+
+def state_dtype(group: Group, dtype: torch.dtype) -> torch.dtype:
+    """The dtype of basis and moments: as asked for, else float32, or float64 for float64 parameters."""
+    asked: torch.dtype = getattr(torch, group["state_dtype"]) if group["state_dtype"] else exact_dtype(dtype)
+    return asked
+
+
+def low_rank_moments(r: int, n: int, group: Group, dtype: torch.dtype) -> Layout:
+    """Adam's two moments (r, n)."""
+    kind = state_dtype(group, dtype)
+    return {"exp_avg": ((r, n), kind), "exp_avg_sq": ((r, n), kind)}
+
+
+def state_bytes(layout: Layout) -> int:
+    """Bytes of the tensors of a layout."""
+    return sum(math.prod(shape) * dtype.itemsize for shape, dtype in layout.values())

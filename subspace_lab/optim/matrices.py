@@ -1,0 +1,146 @@
+"""Parameters and gradients as oriented matrices, and their columns' norms.
+
+Legend: W parameter, G gradient, both ``(m, n)``, oriented so that ``m <= n`` unless a side is asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from subspace_lab.optim.rounding import add_stochastically
+
+_BLOCK = 1 << 18  # entries squared at once
+
+
+def is_right(rows: int, cols: int, side: str) -> bool:
+    """Whether a matrix is projected from the right: asked for, or more rows than columns."""
+    return rows > cols if side == "auto" else side == "right"
+
+
+def oriented_shape(shape: tuple[int, ...], side: str, splits: int = 1) -> tuple[int, int]:
+    """(m, n) of each of the matrices that a parameter of this shape is made of.
+
+    Args:
+        shape: The parameter's, of at least two dimensions; those after the first are multiplied.
+        side: ``"auto"``, ``"left"`` or ``"right"``.
+        splits: How many matrices are stacked along the first dimension.
+
+    Returns:
+        m and n.
+    """
+    rows, cols = shape[0] // splits, math.prod(shape[1:])
+    return (cols, rows) if is_right(rows, cols, side) else (rows, cols)
+
+
+@dataclass
+class Matrix:
+    """One matrix of a parameter, with its gradient.
+
+    Attributes:
+        part: The parameter, or its piece, in its own shape; a view.
+        W: The same as an oriented matrix (m, n); a view, or a copy if `part` is no matrix in memory.
+        G: Its gradient (m, n), in the dtype of the products.
+        right: Whether W is the transpose.
+    """
+
+    part: Tensor
+    W: Tensor
+    G: Tensor
+    right: bool
+
+    def target(self, dtype: torch.dtype, decay: float) -> tuple[Tensor, float]:
+        """Where a step is to be added up.
+
+        Args:
+            dtype: Of the products.
+            decay: Factor on the parameter.
+
+        Returns:
+            W itself and the decay if it can be updated in place, else an empty matrix and 0; then `finish` adds it.
+            bfloat16 is never updated in place: every addition would round, and lose what is small.
+        """
+        same = self.W.dtype == dtype and dtype != torch.bfloat16
+        in_place = same and self.W.data_ptr() == self.part.data_ptr()
+        return (self.W, decay) if in_place else (torch.empty_like(self.W, dtype=dtype), 0.0)
+
+    def finish(self, target: Tensor, decay: float, rounding: torch.Generator | None = None) -> None:
+        """Add a step that was added up aside, with one rounding.
+
+        Args:
+            target: From `target`; nothing is left to do if it is W.
+            decay: Factor on the parameter.
+            rounding: Source of stochastic rounding, None for rounding to nearest.
+        """
+        if target is self.W:
+            return
+        update = (target.mT if self.right else target).reshape(self.part.shape)
+        if rounding is not None and self.part.dtype == torch.bfloat16:
+            add_stochastically(self.part, update, decay, rounding)
+        else:
+            torch.add(update, self.part, alpha=decay, out=self.part)
+
+
+def product_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of matrix products for parameters of this dtype: their own, float32 for float16."""
+    return dtype if dtype in {torch.float32, torch.float64, torch.bfloat16} else torch.float32
+
+
+def exact_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of bases and moments for parameters of this dtype: float64 for float64, else float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """`Tensor.to`, without its cost where there is nothing to do: it is called a dozen times per matrix and step."""
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
+
+
+def pieces(p: Tensor, grad: Tensor, group: dict[str, Any]) -> Iterator[Matrix]:
+    """The matrices that a parameter is made of.
+
+    Args:
+        p: Parameter.
+        grad: Its gradient, dense.
+        group: With ``side`` and ``splits``.
+
+    Yields:
+        Each with its gradient.
+    """
+    rows, dtype = p.shape[0] // group["splits"], product_dtype(p.dtype)
+    right = is_right(rows, p.numel() // p.shape[0], group["side"])
+    stacked = [(p, grad)] if rows == p.shape[0] else zip(torch.split(p, rows), torch.split(grad, rows), strict=True)
+    for part, gradient in stacked:
+        W, G = (part, gradient) if p.dim() == 2 else (part.flatten(1), gradient.flatten(1))
+        yield Matrix(part, W.mT if right else W, cast(G.mT if right else G, dtype), right)
+
+
+def squared_columns(X: Tensor) -> Tensor:
+    """``|X_:j|^2`` for every column (n,), in float32 or better.
+
+    Along columns that lie contiguous in memory torch's own norm is fastest; across them it is many times slower than
+    squaring and adding block by block, which stays in the cache and needs no full-size temporary.
+
+    Args:
+        X: Matrix (m, n).
+
+    Returns:
+        Squared norms (n,), float64 for float64.
+    """
+    exact, (m, n) = exact_dtype(X.dtype), X.shape
+    if X.stride(0) == 1:
+        width = n if X.dtype == exact else max(1, _BLOCK // m)
+        norms = [torch.linalg.vector_norm(cast(block, exact), dim=0) for block in torch.split(X, width, 1)]
+        return (norms[0] if len(norms) == 1 else torch.cat(norms)).square_()
+    rows = max(1, _BLOCK // n)
+    sums = [_summed_squares(cast(block, exact)) for block in (torch.split(X, rows) if m > rows else (X,))]
+    return sums[0] if len(sums) == 1 else torch.stack(sums).sum(0)
+
+
+def _summed_squares(block: Tensor) -> Tensor:
+    return (block * block).sum(0)

@@ -1,0 +1,179 @@
+"""How many bytes a model takes in training, by method: counted, nothing is built.
+
+Legend: m, n oriented gradient shape, ``m <= n``; r effective rank; e bytes of a number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from subspace_lab.optim.badam import BAdam, block_name
+from subspace_lab.optim.base import Group
+from subspace_lab.optim.groups import canonical, select
+from subspace_lab.optim.low_rank import LowRankOptimizer, full_layout, state_bytes, state_dtype
+from subspace_lab.optim.matrices import exact_dtype, oriented_shape
+from subspace_lab.optim.methods import method_named
+from subspace_lab.optim.options import check_known, check_options, defaults_of
+from subspace_lab.optim.rules.base import COLUMNS
+from subspace_lab.optim.subspace_adam import SubspaceAdam
+
+Shape = tuple[int, ...]
+_BASES = {"basis", "indices"}
+_STEP_BYTES = 4  # of AdamW's step count, a float32 tensor
+
+
+def _own_space(m: int, n: int, r: int, e: int) -> int:  # noqa: ARG001
+    """The Gram matrix with its eigenvectors and LAPACK's ``syevd``, or with a block of columns, all in float64."""
+    return max(32 * m * m + 76 * m + 32, 8 * m * m + 8 * m * min(n, COLUMNS))
+
+
+_QR = 34  # r of LAPACK's work space for a QR, at most
+
+
+# What the refresh of a rule holds at once, measured with the allocator's record; the bounds are those of LAPACK's work.
+_RULE_BYTES: dict[str, Callable[[int, int, int, int], int]] = {
+    "frozen": lambda m, n, r, e: e * m * r,  # noqa: ARG005
+    "svd": _own_space,
+    "golore": _own_space,
+    "walk": lambda m, n, r, e: e * (5 * m * r + r * r + 4 * r + 1),  # noqa: ARG005
+    "hybrid": lambda m, n, r, e: e * (5 * m * r + r * r + 4 * r + 1),  # noqa: ARG005
+    "jump": lambda m, n, r, e: e * (2 * m * r + r * r + _QR * r),  # noqa: ARG005
+    "track": lambda m, n, r, e: e * max(2 * n * r + m * r + 1, n * r + 3 * m * r + 2 * r * r + 9 * r + m + 3),
+    "power": lambda m, n, r, e: e * (2 * n * r + 2 * m * r + r * r + _QR * r),
+}
+
+
+@dataclass(frozen=True)
+class MemoryReport:
+    """Bytes of training with one method.
+
+    Attributes:
+        method: Name of the optimizer.
+        weights: Of all parameters.
+        gradients: Of all trainable ones, in the parameters' dtype.
+        states: Moments and whatever else the optimizer keeps, bases excepted.
+        bases: Bases of subspaces, indices included.
+        refresh_workspace: What a refresh of the largest matrix holds for a moment, beside the state; 0 where there
+            is none.
+    """
+
+    method: str
+    weights: int
+    gradients: int
+    states: int
+    bases: int
+    refresh_workspace: int
+
+    @property
+    def optimizer(self) -> int:
+        """What the optimizer keeps between steps: states and bases."""
+        return self.states + self.bases
+
+    @property
+    def total(self) -> int:
+        """Everything, at a refresh; activations are not the optimizer's."""
+        return self.weights + self.gradients + self.optimizer + self.refresh_workspace
+
+
+def memory_report(
+    model_or_shapes: nn.Module | Mapping[str, Shape],
+    method: str | type[torch.optim.Optimizer],
+    *,
+    rank: int = 128,
+    targets: str | Iterable[str] | None = None,
+    exclude: str | Iterable[str] = (),
+    dtype: torch.dtype = torch.float32,
+    **options: Any,
+) -> MemoryReport:
+    """Count the bytes of weights, gradients and optimizer, without building anything.
+
+    Weights, gradients, states and bases are exact to the byte. The refresh workspace counts the matrices that the code
+    holds at once and, of eigenproblems, LAPACK's work space.
+
+    Args:
+        model_or_shapes: A model (one on the meta device will do), or parameter name to shape.
+        method: An optimizer or its name.
+        rank: Rank of the targets.
+        targets: As in `param_groups`.
+        exclude: As in `param_groups`.
+        dtype: Of the parameters, where only shapes are given.
+        options: Of the optimizer: ``state_dtype=``, ``splits=``, ``density=``, ...
+
+    Returns:
+        The bytes.
+
+    >>> report = memory_report({"layers.0.up.weight": (8, 16)}, "GaLore", rank=2)
+    >>> report.weights, report.states, report.bases
+    (512, 256, 64)
+    """
+    kind = method_named(method) if isinstance(method, str) else method
+    if isinstance(model_or_shapes, nn.Module):
+        named = {canonical(name): p for name, p in model_or_shapes.named_parameters()}
+        frozen = {name for name, p in named.items() if not p.requires_grad}
+        sizes = {name: (tuple(p.shape), p.dtype) for name, p in named.items()}
+    else:
+        frozen, sizes = set(), {name: (tuple(shape), dtype) for name, shape in model_or_shapes.items()}
+    trainable = {name: size for name, size in sizes.items() if name not in frozen}
+    states = bases = workspace = 0
+    if issubclass(kind, BAdam):
+        states = _largest_block(trainable, _settings(kind, rank, options))
+    elif issubclass(kind, LowRankOptimizer):
+        group = _settings(kind, rank, options)
+        shapes = {name: shape for name, (shape, _) in trainable.items()}
+        low = set(select(shapes, targets, exclude))
+        for name in low:
+            shape, of = trainable[name]
+            layout = full_layout(kind, shape, group, of)
+            bases += state_bytes({key: value for key, value in layout.items() if key in _BASES})
+            states += state_bytes({key: value for key, value in layout.items() if key not in _BASES})
+            workspace = max(workspace, _workspace(kind, shape, group, of))
+        states += _adamw_bytes(size for name, size in trainable.items() if name not in low)
+    else:
+        states = _adamw_bytes(trainable.values())
+    return MemoryReport(kind.__name__, _bytes(sizes.values()), _bytes(trainable.values()), states, bases, workspace)
+
+
+def _settings(kind: type[Any], rank: int, options: Mapping[str, Any]) -> Group:
+    """A group of an optimizer as its constructor would make it."""
+    check_known(options, kind.options, kind.__name__)
+    check_options({"rank": rank, **options})
+    group = {**defaults_of(kind.options, kind.changed), "rank": rank, **options}
+    if issubclass(kind, SubspaceAdam) and kind.parts is not None:
+        group |= dict(zip(("rule", "moments", "recovery"), kind.parts, strict=True))
+    return group
+
+
+def _bytes(sizes: Iterable[tuple[Shape, torch.dtype]]) -> int:
+    return sum(math.prod(shape) * dtype.itemsize for shape, dtype in sizes)
+
+
+def _adamw_bytes(sizes: Iterable[tuple[Shape, torch.dtype]]) -> int:
+    return sum(2 * math.prod(shape) * dtype.itemsize + _STEP_BYTES for shape, dtype in sizes)
+
+
+def _largest_block(sizes: Mapping[str, tuple[Shape, torch.dtype]], group: Group) -> int:
+    """Moments of the largest of BAdam's blocks."""
+    blocks: dict[str, int] = {}
+    for index, (name, (shape, dtype)) in enumerate(sizes.items()):
+        block = block_name({**group, "param_names": [name]}, 0, index)
+        blocks[block] = blocks.get(block, 0) + 2 * math.prod(shape) * state_dtype(group, dtype).itemsize
+    return max(blocks.values())
+
+
+def _workspace(kind: type[LowRankOptimizer], shape: Shape, group: Group, dtype: torch.dtype) -> int:
+    """Bytes that a refresh of one matrix holds at most."""
+    m, n = oriented_shape(shape, group["side"], group["splits"])
+    r, e = kind.effective_rank(m, group), exact_dtype(dtype).itemsize
+    if r == m and kind.stays_at_full_rank:
+        return 0
+    if issubclass(kind, SubspaceAdam):
+        carried = e * (m * r + 3 * n * r + 2 * r * r) if group["moments"] == "transport" else e * m * r
+        old = e * (m * r + n * r) if group["recovery"] == "feedback" else 0
+        return max(_RULE_BYTES[group["rule"]](m, n, r, e), carried + old)
+    return 6 * e * m * r if "basis" in kind.layout(m, n, group, dtype) else e * m * r

@@ -1,0 +1,48 @@
+"""The optimizers by name, for command lines and comparisons."""
+
+from __future__ import annotations
+
+import difflib
+
+import torch
+
+from subspace_lab.optim.apollo import APOLLO
+from subspace_lab.optim.badam import BAdam
+from subspace_lab.optim.fira import Fira
+from subspace_lab.optim.frugal import FRUGAL
+from subspace_lab.optim.galore import GaLore
+from subspace_lab.optim.golore import GoLore
+from subspace_lab.optim.grassjump import GrassJump
+from subspace_lab.optim.grasswalk import GrassWalk
+from subspace_lab.optim.ldadam import LDAdam
+from subspace_lab.optim.online_subspace_descent import OnlineSubspaceDescent
+from subspace_lab.optim.rso import RSO
+from subspace_lab.optim.subtrack import SubTrack
+
+METHODS: dict[str, type[torch.optim.Optimizer]] = {
+    method.__name__.lower(): method
+    for method in (
+        torch.optim.AdamW, GrassWalk, GrassJump, SubTrack, GaLore, GoLore, Fira, LDAdam, APOLLO, FRUGAL,
+        OnlineSubspaceDescent, RSO, BAdam,
+    )
+}  # fmt: skip
+
+
+def method_named(name: str) -> type[torch.optim.Optimizer]:
+    """The optimizer of that name, whatever its case and hyphens.
+
+    Args:
+        name: ``"GrassWalk"``, ``"grass-walk"``, ``"adamw"``, ...
+
+    Returns:
+        The class.
+
+    Raises:
+        ValueError: If there is none; names the nearest.
+    """
+    key = name.lower().replace("-", "").replace("_", "")
+    if key not in METHODS:
+        near = difflib.get_close_matches(key, METHODS, n=1, cutoff=0)[0]
+        known = ", ".join(method.__name__ for method in METHODS.values())
+        raise ValueError(f"no optimizer is called {name!r}; nearest: {METHODS[near].__name__}; there are {known}")
+    return METHODS[key]

@@ -1,0 +1,34 @@
+"""What becomes of Adam's moments when the basis changes.
+
+Legend: ``M, V (r, n)`` first and second moment; ``S_old, S (m, r)`` bases; ``Q = S^T S_old (r, r)``; t steps counted
+from 1; ``Mh, Vh`` bias-corrected moments before step t.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def transport(M: Tensor, V: Tensor, Q: Tensor, *, age: int, betas: tuple[float, float], clamped: bool) -> None:
+    """Projection-aware moments in place (LDAdam, arXiv 2410.16103; "AO" in arXiv 2502.01586).
+
+    ``M = Q M`` and ``V = (1 - b2^(t-1)) |(Q*Q)(Vh - Mh*Mh) + (Q Mh)*(Q Mh)|``: the variance is carried over coordinate
+    by coordinate, the mean exactly. The published absolute value can cross zero and then lets single steps grow;
+    ``clamped`` takes ``max(Vh - Mh*Mh, 0)`` inside instead, so that ``V >= (Q Mh)^2`` bounds the step.
+
+    Args:
+        M: First moment (r, n), changed in place.
+        V: Second moment (r, n), changed in place.
+        Q: Rotation between the bases (r, r).
+        age: Steps that the moments have seen, t - 1.
+        betas: Adam's decay rates.
+        clamped: Whether the variance is clamped at zero.
+    """
+    correction1, correction2 = 1 - betas[0] ** age, 1 - betas[1] ** age
+    variance = V / correction2
+    variance.addcmul_(M, M, value=-1 / correction1**2)
+    if clamped:
+        variance.clamp_min_(0)
+    M.copy_(Q @ M)
+    mean = M / correction1
+    V.copy_(((Q * Q) @ variance).addcmul_(mean, mean).abs_().mul_(correction2))

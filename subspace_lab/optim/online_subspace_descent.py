@@ -1,0 +1,98 @@
+"""Online Subspace Descent (arXiv 2408.12857): the basis is learned by gradient descent, too.
+
+Legend: G (m, n), ``m <= n``; ``P (m, r)`` basis, not orthonormal; ``A = P^T G`` and O Adam's direction (r, n);
+``g = G / ||G||_F``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from subspace_lab.optim.adam import adam_direction
+from subspace_lab.optim.base import Group, State
+from subspace_lab.optim.low_rank import Layout, LowRankOptimizer, Turn, low_rank_moments, state_dtype
+from subspace_lab.optim.matrices import Matrix, exact_dtype
+from subspace_lab.optim.rules.base import top_left_space
+
+
+class OnlineSubspaceDescent(LowRankOptimizer):
+    """Adam on ``P^T G``, with P following an Adam step on its own objective every ``update_interval`` steps.
+
+    After the weights' step, P descends ``||P P^T g - g||_F^2 + orthogonality ||P^T P - I||_F^2`` (online PCA)
+    by one Adam step with learning rate ``basis_lr_scale lr``. Against `GaLore` there is no
+    SVD after the first, and P moves continuously, so that moments keep their meaning; the paper proves convergence
+    for any such motion.
+
+    Args:
+        params: Parameters or groups; a group with a ``rank`` is optimized in a subspace, one without is AdamW.
+        lr: Learning rate.
+        options: ``basis_lr_scale``, ``orthogonality`` and the shared ones; see `Options`. The paper moves P at every
+            step: ``update_interval=1``.
+
+    State of an m x n matrix (``m <= n``): P with its two moments (m, r) and two moments (r, n): ``3mr + 2nr`` numbers.
+    A step costs two products with P, a refresh two more and some of (m, r).
+
+    Limitations: P is orthonormal at the start only; the penalty holds it near. Adam moves every entry of P by about its
+    learning rate at first, whatever the gradient of its objective. The released code has no penalty.
+    """
+
+    options = (*LowRankOptimizer.options, "basis_lr_scale", "orthogonality")
+
+    @classmethod
+    def layout(cls, m: int, n: int, group: Group, dtype: torch.dtype) -> Layout:
+        """See `LowRankOptimizer.layout`."""
+        r, kind = cls.effective_rank(m, group), state_dtype(group, dtype)
+        basis: Layout = dict.fromkeys(("basis", "basis_exp_avg", "basis_exp_avg_sq"), ((m, r), kind))
+        return {**basis, **low_rank_moments(r, n, group, dtype)}
+
+    def _is_due(self, p: Tensor, t: int, group: Group) -> bool:
+        # P moves after the step, when t is a multiple of T; not at t = 1, where it is stationary but for rounding
+        return t > 1 and super()._is_due(p, t + 1, group)
+
+    def _step_matrix(self, x: Matrix, state: State, turn: Turn, index: tuple[int, int]) -> None:  # noqa: ARG002
+        group, G, M, V = turn.group, x.G, state["exp_avg"], state["exp_avg_sq"]
+        if turn.t == 1:
+            state["basis"].copy_(top_left_space(G.to(exact_dtype(G.dtype)), M.shape[0]))
+        P = state["basis"].to(G.dtype)
+        A = (P.mT @ G).to(torch.promote_types(exact_dtype(x.part.dtype), M.dtype))
+        O = adam_direction(A, M, V, t=turn.t, betas=group["betas"], eps=group["eps"])
+        target, beta = x.target(G.dtype, turn.decay)
+        target.addmm_(P, O.to(G.dtype), beta=beta, alpha=turn.size)
+        x.finish(target, turn.decay, turn.rounding())
+        if turn.is_refresh:
+            _move_basis(G, A, state, turn)
+
+
+def _move_basis(G: Tensor, A: Tensor, state: State, turn: Turn) -> None:
+    """One Adam step of P down its objective; with C = g g^T its gradient is that of `basis_gradient`."""
+    group = turn.group
+    norm = torch.linalg.vector_norm(G, dtype=A.dtype)
+    if not bool(norm > 0):
+        return
+    P = state["basis"].to(A.dtype)
+    CP = (G @ A.mT.to(G.dtype)).to(A.dtype) / norm**2
+    gradient = basis_gradient(P, CP, group["orthogonality"])
+    direction = adam_direction(
+        gradient, state["basis_exp_avg"], state["basis_exp_avg_sq"], t=turn.refresh, betas=group["betas"],
+        eps=group["eps"],
+    )  # fmt: skip
+    state["basis"].copy_(P.sub_(direction, alpha=group["lr"] * group["basis_lr_scale"]))
+
+
+def basis_gradient(P: Tensor, CP: Tensor, orthogonality: float) -> Tensor:
+    """Gradient of ``||P P^T g - g||^2 + lambda ||P^T P - I||^2``.
+
+    It is ``2 (C P P^T P + P P^T C P - 2 C P) + 4 lambda P (P^T P - I)``.
+
+    Args:
+        P: Basis (m, r).
+        CP: ``C P`` (m, r) with ``C = g g^T``.
+        orthogonality: lambda.
+
+    Returns:
+        The gradient (m, r).
+    """
+    K = P.mT @ P
+    deviation = K - torch.eye(K.shape[0], dtype=K.dtype, device=K.device)
+    return 2 * (CP @ K + P @ (P.mT @ CP) - 2 * CP) + 4 * orthogonality * (P @ deviation)

@@ -1,0 +1,229 @@
+"""Every option of the optimizers: default, and what it must be. Written once, checked in one place, shown by `help`."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+
+StateDtype = Literal["float32", "float64", "bfloat16"]
+
+
+class Options(TypedDict, total=False):
+    """Keyword arguments of the optimizers; which of them one has is in its signature.
+
+    Attributes:
+        rank: Rank of every group that does not say otherwise; None leaves those full-rank (AdamW).
+        betas: Adam's decay rates.
+        eps: Added to the root of the second moment.
+        weight_decay: Decoupled weight decay.
+        update_interval: Steps between two refreshes of the subspace, T.
+        scale: Factor on the whole step.
+        side: ``"auto"`` projects the shorter side of each matrix (rows of a square one), ``"left"`` the rows,
+            ``"right"`` the columns.
+        splits: Treat a parameter as that many matrices stacked along its first dimension (fused QKV: 3).
+        state_dtype: Of basis and moments; None for float32 (float64 for float64 parameters).
+        stochastic_rounding: Round updates of bfloat16 parameters at random, so that tiny ones are not lost.
+        on_nonfinite: ``"raise"`` at a NaN or Inf in a gradient, or ``"skip"`` the whole step.
+        seed: Of all randomness.
+        rule: Name of a rule, or an object with ``first`` and ``refresh``.
+        moments: ``"keep"``, ``"reset"`` or ``"transport"``.
+        recovery: ``"none"``, ``"scaled"``, ``"sign"`` or ``"feedback"``.
+        recovery_scale: Factor on the recovered part of the bulk.
+        zeta: The recovered part's norm may grow by this factor per step; None switches the limiter off.
+        transport: ``"published"`` (absolute value) or ``"clamped"`` (variance clamped at zero, which bounds the step).
+        walk_step: Root-mean-square principal angle of a walk, radians.
+        jump_every: Which refreshes of the hybrid rule are jumps.
+        step_size: Of the tracking rule: ``"exact"``, or a number in the paper's units.
+        random_after: Random bases after this many steps (GoLore); None for never.
+        rho: Weight of the moment in LDAdam's interpolation.
+        scaling: APOLLO's factors: one per ``"channel"`` (column) or one per ``"tensor"``.
+        density: Share of a matrix' rows that FRUGAL keeps a state for; None for the rank of them.
+        basis_lr_scale: Learning rate of the basis over that of the weights (Online Subspace Descent).
+        orthogonality: Weight of the basis' deviation from orthonormality (Online Subspace Descent).
+        prox: Step size eta of RSO's proximal term; None leaves the term out.
+        block: Name of the block that a group belongs to (BAdam); None finds it from the parameters' names.
+        freeze_inactive: Switch off ``requires_grad`` outside of the active block (BAdam).
+    """
+
+    rank: int | None
+    betas: tuple[float, float]
+    eps: float
+    weight_decay: float
+    update_interval: int
+    scale: float
+    side: Literal["auto", "left", "right"]
+    splits: int
+    state_dtype: StateDtype | None
+    stochastic_rounding: bool
+    on_nonfinite: Literal["raise", "skip"]
+    seed: int
+    rule: Any
+    moments: Literal["keep", "reset", "transport"]
+    recovery: Literal["none", "scaled", "sign", "feedback"]
+    recovery_scale: float
+    zeta: float | None
+    transport: Literal["published", "clamped"]
+    walk_step: float
+    jump_every: int
+    step_size: float | Literal["exact"]
+    random_after: int | None
+    rho: float
+    scaling: Literal["channel", "tensor"]
+    density: float | None
+    basis_lr_scale: float
+    orthogonality: float
+    prox: float | None
+    block: str | None
+    freeze_inactive: bool
+
+
+@dataclass(frozen=True)
+class Option:
+    """What is known of one option.
+
+    Attributes:
+        default: Its default, unless a method says otherwise.
+        sound: Whether a value may be used.
+        expected: What a value must be, for the message.
+    """
+
+    default: Any
+    sound: Callable[[Any], bool]
+    expected: str
+
+    def check(self, name: str, value: Any) -> None:
+        """Refuse a value that is not sound.
+
+        Args:
+            name: The option.
+            value: What was given.
+
+        Raises:
+            ValueError: One line: what, expected, got.
+        """
+        try:
+            if self.sound(value):
+                return
+        except (TypeError, AttributeError):
+            pass
+        raise ValueError(f"{name} must be {self.expected}, got {value!r}")
+
+
+def is_positive_int(value: Any) -> bool:
+    """Whether a value is an integer of at least 1."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def is_betas(value: Any) -> bool:
+    """Whether a value is Adam's two decay rates."""
+    return len(value) == 2 and all(0 <= beta < 1 for beta in value)
+
+
+def or_none(sound: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """The same test, passed by None too."""
+    return lambda value: value is None or sound(value)
+
+
+def _at_least_zero(default: float) -> Option:
+    return Option(default, lambda value: 0 <= value < math.inf, "a finite number of at least 0")
+
+
+def _positive_int(default: int) -> Option:
+    return Option(default, is_positive_int, "a positive integer")
+
+
+def _choice(default: str | None, *values: str | None) -> Option:
+    return Option(default, lambda value: value in values, f"one of {', '.join(map(repr, values))}")
+
+
+def _switch() -> Option:
+    return Option(False, lambda value: isinstance(value, bool), "True or False")
+
+
+OPTIONS: dict[str, Option] = {
+    "lr": _at_least_zero(1e-3),
+    "rank": Option(None, or_none(is_positive_int), "a positive integer or None"),
+    "betas": Option((0.9, 0.999), is_betas, "two numbers in [0, 1)"),
+    "eps": _at_least_zero(1e-8),
+    "weight_decay": _at_least_zero(0.0),
+    "update_interval": _positive_int(200),
+    "scale": _at_least_zero(1.0),
+    "rule": Option("walk", lambda value: isinstance(value, str), "the name of a rule, or a rule"),
+    "moments": _choice("transport", "keep", "reset", "transport"),
+    "recovery": _choice("scaled", "none", "scaled", "sign", "feedback"),
+    "recovery_scale": _at_least_zero(1.0),
+    "zeta": Option(1.01, or_none(lambda value: 1 <= value < math.inf), "a finite number of at least 1, or None"),
+    "transport": _choice("published", "published", "clamped"),
+    "walk_step": _at_least_zero(0.1),
+    "jump_every": _positive_int(5),
+    "step_size": Option("exact", lambda value: value == "exact" or 0 <= value < math.inf, "'exact' or at least 0"),
+    "random_after": Option(None, or_none(lambda value: isinstance(value, int) and value >= 0), "a step or None"),
+    "rho": Option(0.908, lambda value: 0 <= value <= 1, "in [0, 1]"),
+    "scaling": _choice("channel", "channel", "tensor"),
+    "density": Option(None, or_none(lambda value: 0 < value <= 1), "in (0, 1] or None"),
+    "basis_lr_scale": _at_least_zero(5.0),
+    "orthogonality": _at_least_zero(0.1),
+    "prox": Option(None, or_none(lambda value: 0 < value < math.inf), "a positive number or None"),
+    "block": Option(None, or_none(lambda value: isinstance(value, str)), "a name or None"),
+    "freeze_inactive": _switch(),
+    "side": _choice("auto", "auto", "left", "right"),
+    "splits": _positive_int(1),
+    "state_dtype": _choice(None, None, "float32", "float64", "bfloat16"),
+    "stochastic_rounding": _switch(),
+    "on_nonfinite": _choice("raise", "raise", "skip"),
+    "seed": Option(0, lambda value: isinstance(value, int), "an integer"),
+}
+
+
+def check_options(settings: Mapping[str, Any]) -> None:
+    """Refuse values that are not sound.
+
+    Args:
+        settings: Options and their values; keys that are no options are left alone.
+    """
+    for name, value in settings.items():
+        if name in OPTIONS:
+            OPTIONS[name].check(name, value)
+
+
+def check_known(given: Iterable[str], known: Iterable[str], owner: str) -> None:
+    """Refuse options that the owner does not have.
+
+    Args:
+        given: Names that were given.
+        known: Names that there are.
+        owner: Whose options they are, for the message.
+
+    Raises:
+        ValueError: One line that lists what there is.
+    """
+    allowed = list(known)
+    unknown = [name for name in given if name not in allowed]
+    if unknown:
+        raise ValueError(f"{owner} has no option {unknown[0]!r}; it has {', '.join(allowed)}")
+
+
+def defaults_of(names: Iterable[str], changed: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults of the named options.
+
+    Args:
+        names: Options.
+        changed: Those whose default is a method's own.
+
+    Returns:
+        Name to default, in the order of `OPTIONS`.
+    """
+    wanted = set(names)
+    return {name: changed.get(name, option.default) for name, option in OPTIONS.items() if name in wanted}
+
+
+def signature_of(names: Iterable[str], changed: Mapping[str, Any]) -> inspect.Signature:
+    """The signature of an optimizer with these options: what `help` and editors show."""
+    keyword, either = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [inspect.Parameter("params", either)]
+    for name, default in defaults_of(names, changed).items():
+        parameters.append(inspect.Parameter(name, either if name == "lr" else keyword, default=default))
+    return inspect.Signature(parameters)

@@ -1,0 +1,148 @@
+"""What becomes of the part of the gradient outside of the subspace, the bulk.
+
+Legend: G (m, n); ``S (m, r)``; ``A = S^T G`` and O Adam's direction (r, n); ``phi (n,)`` column factors;
+``L = recovery_scale (G - S A) diag(phi)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from subspace_lab.optim.matrices import cast, squared_columns
+
+_ROUNDINGS = 8  # a column whose core is below this many roundings of the column has no core but noise
+_RESOLUTION = 64  # ||L||^2 below this many roundings of ||G diag(phi)||^2 is not told from zero
+_ROWS = 64  # of the residual at once
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Column-wise factors after the limiter.
+
+    Attributes:
+        phi: Factors of the columns (n,), limiter and scale included.
+        norm: Norm of what they scale, after limiting; 0-dimensional.
+        applied: The limiter's factor, 0-dimensional; 1 where it did not act.
+    """
+
+    phi: Tensor
+    norm: Tensor
+    applied: Tensor
+
+
+def core_threshold(products: torch.dtype) -> float:
+    """Below which share of a column its core is rounding: 8 epsilon, or for bfloat16, coarse as it is, one epsilon."""
+    eps = torch.finfo(products).eps
+    return eps if products == torch.bfloat16 else _ROUNDINGS * eps
+
+
+def column_factors(columns: Tensor, core: Tensor, O: Tensor, threshold: float) -> Tensor:
+    """``phi_j^2 = |O_:j|^2 / |A_:j|^2``, 0 where the core misses the column.
+
+    Without the threshold a column that the core misses gets factors of 1e5 and more.
+
+    Args:
+        columns: ``|G_:j|^2`` (n,).
+        core: ``|A_:j|^2`` (n,).
+        O: Adam's direction (r, n).
+        threshold: From `core_threshold`.
+
+    Returns:
+        Squared factors (n,).
+    """
+    return squared_columns(O).div_(core).masked_fill_(core <= columns * threshold**2, 0)
+
+
+def scaled_bulk(
+    columns: Tensor,
+    A: Tensor,
+    O: Tensor,
+    *,
+    recovery_scale: float,
+    zeta: float | None,
+    last_norm: Tensor,
+    products: torch.dtype,
+    deviation: Tensor | None = None,
+) -> Scaling:
+    """Scale each column of the bulk as Adam scaled that column of the core (Fira, arXiv 2410.01623).
+
+    The limiter lets ``||L||_F`` grow by ``zeta`` per step. The columns of G - S A are orthogonal to S, so
+    ``||L||^2 = sum_j phi_j^2 (|G_:j|^2 - |A_:j|^2)`` and no residual matrix is formed. A difference below its own
+    resolution counts as zero: a limiter that took it for a norm would pin recovery at it.
+
+    Args:
+        columns: ``|G_:j|^2`` (n,).
+        A: Core (r, n).
+        O: Adam's direction (r, n).
+        recovery_scale: Factor on the bulk.
+        zeta: Largest growth per step, or None for any.
+        last_norm: ``||L||_F`` of the last step, 0 for none; 0-dimensional.
+        products: In which dtype A was computed.
+        deviation: ``S^T S - I`` (r, r) of the basis that A was computed with, where that was rounded.
+
+    Returns:
+        Factors and norms.
+    """
+    columns, core = cast(columns, A.dtype), squared_columns(A)
+    squares = column_factors(columns, core, O, core_threshold(products))
+    total = torch.dot(squares, columns)
+    square = total - torch.dot(squares, core)
+    phi = squares.sqrt_()
+    if deviation is not None:
+        X = A * phi
+        square = square + torch.linalg.vecdot((deviation @ X).flatten(), X.flatten())
+    norm = square.masked_fill_(square <= total * (_RESOLUTION * torch.finfo(A.dtype).eps), 0).sqrt_()
+    if recovery_scale != 1:
+        norm.mul_(recovery_scale)
+        phi.mul_(recovery_scale)
+    applied = _limiter(norm, zeta, last_norm)
+    return Scaling(phi.mul_(applied), norm.mul_(applied), applied)
+
+
+def _limiter(norm: Tensor, zeta: float | None, last_norm: Tensor) -> Tensor:
+    """The factor that keeps a norm at most zeta times the last one, if there was one."""
+    if zeta is None:
+        return torch.ones_like(norm)
+    limited = (
+        (cast(last_norm, norm.dtype) * zeta).div_(norm).clamp_max_(1)
+    )  # 0/0 where nothing was recovered: not taken below
+    return limited.masked_fill_(last_norm == 0, 1)
+
+
+def limited_columns(columns: Tensor, phi: Tensor, zeta: float | None, last_norm: Tensor) -> Scaling:
+    """Column factors of a whole gradient with its norm limited (APOLLO, arXiv 2412.05270).
+
+    Args:
+        columns: ``|G_:j|^2`` (n,).
+        phi: Factors (n,), or one factor.
+        zeta: Largest growth per step, or None for any.
+        last_norm: Norm of the last step, 0 for none; 0-dimensional.
+
+    Returns:
+        Factors and norms.
+    """
+    norm = torch.sqrt((phi * phi * columns).sum())
+    applied = _limiter(norm, zeta, last_norm)
+    return Scaling(phi * applied, norm * applied, applied)
+
+
+def add_signs(target: Tensor, G: Tensor, S: Tensor, A: Tensor, columns: Tensor, size: float) -> None:
+    """``target += size sign(G - S A)`` row block by row block, 0 where an entry is rounding (FRUGAL, arXiv 2411.07837).
+
+    Args:
+        target: Matrix (m, n), changed in place.
+        G: Gradient (m, n).
+        S: Orthonormal basis (m, r).
+        A: Core (r, n), in the dtype of G.
+        columns: ``|G_:j|^2`` (n,).
+        size: Factor.
+    """
+    rounding = (columns.sqrt() * core_threshold(G.dtype)).to(G.dtype)
+    for rows, gradient, basis in zip(
+        torch.split(target, _ROWS), torch.split(G, _ROWS), torch.split(S, _ROWS), strict=True
+    ):
+        R = torch.addmm(gradient, basis, A, alpha=-1)
+        rows.add_(R.masked_fill_(R.abs() <= rounding, 0).sign_(), alpha=size)

@@ -1,0 +1,130 @@
+"""How a basis is refreshed, literally: geodesics are matrix exponentials, tracking forms its residual.
+
+A basis is chosen by ``rule(S, G, t, refresh, Mh)``: the old basis (None for the first one), the gradient, the step,
+which refresh it is, and the bias-corrected first moment in the old basis.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+from scipy.linalg import expm
+
+from subspace_lab.optim.reference.arrays import MACHINE_EPS, Array, Draw, top_left
+
+Basis = Callable[[Array | None, Array, int, int, Array | None], Array]
+
+
+def along_geodesic(S: Array, K: Array) -> Array:
+    """The end of the geodesic that leaves S in the horizontal direction K: ``exp(K S^T - S K^T) S``."""
+    end: Array = expm(K @ S.T - S @ K.T) @ S
+    return end
+
+
+def svd(rank: int, like: Sequence[Array] | None = None) -> Basis:
+    """GaLore: the top-r left space of the gradient; signs as those of ``like``, the bases of every step."""
+    return lambda _S, G, t, *_: top_left(G, rank, None if like is None else like[t - 1])
+
+
+def frozen(rank: int, like: Sequence[Array] | None = None) -> Basis:
+    """Never refreshed."""
+    first = svd(rank, like)
+    return lambda S, G, t, refresh, Mh: first(S, G, t, refresh, Mh) if S is None else S
+
+
+def jump(draw: Draw) -> Basis:
+    """GrassJump (arXiv 2510.01878): Q of the QR of a Gaussian matrix."""
+    return lambda _S, _G, _t, refresh, _Mh: np.linalg.qr(draw(refresh))[0]
+
+
+def walk(rank: int, draw: Draw, walk_step: float, like: Sequence[Array] | None = None) -> Basis:
+    """GrassWalk (arXiv 2510.01878): a geodesic in a random direction, of the given root-mean-square principal angle."""
+
+    def rule(S: Array | None, G: Array, t: int, refresh: int, Mh: Array | None) -> Array:
+        if S is None:
+            return svd(rank, like)(S, G, t, refresh, Mh)
+        X = draw(refresh)
+        D = X - S @ (S.T @ X)
+        U, E, Vt = np.linalg.svd(D, full_matrices=False)
+        angles = np.minimum(walk_step * math.sqrt(S.shape[1]) / np.linalg.norm(D) * E, math.pi / 2)
+        return along_geodesic(S, (U * angles) @ Vt)
+
+    return rule
+
+
+def hybrid(rank: int, draw: Draw, walk_step: float, jump_every: int, like: Sequence[Array] | None = None) -> Basis:
+    """Walks, and every ``jump_every``-th refresh a jump."""
+    walks, jumps = walk(rank, draw, walk_step, like), jump(draw)
+
+    def rule(S: Array | None, G: Array, t: int, refresh: int, Mh: Array | None) -> Array:
+        jumping = S is not None and refresh % jump_every == 0
+        return (jumps if jumping else walks)(S, G, t, refresh, Mh)
+
+    return rule
+
+
+def track(
+    rank: int,
+    step_size: float | Literal["exact"],
+    like: Sequence[Array] | None = None,
+    machine_eps: float = MACHINE_EPS,
+) -> Basis:
+    """SubTrack (arXiv 2502.01586): a geodesic in the direction of the leading singular pair of ``-dF/dS = 2 R A^T``.
+
+    The error along it is a constant minus ``|cos th A^T v + sin th G^T u|^2``, so the exact angle is that of the
+    leading eigenvector of the Gram matrix of ``A^T v`` and ``G^T u``.
+
+    Args:
+        rank: r.
+        step_size: The angle over the singular value, or "exact".
+        like: Bases of every step whose signs to take.
+        machine_eps: Rounding of the arithmetic that is compared.
+
+    Returns:
+        The rule.
+    """
+
+    def rule(S: Array | None, G: Array, t: int, refresh: int, Mh: Array | None) -> Array:
+        if S is None:
+            return svd(rank, like)(S, G, t, refresh, Mh)
+        A = S.T @ G
+        R = G - S @ A
+        U, s, Vt = np.linalg.svd(2 * R @ A.T)
+        if s[0] <= 10 * machine_eps * np.linalg.norm(G) ** 2:
+            return S
+        u, v = U[:, 0] - S @ (S.T @ U[:, 0]), Vt[0]
+        u /= np.linalg.norm(u)
+        if step_size == "exact":
+            pair = np.stack([A.T @ v, G.T @ u])  # (2, n)
+            cosine, sine = np.linalg.eigh(pair @ pair.T)[1][:, 1]
+            angle = math.atan2(sine * math.copysign(1, cosine), abs(cosine))
+        else:
+            angle = step_size * s[0]
+        return along_geodesic(S, angle * np.outer(u, v))
+
+    return rule
+
+
+def power(rank: int, rho: float, like: Sequence[Array] | None = None) -> Basis:
+    """LDAdam (arXiv 2410.16103): one block power iteration on ``b b^T``, ``b = rho S Mh + (1 - rho) G``."""
+
+    def rule(S: Array | None, G: Array, t: int, refresh: int, Mh: Array | None) -> Array:
+        if S is None or Mh is None:
+            return svd(rank, like)(S, G, t, refresh, Mh)
+        b = rho * S @ Mh + (1 - rho) * G
+        return np.linalg.qr(b @ b.T @ S)[0]
+
+    return rule
+
+
+def golore(rank: int, draw: Draw, random_after: int, like: Sequence[Array] | None = None) -> Basis:
+    """GoLore (arXiv 2410.11289): own spaces first, random ones after ``random_after`` steps."""
+
+    def rule(S: Array | None, G: Array, t: int, refresh: int, Mh: Array | None) -> Array:
+        late = S is not None and t - 1 >= random_after
+        return (jump(draw) if late else svd(rank, like))(S, G, t, refresh, Mh)
+
+    return rule

@@ -1,0 +1,122 @@
+"""What a rule is, and the first basis that most of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+COLUMNS = 512  # of the gradient in float64 at once
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Adam's first moment in the old basis.
+
+    Attributes:
+        raw: M (r, n) as it is kept.
+        correction: ``1 - beta1^(t-1)``.
+    """
+
+    raw: Tensor
+    correction: float
+
+    def mean(self, dtype: torch.dtype) -> Tensor:
+        """Bias-corrected, ``Mh = M / (1 - beta1^(t-1))`` (r, n)."""
+        return self.raw.to(dtype) / self.correction
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a rule may look at beside the gradient.
+
+    Attributes:
+        group: The parameter group, with the rule's own settings.
+        t: The step, counted from 1.
+        refresh: Which refresh this is, 0 for the first basis.
+        moment: First moment in the old basis; None for the first basis.
+        draw: Draws a standard normal matrix of the given shape on the CPU, the same one whenever the same refresh of
+            the same parameter is computed again.
+    """
+
+    group: Mapping[str, Any]
+    t: int
+    refresh: int
+    moment: Moment | None
+    draw: Callable[[int, int], Tensor]
+
+
+class Rule(Protocol):
+    """Chooses bases. Stateless: all that it may depend on is in its arguments.
+
+    A rule may also have ``options``, names of the options that it reads from the group.
+    """
+
+    def first(self, G: Tensor, rank: int, context: Context) -> Tensor:
+        """The first basis.
+
+        Args:
+            G: First non-zero gradient (m, n), float32 or float64.
+            rank: Effective rank r, at most m.
+            context: Step, settings and randomness.
+
+        Returns:
+            Orthonormal S (m, r).
+        """
+        ...
+
+    def refresh(self, S: Tensor, G: Tensor, context: Context) -> Tensor:
+        """The next basis; called for r < m only.
+
+        Args:
+            S: Orthonormal basis (m, r).
+            G: Gradient of this step (m, n).
+            context: Step, settings and randomness.
+
+        Returns:
+            Orthonormal S (m, r), a new tensor.
+        """
+        ...
+
+
+def top_left_space(G: Tensor, rank: int) -> Tensor:
+    """Top-r left singular vectors of G from the eigenvectors of ``G G^T``, formed in float64.
+
+    Cheaper than an SVD the wider G is; float64 keeps the digits that squaring costs.
+
+    Args:
+        G: Gradient (m, n).
+        rank: r.
+
+    Returns:
+        Orthonormal S (m, r) in the dtype of G.
+    """
+    vectors: Tensor = torch.linalg.eigh(_gram(G)).eigenvectors
+    return vectors[:, G.shape[0] - rank :].flip(1).to(G.dtype)
+
+
+def _gram(G: Tensor) -> Tensor:
+    """``G G^T`` in float64, a block of columns at a time."""
+    C = torch.zeros(G.shape[0], G.shape[0], dtype=torch.float64, device=G.device)
+    for block in torch.split(G, COLUMNS, 1):
+        _add_gram(C, block.double())
+    return C
+
+
+def _add_gram(C: Tensor, block: Tensor) -> None:
+    C.addmm_(block, block.mT)
+
+
+def orthonormalized(S: Tensor) -> Tensor:
+    """One Newton-Schulz step, ``S (3 I - S^T S) / 2``: takes an almost orthonormal basis to rounding.
+
+    Args:
+        S: Basis (m, r) whose Gram matrix is close to the identity.
+
+    Returns:
+        The corrected basis (m, r).
+    """
+    return torch.addmm(S, S, S.mT @ S, beta=1.5, alpha=-0.5)

@@ -1,0 +1,29 @@
+"""One block power iteration from the last basis (LDAdam, arXiv 2410.16103)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from subspace_lab.optim.rules.base import Context, top_left_space
+
+
+class Power:
+    """``S+ = Q of QR(B B^T S)`` with ``B = rho S Mh + (1 - rho) G``: follows the top-r space by products alone."""
+
+    options: tuple[str, ...] = ("rho",)
+
+    def first(self, G: Tensor, rank: int, context: Context) -> Tensor:  # noqa: ARG002
+        """See `Rule.first`."""
+        return top_left_space(G, rank)
+
+    def refresh(self, S: Tensor, G: Tensor, context: Context) -> Tensor:
+        """See `Rule.refresh`."""
+        assert context.moment is not None
+        rho, mean = float(context.group["rho"]), context.moment.mean(G.dtype)
+        C = torch.addmm(mean.mT, G.mT, S, beta=rho, alpha=1 - rho)  # B^T S (n, r), without forming B
+        BC = torch.addmm(S @ (mean @ C), G, C, beta=rho, alpha=1 - rho)
+        if not bool(BC.any()):
+            return S.clone()
+        Q: Tensor = torch.linalg.qr(BC).Q
+        return Q

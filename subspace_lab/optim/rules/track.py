@@ -1,0 +1,50 @@
+"""A rank-1 geodesic step down the subspace estimation error (SubTrack, arXiv 2502.01586).
+
+Legend: ``A = S^T G (r, n)``; ``R = G - S A``; ``2 R A^T = s u v^T + ...`` leading singular triplet, u (m,), v (r,).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from subspace_lab.optim.rules.base import Context, orthonormalized, top_left_space
+
+_ROUNDING = 10  # no move where the leading singular value is not above this many roundings of ||G||_F^2
+
+
+class Track:
+    """``S+ = S + ((cos th - 1) S v + sin th u) v^T`` with ``th`` from ``step_size``.
+
+    ``step_size="exact"`` takes the angle that minimizes the error along this geodesic,
+    ``th = atan2(s, |A^T v|^2 - |G^T u|^2) / 2``: nothing to tune, and never uphill. (This is the project's own; the
+    papers' step is ``th = step_size * s``, which a number gives.)
+    """
+
+    options: tuple[str, ...] = ("step_size",)
+
+    def first(self, G: Tensor, rank: int, context: Context) -> Tensor:  # noqa: ARG002
+        """See `Rule.first`."""
+        return top_left_space(G, rank)
+
+    def refresh(self, S: Tensor, G: Tensor, context: Context) -> Tensor:
+        """See `Rule.refresh`."""
+        norm = torch.linalg.vector_norm(G)
+        if not bool(norm > 0):
+            return S.clone()
+        A = (S.mT @ G).div_(norm)  # of G / ||G||: fourth powers neither overflow nor vanish
+        T = 2 * (G @ (A.mT / norm) - S @ (A @ A.mT))  # 2 R A^T, (m, r), without forming R
+        values, vectors = torch.linalg.eigh(T.mT @ T)
+        s, v = values[-1].clamp_min(0).sqrt(), vectors[:, -1]
+        if s <= _ROUNDING * torch.finfo(G.dtype).eps:
+            return S.clone()
+        u = T @ v
+        u = u - S @ (S.mT @ u)
+        u = u / u.norm()
+        step_size = context.group["step_size"]
+        if step_size == "exact":
+            angle = torch.atan2(s, (A.mT @ v).square().sum() - (G.mT @ (u / norm)).square().sum()) / 2
+        else:
+            angle = s * norm**2 * float(step_size)
+        direction = (angle.cos() - 1) * (S @ v) + angle.sin() * u
+        return orthonormalized(torch.addr(S, direction, v))

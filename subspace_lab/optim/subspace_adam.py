@@ -1,0 +1,275 @@
+"""Adam in a subspace: one machine with three exchangeable parts, the rule, the moments and the recovery.
+
+Legend: W parameter, G gradient (m, n), oriented so that ``m <= n``; ``S (m, r)`` basis; ``A = S^T G (r, n)``;
+M, V moments and O Adam's direction (r, n); ``L`` recovered part of the bulk (m, n); t steps counted from 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Unpack
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
+from subspace_lab.optim.adam import adam_direction
+from subspace_lab.optim.base import Group, Live, State, name_of
+from subspace_lab.optim.low_rank import Layout, LowRankOptimizer, Turn, low_rank_moments, state_dtype
+from subspace_lab.optim.matrices import Matrix, cast, exact_dtype, pieces, squared_columns
+from subspace_lab.optim.moments import transport
+from subspace_lab.optim.options import OPTIONS, Options, check_known, defaults_of, signature_of
+from subspace_lab.optim.recovery import add_signs, scaled_bulk
+from subspace_lab.optim.rules import RULES, Context, Moment, Rule
+
+_PARTS = ("rule", "moments", "recovery")
+_PART_OPTIONS = {"transport": ("transport",), "scaled": ("recovery_scale", "zeta"), "sign": ("recovery_scale",)}
+_ALL_PARTS = ("recovery_scale", "zeta", "transport", "walk_step", "jump_every", "step_size", "random_after", "rho")
+
+
+class SubspaceAdam(LowRankOptimizer):
+    """Adam on the projected gradient, with any rule x moments x recovery.
+
+    Every ``update_interval`` steps the *rule* refreshes the basis S, *moments* says what becomes of Adam's moments
+    then, and *recovery* what becomes of the part of the gradient outside of the subspace. With ``recovery="scaled"``
+    the step is ``W -= lr scale (S O + (G - S A) diag(phi))``, computed as ``S (O - A diag(phi)) + G diag(phi)``: one
+    back-projection instead of two and no residual matrix.
+
+    A new method is a few lines: an object with ``first`` and ``refresh`` (see `Rule`) given as ``rule``. It must be
+    stateless; all that it may depend on is in its arguments, which makes a resumed run exact.
+
+    Args:
+        params: Parameters or groups; a group with a ``rank`` is optimized in a subspace, one without is AdamW.
+        lr: Learning rate.
+        options: ``rule`` (a name in `RULES` or a rule), ``moments``, ``recovery``, the options of those three, and the
+            ones that all share; see `Options`. An option of a part that is not in use is refused.
+
+    Limitations: state and step are per matrix and per process; a parameter sharded over ranks must be whole where it is
+    stepped. The limiter is a ratchet: see ``zeta`` and `limiter_factors`.
+    """
+
+    options: ClassVar[tuple[str, ...]] = (
+        *LowRankOptimizer.options, *_PARTS, *_ALL_PARTS,
+    )  # fmt: skip
+    parts: ClassVar[tuple[str, str, str] | None] = None  # rule, moments and recovery of a named method
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        if cls.parts is not None:
+            cls.options = (*LowRankOptimizer.options, *part_options(dict(zip(_PARTS, cls.parts, strict=True)), {}))
+        super().__init_subclass__(**keywords)
+
+    def __init__(self, params: ParamsT, lr: float | None = None, **options: Unpack[Options]) -> None:
+        self._custom: dict[str, Rule] = {}
+        self._scratch: dict[tuple[int, int], Tensor] = {}  # squared columns, from the check to the update
+        self.limiter: dict[tuple[int, int], Tensor] = {}
+        if self.parts is None:
+            options["rule"] = self._register(options.get("rule", OPTIONS["rule"].default))
+            self._check_rule(options["rule"])
+            parts = {name: options.get(name, OPTIONS[name].default) for name in _PARTS}
+            known = (*LowRankOptimizer.options, *_PARTS, *part_options(parts, self._custom))
+            check_known(options, known, f"{type(self).__name__} with {', '.join(map(str, parts.values()))}")
+        super().__init__(params, lr, **options)
+
+    def _register(self, rule: str | Rule) -> str:
+        """The name of a rule; objects are remembered under their class' name."""
+        if isinstance(rule, str):
+            return rule
+        name = type(rule).__name__
+        if self._custom.setdefault(name, rule) is not rule:
+            raise ValueError(f"two rules are called {name}: use one object, or two classes")
+        return name
+
+    def _check_rule(self, name: str) -> None:
+        if name not in RULES and name not in self._custom:
+            raise ValueError(f"rule must be one of {', '.join(RULES)} or an object, got {name!r}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_custom": self._custom}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({"_scratch": {}, "limiter": {}, **state})
+
+    def add_param_group(self, param_group: Group) -> None:
+        """Add a group, as torch does, and check it.
+
+        Args:
+            param_group: ``params`` and the options that differ from the defaults.
+        """
+        if "rule" in param_group:
+            param_group = {**param_group, "rule": self._register(param_group["rule"])}
+        super().add_param_group(param_group)
+
+    def _defaults(self) -> Group:
+        return {**super()._defaults(), **dict(zip(_PARTS, self.parts or (), strict=False))}
+
+    def _known(self, param_group: Group) -> tuple[str, ...]:
+        if self.parts is not None:
+            return self.options
+        merged = {**self.defaults, **param_group}
+        return (*LowRankOptimizer.options, *_PARTS, *part_options(merged, self._custom))
+
+    def _check_group(self, group: Group) -> None:
+        self._check_rule(group["rule"])
+        super()._check_group(group)
+        for name, default in defaults_of(self._known(group), self.changed).items():
+            group.setdefault(name, default)
+
+    def _check_state(self, state_dict: dict[str, Any]) -> None:
+        for saved in state_dict["param_groups"]:
+            self._check_rule(saved.get("rule", "walk"))
+        super()._check_state(state_dict)
+
+    @classmethod
+    def layout(cls, m: int, n: int, group: Group, dtype: torch.dtype) -> Layout:
+        """See `LowRankOptimizer.layout`."""
+        exact, r = exact_dtype(dtype), cls.effective_rank(m, group)
+        layout: Layout = {"basis": ((m, r), state_dtype(group, dtype)), **low_rank_moments(r, n, group, dtype)}
+        if group["recovery"] == "scaled":
+            layout["recovery_norm"] = ((), exact)
+        if group["recovery"] == "feedback":
+            layout["error"] = ((m, n), exact)
+        return layout
+
+    def limiter_factors(self) -> dict[str, float]:
+        """By what the limiter multiplied the recovered part in the last step, 1 where it did not act.
+
+        Returns:
+            Parameter name (its place where it has none, a piece's number appended) to factor.
+        """
+        names = [name_of(g, i) for g in self.param_groups for i in range(len(g["params"]))]
+        splits = [g["splits"] for g in self.param_groups for _ in g["params"]]
+        return {
+            names[i] if splits[i] == 1 else f"{names[i]}[{k}]": float(factor) for (i, k), factor in self.limiter.items()
+        }
+
+    def _summary(self, x: Live) -> Tensor:
+        """The squared columns' sum where those are needed later anyway: the check then costs no pass of its own."""
+        if x.group["rank"] is None or x.group["recovery"] != "scaled":
+            return super()._summary(x)
+        for k, matrix in enumerate(pieces(x.p, x.grad, x.group)):
+            self._scratch[x.index, k] = squared_columns(matrix.G)
+        sums = [self._scratch[x.index, k].sum() for k in range(x.group["splits"])]
+        return sums[0] if len(sums) == 1 else torch.stack(sums).sum()
+
+    def _update_all(self, live: list[Live]) -> None:
+        try:
+            super()._update_all(live)
+        finally:
+            self._scratch.clear()
+
+    def _step_matrix(self, x: Matrix, state: State, turn: Turn, index: tuple[int, int]) -> None:
+        group = turn.group
+        G = state["error"].add_(x.G) if group["recovery"] == "feedback" else x.G
+        before = self._renew(G, state, turn)
+        S = cast(state["basis"], G.dtype)
+        M, V = state["exp_avg"], state["exp_avg_sq"]
+        A = cast(S.mT @ G, torch.promote_types(exact_dtype(x.part.dtype), M.dtype))
+        O = adam_direction(A, M, V, t=_age(turn), betas=group["betas"], eps=group["eps"])
+        phi = self._scale_bulk(S, A, O, state, group, index) if group["recovery"] == "scaled" else None
+        target, beta = x.target(G.dtype, turn.decay)
+        target.addmm_(S, cast(O, G.dtype), beta=beta, alpha=turn.size)
+        whole = S.shape[0] == S.shape[1]
+        if phi is not None:
+            target.addcmul_(G, cast(phi, G.dtype), value=turn.size)
+        elif group["recovery"] == "sign" and not whole:
+            size = turn.size * group["recovery_scale"]
+            add_signs(target, G, S, A.to(G.dtype), squared_columns(G), size)
+        elif group["recovery"] == "feedback":
+            _carry_error(G, S, A, before, group["betas"][0])
+        x.finish(target, turn.decay, turn.rounding())
+
+    def _renew(self, G: Tensor, state: State, turn: Turn) -> tuple[Tensor, Tensor] | None:
+        """Choose or refresh the basis and carry the moments over; returns the old basis and first moment."""
+        group, basis = turn.group, state["basis"]
+        if turn.t > 1 and not turn.is_refresh:
+            return None
+        rule = self._custom.get(group["rule"]) or RULES[group["rule"]]
+        exact = G.to(exact_dtype(G.dtype))
+        if turn.t == 1:
+            basis.copy_(rule.first(exact, basis.shape[1], Context(group, turn.t, 0, None, turn.draw)))
+            return None
+        S_old, M, age = basis.to(exact), state["exp_avg"], _age(turn, before=True)
+        moment = Moment(M, 1 - group["betas"][0] ** age)
+        S = rule.refresh(S_old, exact, Context(group, turn.t, turn.refresh, moment, turn.draw))
+        before = (S_old.clone(), M.to(exact, copy=True)) if group["recovery"] == "feedback" else None
+        _carry_moments(state, S.mT @ S_old, age, group)
+        basis.copy_(S)
+        return before
+
+    def _scale_bulk(
+        self, S: Tensor, A: Tensor, O: Tensor, state: State, group: Group, index: tuple[int, int]
+    ) -> Tensor | None:
+        """Column factors of G for the bulk (n,), with O corrected in place for the core that G diag(phi) contains."""
+        columns = self._scratch.pop(index)
+        if S.shape[0] == S.shape[1]:
+            return None  # the bulk is zero
+        rounded = S.dtype == torch.bfloat16 or state["basis"].dtype == torch.bfloat16
+        deviation = S.to(A.dtype).mT @ S.to(A.dtype) if rounded else None
+        if deviation is not None:
+            deviation.diagonal().sub_(1)
+        scaling = scaled_bulk(
+            columns, A, O, recovery_scale=group["recovery_scale"], zeta=group["zeta"],
+            last_norm=state["recovery_norm"], products=S.dtype, deviation=deviation,
+        )  # fmt: skip
+        state["recovery_norm"].copy_(scaling.norm)
+        self.limiter[index] = scaling.applied
+        O.addcmul_(A, scaling.phi, value=-1)
+        return scaling.phi
+
+
+SubspaceAdam.__signature__ = signature_of(SubspaceAdam.options, {})
+
+
+def part_options(parts: Mapping[str, Any], custom: Mapping[str, Rule]) -> tuple[str, ...]:
+    """Options that belong to the three parts.
+
+    Args:
+        parts: ``rule``, ``moments`` and ``recovery``.
+        custom: Rules that are no part of this package.
+
+    Returns:
+        Names.
+    """
+    rule = custom.get(parts["rule"]) or RULES.get(parts["rule"])
+    return (
+        *getattr(rule, "options", ()),
+        *_PART_OPTIONS.get(parts["moments"], ()),
+        *_PART_OPTIONS.get(parts["recovery"], ()),
+    )
+
+
+def _age(turn: Turn, before: bool = False) -> int:
+    """Adam steps since the moments were zero, this one included, or the ones before it."""
+    t = turn.t - before
+    restarted = turn.group["moments"] == "reset" and turn.refresh - (before and turn.is_refresh) > 0
+    return (t - 1) % int(turn.group["update_interval"]) + 1 if restarted else t
+
+
+def _carry_moments(state: State, Q: Tensor, age: int, group: Group) -> None:
+    """What becomes of the moments when the basis turns by ``Q = S^T S_old``."""
+    M, V = state["exp_avg"], state["exp_avg_sq"]
+    if group["moments"] == "reset":
+        M.zero_()
+        V.zero_()
+    elif group["moments"] == "transport":
+        exact = torch.promote_types(Q.dtype, M.dtype)
+        m, v = M.to(exact), V.to(exact)
+        transport(m, v, Q.to(exact), age=age, betas=group["betas"], clamped=group["transport"] == "clamped")
+        M.copy_(m)
+        V.copy_(v)
+
+
+def _carry_error(G: Tensor, S: Tensor, A: Tensor, before: tuple[Tensor, Tensor] | None, beta1: float) -> None:
+    """Turn the accumulated gradient, in place, into what the projection lost of it and of the old first moment.
+
+    ``E = G - S A + c (S_old M_old - S Q M_old)`` with ``c = beta1 / (1 - beta1)`` and ``Q = S^T S_old``.
+    """
+    if S.shape[0] == S.shape[1]:
+        G.zero_()  # nothing is lost
+        return
+    if before is None:
+        G.addmm_(S, A.to(G.dtype), alpha=-1)
+        return
+    c, (S_old, M_old) = beta1 / (1 - beta1), before
+    kept = torch.addmm(A.to(G.dtype), S.mT @ S_old, M_old, alpha=c)
+    G.addmm_(S, kept, alpha=-1).addmm_(S_old, M_old, alpha=c)

@@ -1,0 +1,227 @@
+"""Bad input gets one line that names what was expected and what was given, and changes nothing."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import re
+
+import pytest
+import torch
+
+from subspace_lab import optim
+from tests.optim.members import MEMBERS, Member, drive, gradient, groups, parameters, values
+
+every_member = pytest.mark.parametrize("member", MEMBERS, ids=str)
+
+
+def message_of(error: type[Exception], act, *expected: str) -> str:
+    """The message of an error, which must be one line and contain what is expected."""
+    with pytest.raises(error) as caught:
+        act()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 400, message
+    for part in expected:
+        assert part in message, message
+    return message
+
+
+# --- settings --------------------------------------------------------------------------------------------------------
+
+EVERYWHERE = [
+    ("rank", 0), ("rank", -1), ("rank", 2.5), ("rank", True), ("rank", "8"),
+    ("update_interval", 0), ("update_interval", -5), ("update_interval", 1.5), ("update_interval", None),
+    ("betas", (1.0, 0.999)), ("betas", (0.9, 1.0)), ("betas", (-0.1, 0.9)), ("betas", (0.9,)), ("betas", 0.9),
+    ("lr", -1e-3), ("lr", float("nan")), ("lr", float("inf")), ("lr", "fast"),
+    ("eps", -1e-8), ("weight_decay", -0.1), ("scale", -0.25), ("scale", float("nan")), ("scale", None),
+    ("side", "top"), ("side", None), ("state_dtype", "float8"), ("state_dtype", torch.float32),
+    ("splits", 0), ("splits", 1.5), ("stochastic_rounding", "yes"), ("on_nonfinite", "ignore"), ("seed", 1.5),
+    ("seed", "x"),
+]  # fmt: skip
+BY_METHOD = [
+    ("GrassWalk", "walk_step", -0.1), ("GrassWalk", "walk_step", float("inf")), ("GrassWalk", "walk_step", None),
+    ("GrassWalk", "zeta", 0.5), ("GrassWalk", "zeta", float("nan")), ("GrassWalk", "recovery_scale", -1.0),
+    ("GrassJump", "transport", "exact"), ("SubTrack", "step_size", -1.0), ("SubTrack", "step_size", "auto"),
+    ("SubTrack", "step_size", None), ("GoLore", "random_after", -1), ("GoLore", "random_after", 1.5),
+    ("LDAdam", "rho", 1.5), ("LDAdam", "rho", -0.1), ("Fira", "zeta", 0.0), ("APOLLO", "scaling", "row"),
+    ("APOLLO", "zeta", 0.9), ("OnlineSubspaceDescent", "basis_lr_scale", -1.0),
+    ("OnlineSubspaceDescent", "orthogonality", -1.0), ("RSO", "prox", 0.0), ("RSO", "prox", -1.0),
+    ("SubspaceAdam", "rule", "newton"), ("SubspaceAdam", "moments", "forget"), ("SubspaceAdam", "recovery", "magic"),
+]  # fmt: skip
+
+
+def options_of(member: Member) -> set[str]:
+    """What a member may be given at all."""
+    return set(member.build(groups(parameters())).defaults)
+
+
+@every_member
+@pytest.mark.parametrize(("name", "value"), EVERYWHERE, ids=str)
+def test_values_out_of_range(member, name, value):
+    if name not in options_of(member):
+        pytest.skip(f"{member.name} has no {name}")
+    message_of(ValueError, lambda: member.build(list(parameters().values())[:2], **{name: value}), name, repr(value))
+    zoo = parameters()
+    group = {**groups(zoo)[0], name: value}
+    message_of(ValueError, lambda: member.build([group]), name, repr(value))
+
+
+@pytest.mark.parametrize(("method", "name", "value"), BY_METHOD, ids=str)
+def test_values_of_one_method_out_of_range(method, name, value):
+    member = next(member for member in MEMBERS if member.name == method)
+    member = dataclasses.replace(member, options={})
+    message_of(ValueError, lambda: member.build(groups(parameters()), **{name: value}), name, repr(value))
+
+
+@every_member
+def test_options_that_there_are_not(member):
+    message = message_of(
+        (ValueError, TypeError), lambda: member.build(groups(parameters()), walk_stepp=0.1), member.name, "walk_stepp"
+    )
+    assert "lr" in message, "it lists what there is"
+    message_of((ValueError, TypeError), lambda: member.build([{**groups(parameters())[0], "decay": 0.1}]), "decay")
+
+
+def test_an_option_of_a_part_that_is_not_in_use():
+    act = lambda: optim.SubspaceAdam(groups(parameters()), rule="svd", walk_step=0.1)  # noqa: E731
+    message_of(ValueError, act, "walk_step", "svd")
+
+
+@every_member
+def test_a_refused_group_is_not_half_added(member):
+    zoo = parameters()
+    optimizer = member.build(groups(zoo))
+    late = torch.nn.Parameter(torch.zeros(4, 5))
+    bad = {"params": [("late.weight", late)], "rank": -3}
+    message_of(ValueError, lambda: optimizer.add_param_group(bad), "rank", "-3")
+    assert len(optimizer.param_groups) == 2
+    optimizer.add_param_group({"params": [("late.weight", late)], "rank": 2})
+    assert len(optimizer.param_groups) == 3
+
+
+@every_member
+def test_vectors_have_no_rank(member):
+    if not member.has_subspaces:
+        pytest.skip("blocks may hold anything")
+    vector = torch.nn.Parameter(torch.zeros(7))
+    message_of(
+        ValueError, lambda: member.build([{"params": [("norm.weight", vector)], "rank": 2}]), "norm.weight", "(7,)"
+    )
+
+
+@every_member
+def test_no_parameters(member):
+    message_of(ValueError, lambda: member.build([]), "empty")
+
+
+# --- gradients -------------------------------------------------------------------------------------------------------
+
+
+@every_member
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("where", ["blocks.0.tall", "norm.bias"])
+def test_a_nonfinite_gradient_is_named_and_nothing_changes(member, bad, where):
+    zoo = parameters()
+    optimizer = member.build(groups(zoo), weight_decay=0.1)
+    for first in (0, 2):  # before the first step, and amid training
+        drive(optimizer, zoo, range(first))
+        before, state = values(zoo), copy.deepcopy(optimizer.state_dict()["state"])
+        for name, p in zoo.items():
+            p.grad = gradient(name, 99)
+        zoo[where].grad.view(-1)[1:3] = bad
+        message = message_of(optim.NonFiniteGradientError, optimizer.step, where)
+        assert re.search(r"\b2 of \d+", message), "how many entries"
+        assert "skip" in message, "the way out"
+        for name, p in zoo.items():
+            assert torch.equal(p.detach(), before[name])
+        after = optimizer.state_dict()["state"]
+        assert after.keys() == state.keys()
+        for index, entries in state.items():
+            for key, value in entries.items():
+                assert torch.equal(torch.as_tensor(after[index][key]), torch.as_tensor(value)), key
+
+
+@every_member
+def test_a_nonfinite_gradient_skips_the_step_when_asked_to(member):
+    zoo, other = parameters(), parameters()
+    optimizer = member.build(groups(zoo), on_nonfinite="skip")
+    plain = member.build(groups(other), on_nonfinite="skip")
+    for step in range(8):
+        if step in {0, 4}:
+            for name, p in zoo.items():
+                p.grad = gradient(name, 99)
+            zoo["blocks.1.conv"].grad[0, 0, 0, 0] = float("nan")
+            optimizer.step()
+        drive(optimizer, zoo, range(step, step + 1))
+        drive(plain, other, range(step, step + 1))
+    for name, p in zoo.items():
+        assert torch.equal(p, other[name]), name
+
+
+@every_member
+def test_gradients_whose_sum_overflows_are_still_finite(member):
+    """3e38 and 3e38 add up to Inf: only the entries count."""
+    p = torch.nn.Parameter(torch.zeros(4, 6))
+    optimizer = member.build([{"params": [("w", p)], "rank": 2}])
+    p.grad = torch.full((4, 6), 1e18) * gradient("blocks.0.wide", 0)[:4, :6].sign()
+    p.grad[0, 0] = 2e18
+    optimizer.step()
+    assert p.detach().isfinite().all()
+    assert p.detach().any()
+
+
+@every_member
+def test_parameters_without_names_are_named_by_place_and_shape(member):
+    p = torch.nn.Parameter(torch.zeros(4, 6))
+    optimizer = member.build([{"params": [p], "rank": 2}])
+    p.grad = torch.full((4, 6), float("nan"))
+    message_of(optim.NonFiniteGradientError, optimizer.step, "(4, 6)", "24 of 24")
+
+
+# --- saved states ----------------------------------------------------------------------------------------------------
+
+
+def trained(member: Member, names: tuple[str, ...], steps: int = 2, rank: int = 2) -> torch.optim.Optimizer:
+    zoo = parameters(names=names)
+    optimizer = member.build(groups(zoo, rank))
+    drive(optimizer, zoo, range(steps))
+    return optimizer
+
+
+@every_member
+def test_a_state_of_another_method(member):
+    state = trained(member, ("blocks.0.wide",)).state_dict()
+    other = next(other for other in MEMBERS if other.name != member.name)
+    optimizer = other.build(groups(parameters(names=("blocks.0.wide",))))
+    message_of(ValueError, lambda: optimizer.load_state_dict(state), member.name, other.name)
+    assert not optimizer.state
+    adamw = torch.optim.AdamW(parameters(names=("blocks.0.wide",)).values())
+    message_of(ValueError, lambda: optimizer.load_state_dict(adamw.state_dict()), other.name)
+
+
+@every_member
+def test_a_state_of_another_shape(member):
+    state = trained(member, ("blocks.0.wide",)).state_dict()
+    optimizer = member.build(groups(parameters(names=("blocks.0.tall",))))
+    message = message_of(ValueError, lambda: optimizer.load_state_dict(state), "shape", "blocks.0.tall")
+    assert len(re.findall(r"\(\d+, \d+\)", message)) >= 2, "expected and got"
+    assert not optimizer.state
+
+
+@every_member
+def test_a_state_of_another_number_of_parameters(member):
+    state = trained(member, ("blocks.0.wide", "blocks.0.tall")).state_dict()
+    optimizer = member.build(groups(parameters(names=("blocks.0.wide",))))
+    message_of(ValueError, lambda: optimizer.load_state_dict(state), "group")
+    assert not optimizer.state
+
+
+@every_member
+def test_a_state_that_lacks_something(member):
+    state = trained(member, ("blocks.0.wide",)).state_dict()
+    (index,) = [index for index, entries in state["state"].items() if entries]
+    del state["state"][index]["exp_avg"]
+    optimizer = member.build(groups(parameters(names=("blocks.0.wide",))))
+    message_of(ValueError, lambda: optimizer.load_state_dict(state), "exp_avg")
+    assert not optimizer.state

@@ -1,0 +1,88 @@
+"""What is kept, to the byte, and what a step needs for a moment."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.optim.members import MEMBERS
+
+every_member = pytest.mark.parametrize("member", MEMBERS, ids=str)
+
+
+def numbers(name: str, m: int, n: int, r: int) -> int:
+    """Float32 numbers that a method keeps of an m x n matrix, ``m <= n``, by its paper; an index counts as two."""
+    basis, moments = m * r, 2 * n * r
+    return {
+        **dict.fromkeys(("GrassWalk", "GrassJump", "SubTrack", "Fira", "SubspaceAdam"), basis + moments + 1),
+        **dict.fromkeys(("GaLore", "GoLore", "svd-reset-sign"), basis + moments),
+        **dict.fromkeys(("LDAdam", "track-transport-feedback"), basis + moments + m * n),
+        "APOLLO": moments + 1,
+        "FRUGAL": moments + 2 * r,
+        "OnlineSubspaceDescent": 3 * basis + moments,
+        "RSO": moments + n * r,
+        "BAdam": 2 * m * n,
+    }[name]
+
+
+@every_member
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize(("shape", "r"), [((24, 40), 5), ((40, 24), 5), ((24, 24), 5), ((24, 40), 24), ((24, 40), 99)])
+def test_state_is_the_formula_to_the_byte(member, dtype, shape, r):
+    p = torch.nn.Parameter(torch.zeros(shape, dtype=dtype))
+    optimizer = member.build([{"params": [p], "rank": r}])
+    for seed in range(5):
+        p.grad = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+        optimizer.step()
+    tensors = [value for value in optimizer.state[p].values() if isinstance(value, torch.Tensor)]
+    m, n = sorted(shape)
+    size = 8 if dtype == torch.float64 else 4
+    expected = size * numbers(str(member), m, n, min(r, m))
+    if member.name == "FRUGAL" and size == 8:
+        expected -= 8 * min(r, m)  # an index is eight bytes, whatever the rest is
+    assert sum(tensor.untyped_storage().nbytes() for tensor in tensors) == expected
+
+
+def most_held(step) -> int:
+    """Most bytes that a call holds beyond what there was before, by the allocator's own record."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        step()
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = most = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        most = max(most, held)
+    return most
+
+
+def test_the_record_of_allocations_sees_what_is_held():
+    def step() -> None:
+        a = torch.empty(1000)
+        del a
+        kept = [torch.empty(1000), torch.empty(500)]
+        del kept
+
+    assert most_held(step) == pytest.approx(6000, abs=200)
+
+
+@every_member
+@pytest.mark.parametrize("shape", [(192, 768), (768, 192), (384, 384)], ids=str)
+@pytest.mark.parametrize("interval", [1000, 1], ids=["between refreshes", "refreshing"])
+def test_a_step_needs_no_more_than_two_tensors_of_the_largest_layer(member, shape, interval):
+    """Three layers of one shape: what is held is that of one, not of all.
+
+    A refresh that decomposes G exactly holds besides, in float64, the Gram matrix (m, m), its eigenvectors and the
+    workspace of LAPACK's ``syevd``, which is two more. What BAdam holds for a new block is its state.
+    """
+    layers = [torch.nn.Parameter(torch.zeros(shape)) for _ in range(3)]
+    optimizer = member.build([{"params": layers, "rank": 32}], update_interval=interval)
+    for _ in range(2):
+        for seed, p in enumerate(layers):
+            p.grad = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+        optimizer.step()
+    allowed = 2 * layers[0].nbytes
+    if interval == 1 and str(member) in {"GaLore", "GoLore", "Fira", "svd-reset-sign"}:
+        allowed += 4 * 8 * min(shape) ** 2
+    if interval == 1 and member.name == "BAdam":
+        allowed += 2 * layers[0].nbytes
+    assert most_held(optimizer.step) <= allowed
