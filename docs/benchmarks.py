@@ -1,0 +1,82 @@
+"""The table of measurements in the README, from ``benchmarks/results/*.json``: run ``python docs/benchmarks.py``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+BEGIN, END = "<!-- benchmarks: begin -->\n", "<!-- benchmarks: end -->\n"
+ABOUT = {
+    "analyze_memory": "memory of `analyze`, 60M LLaMA",
+    "angles": "principal angles, 512 × 128, float64",
+    "capture_overhead": 'training with `keep="gram"`, every 10 steps',
+    "help_time": "`subspace-lab --help`",
+    "snapshot_bytes": "snapshot files, 60M LLaMA, all reductions",
+    "spectra": "singular spectra of a 60M LLaMA's gradients against `torch.linalg.svdvals`",
+}
+HEAD = """\
+| what | measured (quartiles) | aim | load before | file, written by `python -m benchmarks.NAME` |
+|---|---|---|---|---|
+"""
+
+
+def render(results: dict[str, Any]) -> str:
+    """The table.
+
+    Args:
+        results: File name without its suffix -> content.
+
+    Returns:
+        Markdown.
+    """
+    lines = []
+    for name, content in sorted(results.items()):
+        load = content["load_average_before"]
+        for what, target in content["targets"].items():
+            spread = next(_spreads(content["results"], target["measured"]), "")
+            cells = (
+                f"{ABOUT.get(name, name)}: {what}",
+                f"{target['measured']:.3g}{spread}",
+                target["wanted"] + ("" if target["met"] else " (missed)"),
+                f"{load:.1f}",
+                f"[{name}.json](benchmarks/results/{name}.json)",
+            )
+            lines.append(f"| {' | '.join(cells)} |\n")
+    return HEAD + "".join(lines)
+
+
+def _spreads(results: Any, measured: float) -> Iterator[str]:
+    """The quartiles of the ratio that has this value."""
+    if isinstance(results, dict):
+        if results.get("ratio") == measured and "ratio_lower_quartile" in results:
+            yield f" ({results['ratio_lower_quartile']:.3g} to {results['ratio_upper_quartile']:.3g})"
+        for value in results.values():
+            yield from _spreads(value, measured)
+
+
+def read() -> dict[str, Any]:
+    """All results by name."""
+    paths = (ROOT / "benchmarks" / "results").glob("*.json")
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+
+
+def fill(page: str, table: str) -> str:
+    """A page with the table between its marks.
+
+    Args:
+        page: The page.
+        table: From `render`.
+
+    Returns:
+        The page.
+    """
+    before, _, rest = page.partition(BEGIN)
+    return before + BEGIN + table + END + rest.partition(END)[2]
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    readme.write_text(fill(readme.read_text(encoding="utf-8"), render(read())), encoding="utf-8")

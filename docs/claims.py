@@ -1,0 +1,183 @@
+"""Published claims about energy and curvature, measured on runs that were analysed: JSON, and the tables of papers.md.
+
+    python docs/claims.py runs/claims-0 runs/claims-1 runs/claims-2
+
+writes ``docs/results/claims.json`` and puts the numbers into ``docs/papers.md``. Each number is computed per run; what
+is shown is the mean over the runs (other seeds) and their standard deviation.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import subspace_lab as sl
+
+DOCS = Path(__file__).parent
+RESULT = DOCS / "results" / "claims.json"
+BEGIN, END = "<!-- claims: begin -->\n", "<!-- claims: end -->\n"
+
+
+def measure(run: sl.Run) -> dict[str, Any]:
+    """All numbers of one run.
+
+    Args:
+        run: A run that was analysed.
+
+    Returns:
+        ``energy`` by rank and ``curvature`` by kind of layer.
+    """
+    energy, curvature = run.table("energy"), run.table("curvature")
+    own = energy[energy["basis"] == "own"].dropna(subset=["ratio"])
+    return {
+        "energy": {str(rank): _energy(rows) for rank, rows in own.groupby("rank")},
+        "curvature": {str(kind): _curvature(rows) for kind, rows in curvature.groupby("kind", observed=True)},
+    }
+
+
+def _energy(own: pd.DataFrame) -> dict[str, float]:
+    layers = own.groupby("layer", observed=True)[["fraction", "null_noise"]].mean()
+    early, late = _thirds(own)
+    blocks = own.groupby(["kind", "depth"], observed=True)["ratio"].mean().unstack("depth")
+    slopes = [np.polyfit(row.index, row, 1)[0] * (row.index[-1] - row.index[0]) for _, row in blocks.iterrows()]
+    return {
+        "share": float((own["rank"] / own["m"]).mean()),
+        "ratio": float(own["ratio"].mean()),
+        "noise": float(np.sqrt(own["null_noise"]).mean()),
+        "fixed": float(np.sqrt(own["null_isotropic"]).mean()),
+        "above": float((layers["fraction"] > layers["null_noise"]).mean()),
+        "training": float((_by_layer(late) - _by_layer(early)).mean()),
+        "falling": float((_by_layer(late) < _by_layer(early)).mean()),
+        "depth": float(np.mean(slopes)),
+        "deeper_smaller": float(np.mean(np.array(slopes) < 0)),
+    }
+
+
+def _curvature(rows: pd.DataFrame) -> dict[str, float]:
+    early, late = _thirds(rows)
+    largest = rows[rows["index"] == 0]
+    return {
+        "largest": float(largest["normalized"].mean()),
+        "noise": float(largest["null_noise"].mean()),
+        "evenness_early": _evenness(early, "normalized"),
+        "evenness_late": _evenness(late, "normalized"),
+        "evenness_noise": _evenness(rows, "null_noise"),
+        "lag_steps": float(rows["lag_steps"].mean()),
+    }
+
+
+def _by_layer(own: pd.DataFrame) -> pd.Series:
+    return own.groupby("layer", observed=True)["ratio"].mean()
+
+
+def _evenness(rows: pd.DataFrame, column: str) -> float:
+    """The 20th value over the first, mean over steps and layers."""
+    wide = rows.pivot_table(index=["step", "layer"], columns="index", values=column, observed=True)
+    return float((wide[wide.columns.max()] / wide[0]).mean())
+
+
+def _thirds(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    steps = np.sort(table["step"].unique())
+    size = len(steps) // 3
+    return table[table["step"] <= steps[size - 1]], table[table["step"] >= steps[-size]]
+
+
+def summarize(measured: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and standard deviation over runs of every number.
+
+    Args:
+        measured: From `measure`, one per run.
+
+    Returns:
+        The same shape with ``[mean, deviation]`` in the place of each number.
+    """
+    first = measured[0]
+    if isinstance(first, dict):
+        return {key: summarize([one[key] for one in measured]) for key in first}
+    return [float(np.mean(measured)), float(np.std(measured, ddof=1)) if len(measured) > 1 else 0.0]
+
+
+def render(result: dict[str, Any]) -> str:
+    """The tables of papers.md.
+
+    Args:
+        result: The content of the JSON file.
+
+    Returns:
+        Markdown.
+    """
+    lines = [
+        "W1, W2, W3, by rank (ratios, unsquared):",
+        "",
+        "| r/m | ratio | own space of noise | fixed basis | layers above noise | change over training "
+        "| layers that fall | change over depth | kinds that fall |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in result["numbers"]["energy"].values():
+        lines.append(
+            f"| 1/{1 / row['share'][0]:.0f} | {_pm(row['ratio'], 4)} | {row['noise'][0]:.3f} | {row['fixed'][0]:.3f} | "
+            f"{row['above'][0]:.0%} | {_pm(row['training'], 4, '+')} | {row['falling'][0]:.0%} | "
+            f"{_pm(row['depth'], 4, '+')} | {row['deeper_smaller'][0]:.0%} |"
+        )
+    lines += [
+        "",
+        "W4, by kind of layer (normalized by the gradient's squared norm; evenness: the 20th value over the first):",
+        "",
+        "| kind | largest value | of noise | evenness early | evenness late | evenness of noise |",
+        "|---|---|---|---|---|---|",
+    ]
+    for kind, row in result["numbers"]["curvature"].items():
+        lines.append(
+            f"| {kind} | {_pm(row['largest'], 3)} | {row['noise'][0]:.3f} | {_pm(row['evenness_early'], 4)} | "
+            f"{_pm(row['evenness_late'], 4)} | {row['evenness_noise'][0]:.2f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _pm(value: list[float], digits: int, sign: str = "") -> str:
+    return f"{value[0]:{sign}.{digits}f} ± {value[1]:.{digits}f}"
+
+
+def fill(page: str, tables: str) -> str:
+    """A page with the tables between its marks.
+
+    Args:
+        page: The page.
+        tables: From `render`.
+
+    Returns:
+        The page.
+    """
+    before, _, rest = page.partition(BEGIN)
+    return before + BEGIN + tables + END + rest.partition(END)[2]
+
+
+def main(run_dirs: list[str]) -> None:
+    """Measure, write the JSON file, fill the page.
+
+    Args:
+        run_dirs: Run directories, of one configuration but for the seed.
+    """
+    runs = [sl.Run.open(path) for path in run_dirs]
+    result = {
+        "command": "python docs/claims.py " + " ".join(run_dirs),
+        "runs": [
+            {"config": run.manifest["config"], "data_hash": run.manifest["data_hash"], "steps": run.steps}
+            for run in runs
+        ],
+        "environment": runs[0].manifest["environment"],
+        "numbers": summarize([measure(run) for run in runs]),
+    }
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    page = DOCS / "papers.md"
+    page.write_text(fill(page.read_text(encoding="utf-8"), render(result)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
