@@ -112,13 +112,17 @@ class _Loop:
         self._clock = _Clock()
 
     def run(self, start: int) -> None:
+        stop = False
         with TrainingProgress(start=start, steps=self._steps, shown=self._team.is_first) as progress:
             for step in range(start, self._steps):
                 self._step(step, progress)
                 stop = any(self._team.sums([float(self._interrupt.asked)]))
                 self._checkpoint(step + 1, now=stop)
-                if stop and step + 1 < self._steps:
-                    raise TrainingInterrupted(self._run_dir, step + 1)
+                if stop:
+                    break
+        self._team.wait()  # nobody leaves before the checkpoint is written
+        if stop and step + 1 < self._steps:
+            raise TrainingInterrupted(self._run_dir, step + 1)
 
     def _step(self, step: int, progress: TrainingProgress) -> None:
         trainer = self._trainer
