@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from subspace_lab.analysis.columns import Columns, to_table
 from subspace_lab.analysis.frame import Frame, Layer, Past, load_frame
+from subspace_lab.analysis.heap import give_back_heap
 from subspace_lab.analysis.notices import AnalysisNotice, notices
 from subspace_lab.runs import Run, RunError
 
@@ -79,6 +80,7 @@ def sweep(run: Run, measures: Sequence[Measure], executor: Executor | None = Non
             parts = [_sweep_chain(run, chain, measures, advance) for chain in chains]
         else:
             parts = _spread(run, chains, measures, advance, executor)
+    give_back_heap()
     tables = {}
     for index, measure in enumerate(measures):
         tables[measure.table] = to_table((part[index] for part in parts), _categories(run))
@@ -122,6 +124,7 @@ def _sweep_chain(
                         measure.add(frame, rows)
                 past.push(None if frame is None else frame.basis)
                 neighbour = _forget(frame)
+        give_back_heap()
         if advance is not None:
             advance(len(chain))
     for rows in columns:
