@@ -87,6 +87,8 @@ def test_everything_that_the_make_targets_install_is_pinned_within_its_range() -
             if needed.marker is None or any(map(needed.marker.evaluate, wanted)):
                 waiting.append(needed)
     assert not {name for name in missing if not re.match("setuptools|nvidia|triton", name)}
+    (alone,) = re.findall(r"--no-deps ([^#\n]*)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert set(alone.split()) <= set(pinned)
 
 
 def test_every_file_of_the_package_is_installed() -> None:

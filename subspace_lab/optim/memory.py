@@ -29,10 +29,11 @@ _STEP_BYTES = 4  # of AdamW's step count, a float32 tensor
 
 
 def _own_space(m: int, n: int, r: int, e: int) -> int:  # noqa: ARG001
-    """The Gram matrix with its eigenvectors and LAPACK's ``syevd``, or with a block of columns, all in float64."""
-    return max(32 * m * m + 76 * m + 32, 8 * m * m + 8 * m * min(n, COLUMNS))
+    """The Gram matrix, with a block of columns or with its eigenvectors and LAPACK's ``syevr``, all in float64."""
+    return 8 * m * m + max(8 * m * min(n, COLUMNS), 8 * m * r + _SYEVR * m + 8 * r)
 
 
+_SYEVR = 312  # m bytes of LAPACK's work space: 33 m numbers in float64, m eigenvalues and 10 m integers
 _QR = 34  # r of LAPACK's work space for a QR, at most
 
 
@@ -60,7 +61,7 @@ class MemoryReport:
         states: Moments and whatever else the optimizer keeps, bases excepted.
         bases: Bases of subspaces, indices included.
         refresh_workspace: What a refresh of the largest matrix holds for a moment, beside the state; 0 where there
-            is none.
+            is none. A first basis that is the gradient's own holds once what GaLore's refreshes do.
     """
 
     method: str
@@ -175,5 +176,6 @@ def _workspace(kind: type[LowRankOptimizer], shape: Shape, group: Group, dtype: 
     if issubclass(kind, SubspaceAdam):
         carried = e * (m * r + 3 * n * r + 2 * r * r) if group["moments"] == "transport" else e * m * r
         old = e * (m * r + n * r) if group["recovery"] == "feedback" else 0
-        return max(_RULE_BYTES[group["rule"]](m, n, r, e), carried + old)
+        copied = 0 if dtype == exact_dtype(dtype) or group["recovery"] == "feedback" else e * m * n  # G, for the rule
+        return copied + max(_RULE_BYTES[group["rule"]](m, n, r, e), carried + old)
     return 6 * e * m * r if "basis" in kind.layout(m, n, group, dtype) else e * m * r

@@ -179,6 +179,43 @@ def test_svd_takes_the_best_space():
         assert estimation_error(S, G) == pytest.approx((np.linalg.svd(G)[1][4:] ** 2).sum(), rel=1e-10)
 
 
+def test_small_singular_values_are_told_apart_although_they_are_squared():
+    """Of float32 gradients, at 1e-4 of the largest: a Gram matrix in float32 knows nothing below 3e-4."""
+    U, V = (np.linalg.qr(np.random.default_rng(seed).standard_normal((n, 12)))[0] for seed, n in enumerate((12, 20)))
+    G = torch.tensor(U * np.repeat([1, 1e-2, 1e-4, 1e-5], 3) @ V.T).float()
+    (S,) = refreshed_bases("svd", 12, 20, 9, [G], torch.float32)
+    exact = np.linalg.svd(G.double().numpy())[0][:, :9]
+    assert scipy.linalg.subspace_angles(S, exact).max() < 1e-6
+
+
+@pytest.mark.parametrize("m", [2, 12, 200])
+@pytest.mark.parametrize(
+    "gradient",
+    [
+        lambda m: torch.eye(m, 2 * m),
+        lambda m: torch.ones(m, 2 * m),
+        lambda m: torch.zeros(m, 2 * m).index_fill_(0, torch.tensor([1]), 1.0),
+        lambda m: torch.arange(m)[:, None].remainder(2) * torch.ones(2 * m),
+        lambda m: 1e-15 * torch.diag(0.1 ** torch.arange(m).clamp_max(20)),
+    ],
+    ids=["identity", "ones", "one row", "every other row", "graded and tiny"],
+)
+def test_svd_of_gradients_with_multiple_singular_values(gradient, m):
+    G = gradient(m)
+    for r in {1, m // 2, m - 1, m}:
+        (S,) = refreshed_bases("svd", *G.shape, r, [G], torch.float64)
+        sizes = np.linalg.svd(G.double().numpy())[1]
+        assert defect(S) < 1e-11
+        assert estimation_error(S, G.double().numpy()) <= (sizes[r:] ** 2).sum() + 1e-12 * (sizes**2).sum()
+
+
+def test_svd_takes_the_signs_of_the_last_basis():
+    """Moments are kept by their rows: a flipped vector would turn what it has learned around."""
+    bases = refreshed_bases("svd", 12, 20, 4, drifting((12, 20), 12))
+    for S, after in itertools.pairwise(bases):
+        assert ((S * after).sum(0) >= 0).all()
+
+
 def test_power_iterations_converge_to_the_best_space_at_the_rate_of_the_gap():
     """On one and the same gradient the largest angle shrinks by the ratio of the neighbouring eigenvalues of G G^T."""
     G = drifting((12, 20), 1)[0]

@@ -62,16 +62,17 @@ def test_adamw():
 
 
 @every_method
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("shape", [(96, 256), (256, 96), (128, 128)], ids=str)
-def test_the_workspace_is_what_a_refresh_holds(name, shape):
+def test_the_workspace_is_what_a_refresh_holds(name, shape, dtype):
     """No less than what the refresh adds to the step, and no more than what the step holds."""
-    report = optim.memory_report({"layers.0.up.weight": shape}, name, rank=16)
+    report = optim.memory_report({"layers.0.up.weight": shape}, name, rank=16, dtype=dtype)
     held = {}
     for interval in (1000, 1):
-        p = torch.nn.Parameter(torch.zeros(shape))
+        p = torch.nn.Parameter(torch.zeros(shape, dtype=dtype))
         optimizer = getattr(optim, name)([{"params": [p], "rank": 16}], update_interval=interval)
         for seed in range(3):
-            p.grad = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+            p.grad = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
             step = optimizer.step
             held[interval] = most_held(step) if seed == 2 else step()
     if name == "BAdam":

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import scipy.linalg
 import torch
 from torch import Tensor
 
-COLUMNS = 512  # of the gradient in float64 at once
+COLUMNS = 64  # of the gradient in float64 at once
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,10 @@ class Rule(Protocol):
 def top_left_space(G: Tensor, rank: int) -> Tensor:
     """Top-r left singular vectors of G from the eigenvectors of ``G G^T``, formed in float64.
 
-    Cheaper than an SVD the wider G is; float64 keeps the digits that squaring costs.
+    Cheaper than an SVD the wider G is; float64 keeps the digits that squaring costs. On the CPU LAPACK's ``syevr``
+    works in place and finds no more than r vectors, so that one matrix (m, m) is all that there is beside them. In
+    float64 that is as large as two square layers in float32, of which a refresh then holds ``2 + 2 r/m``; where
+    ``n >= m + r`` it holds less than two.
 
     Args:
         G: Gradient (m, n).
@@ -94,20 +98,26 @@ def top_left_space(G: Tensor, rank: int) -> Tensor:
     Returns:
         Orthonormal S (m, r) in the dtype of G.
     """
-    vectors: Tensor = torch.linalg.eigh(_gram(G)).eigenvectors
-    return vectors[:, G.shape[0] - rank :].flip(1).to(G.dtype)
+    C, m = _gram(G), G.shape[0]
+    if C.device.type == "cpu":
+        found = scipy.linalg.eigh(
+            C.mT.numpy(), overwrite_a=True, check_finite=False, driver="evr", subset_by_index=(m - rank, m - 1)
+        )
+        vectors = torch.from_numpy(found[1])
+    else:
+        vectors = torch.linalg.eigh(C).eigenvectors[:, m - rank :]
+    del C
+    return vectors.to(G.dtype).flip(1)
 
 
 def _gram(G: Tensor) -> Tensor:
     """``G G^T`` in float64, a block of columns at a time."""
     C = torch.zeros(G.shape[0], G.shape[0], dtype=torch.float64, device=G.device)
-    for block in torch.split(G, COLUMNS, 1):
-        _add_gram(C, block.double())
+    for columns in torch.split(G, COLUMNS, 1):
+        block = columns.double()
+        C.addmm_(block, block.mT)
+        del block
     return C
-
-
-def _add_gram(C: Tensor, block: Tensor) -> None:
-    C.addmm_(block, block.mT)
 
 
 def orthonormalized(S: Tensor) -> Tensor:
