@@ -139,7 +139,7 @@ def test_a_diverged_run_stops_with_one_line_and_stays_sound(tmp_path, text):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"optimizer": "adam"}, "there is no optimizer 'adam'; nearest: adamw"),
+        ({"optimizer": "adam"}, "no optimizer is called 'adam'; nearest: AdamW"),
         ({"preset": "llama-8m"}, "there is no preset 'llama-8m'; nearest: llama-"),
         ({"sequence_length": 100_000}, "less than one sequence to train on and one held out of 100000"),
         ({"layers": ("*.nothing.*",)}, "matches no parameter of LlamaForCausalLM; nearest: "),
