@@ -160,7 +160,8 @@ def test_the_papers_formulas_are_of_all_methods():
     ("arguments", "expected"),
     [
         (("GrasWalk",), ["'GrasWalk'", "nearest: GrassWalk", "BAdam"]),
-        (("adam",), ["'adam'", "AdamW"]),
+        (("adam",), ["'adam'", "nearest: AdamW;"]),
+        (("online",), ["'online'", "nearest: OnlineSubspaceDescent;"]),
     ],
     ids=str,
 )

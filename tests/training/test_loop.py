@@ -21,7 +21,7 @@ def twin(config):
     config = config.resolved()
     sequences = Sequences(load_tokens(config).tokens, config.sequence_length, hold_out=True)
     model = build_model(config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1.0, betas=config.betas, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1.0, betas=(0.9, 0.999), weight_decay=config.weight_decay)
     count = config.batch_size * config.accumulation
     gradients, losses, norms = [], [], []
     for step in range(config.steps):
