@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -109,6 +110,19 @@ def test_the_manifest_records_what_was_used(text, tmp_path):
     }  # fmt: skip
     assert values["optimizer_options"] == {"walk_step": 0.2}
     assert stored_config(path).to_dict() == values
+
+
+def test_a_run_of_a_release_without_these_settings_goes_on(text, tmp_path, monkeypatch):
+    config = tiny_config(text)
+    whole = train(tmp_path / "whole", config)
+    interrupted(tmp_path / "run", config, 5, monkeypatch)
+    path = tmp_path / "run" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for name in ("rank", "update_interval", "scale", "optimizer_options"):
+        del manifest["config"][name]
+    path.write_text(json.dumps(manifest))
+    train(tmp_path / "run", config, resume=True)
+    assert content(tmp_path / "run") == content(whole)
 
 
 @pytest.mark.parametrize(
