@@ -11,6 +11,10 @@ how that subspace moves, and compare every number with what noise would give::
     run = sl.Run.open("runs/mine", write=True)
     energy = sl.analysis.energy(run)
 
+and train in the subspaces that were measured::
+
+    optimizer = sl.optim.GrassWalk(sl.optim.param_groups(model, rank=128), lr=1e-3)
+
 Importing this package is cheap: torch and the rest are loaded when a name is first used.
 """
 
@@ -22,13 +26,13 @@ from typing import TYPE_CHECKING, Any
 from subspace_lab._version import __version__
 
 if TYPE_CHECKING:
-    from subspace_lab import analysis, capture, figures, numerics, report, runs, training
+    from subspace_lab import analysis, capture, figures, numerics, optim, report, runs, training
     from subspace_lab.analysis import Plan, recommend
     from subspace_lab.capture import GradientCapture
     from subspace_lab.runs import Run, RunError
     from subspace_lab.training import TrainConfig, train
 
-_MODULES = ("analysis", "capture", "figures", "numerics", "report", "runs", "training")
+_MODULES = ("analysis", "capture", "figures", "numerics", "optim", "report", "runs", "training")
 _HOMES = {
     "GradientCapture": "capture",
     "Plan": "analysis",
@@ -50,6 +54,7 @@ __all__ = [
     "capture",
     "figures",
     "numerics",
+    "optim",
     "recommend",
     "report",
     "runs",

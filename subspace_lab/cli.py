@@ -5,15 +5,21 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
 from subspace_lab._version import __version__
-from subspace_lab.training.config import TrainConfig
+from subspace_lab.training.config import DEFAULT_PRESET, TrainConfig
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from subspace_lab.optim import MemoryReport
     from subspace_lab.runs import Run
 
 app = App(
@@ -42,8 +48,21 @@ def train(run_dir: RunDir, /, config: Config | None = None, *, resume: bool = Fa
     """
     from subspace_lab.training import train as start
 
+    if config is not None and config.optimizer_options:
+        config = replace(config, optimizer_options={k: _plain(v) for k, v in config.optimizer_options.items()})
     start(run_dir, config, resume=resume)
     print(f"next: subspace-lab analyze {run_dir}")
+
+
+def _plain(value: object) -> object:
+    """What a word of the command line stands for: a number, true, false, none, or itself."""
+    words = {"true": True, "false": False, "none": None}
+    if not isinstance(value, str) or value.lower() in words:
+        return words.get(str(value).lower(), value)
+    for number in (int, float):
+        with suppress(ValueError):
+            return number(value)
+    return value
 
 
 @app.command
@@ -121,7 +140,6 @@ def recommend(run_dir: RunDir, /) -> None:
     run_dir
         The run directory.
     """
-    from rich.console import Console
     from rich.table import Table
 
     from subspace_lab.analysis import recommend as plan_of
@@ -133,12 +151,85 @@ def recommend(run_dir: RunDir, /) -> None:
         interval = "unknown" if layer.update_interval is None else f"{layer.bound} {layer.update_interval}".strip()
         kept = "" if layer.retained is None else f"{layer.retained:.0%}"
         table.add_row(layer.layer, str(layer.rank), f"{layer.fraction:.0%}", f"{layer.null_noise:.0%}", interval, kept)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    _console().print(table)
     print("energy: share of the gradient's energy that the rank holds; noise: what it would hold of noise;")
     print("interval: steps for which a stale basis keeps half of what it held above r/m; kept: what it keeps then")
     path = run_dir / "plan.json"
     plan.save(path)
     print(f"saved {path}")
+
+
+@app.command
+def memory(
+    *,
+    preset: str = DEFAULT_PRESET,
+    rank: int | None = None,
+    chosen: Annotated[tuple[str, ...] | None, Parameter("--methods", consume_multiple=True)] = None,
+    weights_dtype: Literal["float32", "bfloat16"] = "float32",
+    state_dtype: Literal["float32", "bfloat16"] | None = None,
+) -> None:
+    """Print the bytes that training a preset takes with each optimizer, beside AdamW; nothing is built.
+
+    Parameters
+    ----------
+    preset
+        A LLaMA size.
+    rank
+        Rank of the matrices of attention and MLP; by default the published one, else a quarter of the width.
+    chosen
+        Optimizers to compare with AdamW; all of them by default.
+    weights_dtype
+        Of weights and gradients.
+    state_dtype
+        Of bases and low-rank moments; float32 by default. AdamW, here as in torch, keeps the weights' dtype.
+    """
+    import torch
+
+    from subspace_lab.optim import METHODS, memory_report, method_named
+    from subspace_lab.training import parameter_shapes
+    from subspace_lab.training import preset as preset_named
+
+    size, dtype = preset_named(preset), getattr(torch, weights_dtype)
+    adamw, *others = METHODS.values()
+    kinds = dict.fromkeys([adamw, *(others if chosen is None else map(method_named, chosen))])
+    shapes, used = parameter_shapes(size), size.usual_rank if rank is None else rank
+    states: dict[str, Any] = {"state_dtype": state_dtype} if state_dtype else {}
+    reports = [
+        memory_report(shapes, kind, rank=used, dtype=dtype, **({} if kind is adamw else states)) for kind in kinds
+    ]
+    first, origin = reports[0], ""
+    if rank is None:
+        origin = " (published)" if size.rank else " (a quarter of the width)"
+    print(f"{preset}: {first.weights // dtype.itemsize:,} parameters in {weights_dtype}")
+    print(f"rank {used}{origin} for attention and MLP; embeddings, head, norms full-rank")
+    print(f"weights {first.weights:,} bytes, gradients {first.gradients:,} bytes\n")
+    console = _console()
+    console.print(_memory_table(reports, wide=console.width >= 100))
+    print("\nstates: moments and the like; bases: of the subspaces; both stay between steps")
+    print("refresh: held for a moment while the largest matrix gets its new subspace")
+    print("total: all of these, weights and gradients; activations are not counted")
+
+
+def _memory_table(reports: list[MemoryReport], *, wide: bool) -> Table:
+    """Exact bytes, one row per method; where there is room with the totals in other words."""
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("bytes", no_wrap=True)
+    for name in ("states", "bases", "refresh", "total", *(("total, GB", "of AdamW's") if wide else ())):
+        table.add_column(name, justify="right", no_wrap=True)
+    for report in reports:
+        exact = (report.states, report.bases, report.refresh_workspace, report.total)
+        share = (f"{report.total / 1e9:.3f}", f"{report.total / reports[0].total:.0%}") if wide else ()
+        table.add_row(report.method, *(f"{number:,}" for number in exact), *share)
+    return table
+
+
+def _console() -> Console:
+    """As wide as the terminal; 120 columns in a pipe, or as COLUMNS says."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
 
 
 @app.command

@@ -20,10 +20,10 @@ BELOW = {
     "runs": {"numerics"},
     "capture": {"runs", "numerics"},
     "analysis": {"capture", "runs", "numerics"},
-    "training": {"capture", "runs", "numerics"},
-    "figures": {"analysis", "training", "capture", "runs", "numerics"},
-    "report": {"figures", "analysis", "training", "capture", "runs", "numerics"},
-    "cli": {"report", "figures", "analysis", "training", "capture", "runs", "numerics"},
+    "training": {"capture", "optim", "runs", "numerics"},
+    "figures": {"analysis", "training", "capture", "optim", "runs", "numerics"},
+    "report": {"figures", "analysis", "training", "capture", "optim", "runs", "numerics"},
+    "cli": {"report", "figures", "analysis", "training", "capture", "optim", "runs", "numerics"},
 }
 EVERYWHERE = {"_version", "_extras"}
 HEAVY = ("torch", "transformers", "pandas", "matplotlib", "datasets", "lightning", "scipy")

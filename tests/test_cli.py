@@ -18,13 +18,18 @@ from subspace_lab import cli
 from tests.runs_by_hand import noise, write_run
 from tests.training import tiny
 
-COMMANDS = ("train", "analyze", "report", "verify", "recommend", "demo")
+COMMANDS = ("train", "analyze", "report", "verify", "recommend", "memory", "demo")
 TABLES = {"energy", "spectrum", "spectrum_summary", "spectrum_null", "angles", "curvature"}
 SETTINGS = """
 --preset tiny --steps 12 --batch-size 2 --sequence-length 16 --lr 3e-3 --precision float32 --threads 1 --every 3
 --checkpoint-every 4 --eval-every 5 --eval-batches 1
 """
 TINY = SETTINGS.split()
+METHOD_NAMES = [
+    "AdamW", "GrassWalk", "GrassJump", "SubTrack", "GaLore", "GoLore", "Fira", "LDAdam", "APOLLO", "FRUGAL",
+    "OnlineSubspaceDescent", "RSO", "BAdam",
+]  # fmt: skip
+ROWS = [[name] for name in METHOD_NAMES]
 
 
 @dataclass(frozen=True)
@@ -153,6 +158,95 @@ def test_train_then_analyze(world: Path, command: Command, tmp_path: Path, monke
     assert (run_dir / "report.html").read_text() == "written again"
 
 
+@pytest.mark.parametrize("name", ["grass-walk", "BAdam"])
+def test_train_with_another_optimizer(name: str, world: Path, command: Command, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    settings = {"grass-walk": ["--rank", 5, "--scale", 0.5], "BAdam": []}[name]
+    words = {"grass-walk": {"walk-step": "5e-2", "zeta": "none", "transport": "clamped"}, "BAdam": {"seed": 7}}[name]
+    options = [word for key, value in words.items() for word in (f"--optimizer-options.{key}", value)]
+    arguments = ["--optimizer", name, "--update-interval", 4, *settings, *options]
+    assert command("train", run_dir, "--data", world, *TINY, *arguments).status == 0
+    config = sl.Run.open(run_dir).manifest["config"]
+    found = [config[key] for key in ("optimizer", "rank", "update_interval", "scale", "optimizer_options")]
+    assert (
+        found
+        == {
+            "grass-walk": ["grasswalk", 5, 4, 0.5, {"walk_step": 0.05, "zeta": None, "transport": "clamped"}],
+            "BAdam": ["badam", None, 4, 1.0, {"seed": 7}],
+        }[name]
+    )
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [("5", 5), ("-1", -1), ("0.05", 0.05), ("1e-3", 1e-3), ("none", None), ("None", None), ("true", True),
+     ("False", False), ("exact", "exact"), (0.5, 0.5), (None, None), (True, True), (0, 0)],
+    ids=str,
+)  # fmt: skip
+def test_words_of_the_command_line(word: object, value: object) -> None:
+    plain = cli._plain(word)
+    assert (plain, type(plain)) == (value, type(value))
+
+
+def cells(line: str) -> list[int]:
+    return [int(cell.replace(",", "")) for cell in line.split()[1:5]]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_memory_prints_exact_bytes_of_every_method(
+    width: int, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    done = command("memory", "--preset", "llama-7b")
+    assert (done.status, done.err) == (0, "")
+    lines = done.out.splitlines()
+    assert max(map(len, lines)) <= width
+    assert lines[:3] == [
+        "llama-7b: 6,738,415,616 parameters in float32",
+        "rank 1024 (published) for attention and MLP; embeddings, head, norms full-rank",
+        "weights 26,953,662,464 bytes, gradients 26,953,662,464 bytes",
+    ]
+    table = {line.split()[0]: line for line in lines if line.split() and line.split()[0] in METHOD_NAMES}
+    assert list(table) == METHOD_NAMES
+    shapes = sl.training.parameter_shapes(sl.training.preset("llama-7b"))
+    for name, line in table.items():
+        report = sl.optim.memory_report(shapes, name, rank=1024)
+        assert cells(line) == [report.states, report.bases, report.refresh_workspace, report.total]
+    assert table["GaLore"].endswith("68%" if width == 120 else "73,253,896,492")
+    assert table["GaLore"].split()[5:6] == (["73.254"] if width == 120 else [])
+
+
+def test_memory_of_chosen_methods_ranks_and_dtypes(command: Command) -> None:
+    arguments = ["--preset", "llama-2m", "--methods", "grass-walk", "adamw", "badam", "--weights-dtype", "bfloat16"]
+    done = command("memory", *arguments, "--rank", 16, "--state-dtype", "bfloat16")
+    assert done.status == 0
+    assert "\nrank 16 for attention and MLP;" in done.out
+    rows = {line.split()[0]: cells(line) for line in done.out.splitlines() if line.split()[:1] in ROWS}
+    assert list(rows) == ["AdamW", "GrassWalk", "BAdam"]
+    h, inner, vocabulary, blocks = 128, 352, 4096, 4
+    linear, rest, num_rest = blocks * (4 * h * h + 3 * h * inner), 2 * vocabulary * h + 9 * h, 11
+    total = linear + rest
+    assert rows["AdamW"] == [4 * total + 4 * (num_rest + 28), 0, 0, 8 * total + 4 * (num_rest + 28)]
+    assert rows["GrassWalk"][:2] == [
+        blocks * (2 * 2 * 16 * (4 * h + 3 * inner) + 4 * 7) + 4 * rest + 4 * num_rest, 2 * blocks * 7 * h * 16
+    ]  # fmt: skip
+    assert rows["BAdam"][:3] == [4 * vocabulary * h, 0, 0]
+    assert "rank 32 (a quarter of the width)" in command("memory", "--preset", "llama-2m").out
+
+
+def test_memory_needs_neither_transformers_nor_a_model() -> None:
+    """What it loads is torch, and all that it holds is far from the 27 GB of the weights."""
+    code = """
+import resource, sys
+from subspace_lab.cli import app
+app(["memory", "--preset", "llama-7b"], result_action="return_value")
+print(sorted(sys.modules.keys() & {"transformers", "pandas", "matplotlib", "scipy"}))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2_000_000)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-2:] == ["[]", "True"]
+
+
 def test_verify_says_how_many_and_finds_an_altered_one(run_dir: Path, command: Command) -> None:
     assert command("verify", run_dir) == Outcome(0, f"{run_dir}: 4 snapshots, all of them sound\n", "")
     path = run_dir / "snapshots" / "step_00000006.safetensors"
@@ -277,6 +371,16 @@ def test_demo_ends_with_three_findings_and_the_report(
             "layers: '*.attn.*' matches no para",
         ),
         ("train {tmp}/new --preset tiny --data {tmp}/words.txt --keep all", "keep must be 'full', 'gram', 'topk:K'"),
+        ("train {tmp}/new --optimizer graswalk", "no optimizer is called 'graswalk'; nearest: GrassWalk; there are"),
+        ("train {tmp}/new --rank 8", "rank=8 has no effect on AdamW; leave it out"),
+        (
+            "train {tmp}/new --optimizer galore --optimizer-options.scaling 2",
+            "GaLore has no option 'scaling'; nearest: ",
+        ),
+        ("memory --preset llama-1", "there is no preset 'llama-1'; nearest: llama-1b"),
+        ("memory --methods GaLore graswalk", "no optimizer is called 'graswalk'; nearest: GrassWalk; there are AdamW"),
+        ("memory --rank 0", "rank must be a positive integer or None, got 0"),
+        ("memory --weights-dtype bf16", 'Invalid value "bf16" for --weights-dtype. Choose from: "float32", "bfloat16'),
         ("train", 'Command "train" parameter RUN_DIR requires an argument.'),
         ("demo {run}", "{run} holds another run (data '"),
         ("analyse {run}", 'Unknown command "analyse". Did you mean "analyze"?'),

@@ -79,7 +79,8 @@ class GroupOptimizer(Optimizer):
         """Add a group, as torch does, and check it.
 
         Args:
-            param_group: ``params`` and the options that differ from the defaults.
+            param_group: ``params`` and the options that differ from the defaults. It is copied: torch would write its
+                defaults into it, and a second optimizer made from the same groups would find those of the first.
 
         Raises:
             ValueError: If an option is unknown or not sound, or a parameter cannot be in such a group; the optimizer is
@@ -88,7 +89,7 @@ class GroupOptimizer(Optimizer):
         asked = {name: value for name, value in param_group.items() if name not in _NOT_OPTIONS}
         new = [name for name, value in asked.items() if value != self.defaults.get(name)]
         check_known(new, self._known(param_group), type(self).__name__)
-        super().add_param_group(param_group)
+        super().add_param_group({**param_group})
         try:
             self._check_group(self.param_groups[-1])
         except ValueError:

@@ -15,9 +15,9 @@ class GrassWalk(SubspaceAdam):
 
     so that ``walk_step`` is the root-mean-square principal angle of one move in radians, the same in layers of any
     shape. Moments are transported and the bulk is recovered, as in `SubTrack`. Against `SubTrack` and `GaLore` it needs
-    no look at the gradient to choose its basis: the subspace landscape is so flat that a random neighbour is as good,
-    and over time a walk visits directions that an own-space basis never does. Against `GrassJump` it forgets slowly, so
-    that the moments keep their meaning.
+    no look at the gradient to choose its basis. The paper's argument for that is its claim that the landscape of
+    subspaces is nearly flat, so that a random neighbour is as good; what this project measured does not support the
+    claim (``docs/papers.md``, W4). Against `GrassJump` it forgets slowly, so that the moments keep their meaning.
 
     Args:
         params: Parameters or groups; a group with a ``rank`` is optimized in a subspace, one without is AdamW.

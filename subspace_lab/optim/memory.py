@@ -109,6 +109,9 @@ def memory_report(
     Returns:
         The bytes.
 
+    Raises:
+        ValueError: If there is no such method, or it does not have such an option; torch's AdamW has none here.
+
     >>> report = memory_report({"layers.0.up.weight": (8, 16)}, "GaLore", rank=2)
     >>> report.weights, report.states, report.bases
     (512, 256, 64)
@@ -136,6 +139,7 @@ def memory_report(
             workspace = max(workspace, _workspace(kind, shape, group, of))
         states += _adamw_bytes(size for name, size in trainable.items() if name not in low)
     else:
+        check_known(options, (), kind.__name__)
         states = _adamw_bytes(trainable.values())
     return MemoryReport(kind.__name__, _bytes(sizes.values()), _bytes(trainable.values()), states, bases, workspace)
 

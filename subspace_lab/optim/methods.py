@@ -42,7 +42,8 @@ def method_named(name: str) -> type[torch.optim.Optimizer]:
     """
     key = name.lower().replace("-", "").replace("_", "")
     if key not in METHODS:
-        near = difflib.get_close_matches(key, METHODS, n=1, cutoff=0)[0]
+        begun = [method for method in METHODS if method.startswith(key)]  # "adam" is a short AdamW, no misspelt BAdam
+        near = (begun or difflib.get_close_matches(key, METHODS, n=1, cutoff=0))[0]
         known = ", ".join(method.__name__ for method in METHODS.values())
         raise ValueError(f"no optimizer is called {name!r}; nearest: {METHODS[near].__name__}; there are {known}")
     return METHODS[key]

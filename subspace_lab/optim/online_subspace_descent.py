@@ -31,7 +31,7 @@ class OnlineSubspaceDescent(LowRankOptimizer):
             step: ``update_interval=1``.
 
     State of an m x n matrix (``m <= n``): P with its two moments (m, r) and two moments (r, n): ``3mr + 2nr`` numbers.
-    A step costs two products with P, a refresh two more and some of (m, r).
+    A step costs two products with P, a refresh one more and some of (m, r).
 
     Limitations: P is orthonormal at the start only; the penalty holds it near. Adam moves every entry of P by about its
     learning rate at first, whatever the gradient of its objective. The released code has no penalty.

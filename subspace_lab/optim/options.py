@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -198,12 +199,15 @@ def check_known(given: Iterable[str], known: Iterable[str], owner: str) -> None:
         owner: Whose options they are, for the message.
 
     Raises:
-        ValueError: One line that lists what there is.
+        ValueError: One line that names the nearest and lists what there is.
     """
     allowed = list(known)
     unknown = [name for name in given if name not in allowed]
+    if unknown and not allowed:
+        raise ValueError(f"{owner} has no option {unknown[0]!r}, and no other one; leave it out")
     if unknown:
-        raise ValueError(f"{owner} has no option {unknown[0]!r}; it has {', '.join(allowed)}")
+        near = difflib.get_close_matches(unknown[0], allowed, n=1, cutoff=0)
+        raise ValueError(f"{owner} has no option {unknown[0]!r}; nearest: {near[0]}; it has {', '.join(allowed)}")
 
 
 def defaults_of(names: Iterable[str], changed: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,14 +8,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from subspace_lab.training.config import TrainConfig
-from subspace_lab.training.presets import PRESETS, Preset, preset
+from subspace_lab.training.presets import PRESETS, Preset, parameter_shapes, preset
 
 if TYPE_CHECKING:
     from subspace_lab.training.interrupt import TrainingInterrupted
     from subspace_lab.training.loop import train
     from subspace_lab.training.start import stored_config
 
-__all__ = ["PRESETS", "Preset", "TrainConfig", "TrainingInterrupted", "preset", "stored_config", "train"]
+__all__ = [
+    "PRESETS",
+    "Preset",
+    "TrainConfig",
+    "TrainingInterrupted",
+    "parameter_shapes",
+    "preset",
+    "stored_config",
+    "train",
+]
 
 _LATE = {"TrainingInterrupted": "interrupt", "stored_config": "start", "train": "loop"}
 

@@ -48,8 +48,8 @@ def save_checkpoint(run_dir: Path, step: int, model: torch.nn.Module, optimizer:
     state = optimizer.state_dict()
     tensors = {f"model:{name}": tensor for name, tensor in _model_state(model).items()}
     plain: dict[str, dict[str, Any]] = {}
-    for index, values in state["state"].items():
-        for key, value in values.items():
+    for index, values in sorted(state["state"].items()):  # whatever the order in which states were made or loaded
+        for key, value in sorted(values.items()):
             if isinstance(value, Tensor):
                 tensors[f"optimizer:{index}.{key}"] = value
             else:

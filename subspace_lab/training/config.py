@@ -13,8 +13,8 @@ from subspace_lab.training.presets import FINE_TUNING, Recipe, preset
 
 Precision = Literal["auto", "float32", "bfloat16"]
 DEFAULT_PRESET = "llama-7m"
-_COUNTS = ("steps", "batch_size", "accumulation", "vocab_size", "threads", "every", "checkpoint_every", "eval_every",
-           "eval_batches")  # fmt: skip
+_COUNTS = ("steps", "batch_size", "accumulation", "vocab_size", "rank", "update_interval", "threads", "every",
+           "checkpoint_every", "eval_every", "eval_batches")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +36,18 @@ class TrainConfig:
         batch_size: Sequences per micro-batch, over all processes.
         accumulation: Micro-batches per optimizer step.
         sequence_length: Tokens per sequence, at least two.
-        optimizer: Name of the optimizer.
+        optimizer: ``adamw``, or a method of `subspace_lab.optim` by its name, whatever its case and hyphens.
+        rank: Rank of the matrices of attention and MLP; by default the preset's published one, else a quarter of its
+            width. Embeddings, head and norms are full-rank in any case.
+        update_interval: Steps between two refreshes of the subspace (of BAdam, steps per block); by default the
+            method's own where its paper has one, else the preset's published one, else 200.
+        scale: Factor on the step of a method with a rank; the method's own by default.
+        optimizer_options: Further settings of the optimizer, plain values by name: ``{"walk_step": 0.05}``; on the
+            command line ``--optimizer-options.walk-step 0.05``.
         lr: Peak learning rate.
         min_lr_ratio: The cosine ends at this share of the peak.
         warmup: Steps of linear warm-up; a tenth of the steps by default.
-        betas: Adam's decay rates.
+        betas: Adam's decay rates; the optimizer's own by default, mostly (0.9, 0.999).
         weight_decay: Decoupled weight decay, on every parameter.
         clip: Largest global gradient norm; None does not clip.
         seed: Of the initial weights, the order of the data and any dropout.
@@ -67,10 +74,14 @@ class TrainConfig:
     accumulation: int | None = None
     sequence_length: int | None = None
     optimizer: str = "adamw"
+    rank: int | None = None
+    update_interval: int | None = None
+    scale: float | None = None
+    optimizer_options: dict[str, Any] | None = None
     lr: float | None = None
     min_lr_ratio: float = 0.1
     warmup: int | None = None
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[float, float] | None = None
     weight_decay: float = 0.0
     clip: float | None = 1.0
     seed: int = 0
@@ -87,6 +98,8 @@ class TrainConfig:
         for name in ("betas", "layers"):  # JSON knows lists only
             if isinstance(value := getattr(self, name), list):
                 object.__setattr__(self, name, tuple(value))
+        if isinstance(options := self.optimizer_options, Mapping):
+            object.__setattr__(self, "optimizer_options", {str(k).replace("-", "_"): v for k, v in options.items()})
         if problem := _problem(self):
             raise ValueError(problem)
 
@@ -163,7 +176,7 @@ class TrainConfig:
         return cls(**values)
 
     def _filled(self, values: Mapping[str, Any]) -> Self:
-        is_open = {name: value for name, value in values.items() if getattr(self, name) in {None, "auto"}}
+        is_open = {name: value for name, value in values.items() if getattr(self, name) in (None, "auto")}
         return dataclasses.replace(self, **is_open)
 
 
@@ -191,7 +204,10 @@ def _problem_of_numbers(config: TrainConfig) -> str | None:
         return f"min_lr_ratio must be a number in [0, 1], got {config.min_lr_ratio!r}"
     if not (_number(config.weight_decay) and config.weight_decay >= 0):
         return f"weight_decay must be a number of at least 0, got {config.weight_decay!r}"
-    if len(config.betas) != 2 or not all(_number(beta) and 0 <= beta < 1 for beta in config.betas):
+    if config.scale is not None and not (_number(config.scale) and config.scale > 0):
+        return f"scale must be a positive number, got {config.scale!r}"
+    betas = config.betas or ()
+    if config.betas is not None and (len(betas) != 2 or not all(_number(beta) and 0 <= beta < 1 for beta in betas)):
         return f"betas must be two numbers in [0, 1), got {config.betas!r}"
     return None
 
@@ -205,6 +221,15 @@ def _problem_of_choices(config: TrainConfig) -> str | None:
         return f"precision must be auto, float32 or bfloat16, got {config.precision!r}"
     if isinstance(config.layers, str):
         return f"layers must be a tuple of patterns, got the text {config.layers!r}; write ({config.layers!r},)"
+    return _problem_of_options(config.optimizer_options)
+
+
+def _problem_of_options(options: Any) -> str | None:
+    if options is not None and not isinstance(options, dict):
+        return f"optimizer_options must be names and values, got {options!r}; write {{'walk_step': 0.05}} for example"
+    for name, value in (options or {}).items():
+        if not (value is None or isinstance(value, str | bool) or _number(value)):
+            return f"optimizer_options: {name} must be a number, a text, True, False or None, got {value!r}"
     return None
 
 

@@ -1,49 +1,117 @@
-"""Optimizers by name: to add one, add a constructor to the table."""
+"""The optimizer of a training run: AdamW or any method of `subspace_lab.optim`, by its name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from typing import Any
 
 import torch
 
+from subspace_lab.optim import METHODS, BAdam, GoLore, method_named, param_groups
+from subspace_lab.optim.options import OPTIONS, check_known, check_options
 from subspace_lab.training.config import TrainConfig
-from subspace_lab.training.names import unknown
+from subspace_lab.training.presets import preset
 
-
-def _adamw(model: torch.nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(
-        _trainable(model), lr=config.lr or 0.0, betas=config.betas, weight_decay=config.weight_decay, fused=True
-    )
-
-
-OPTIMIZERS: dict[str, Callable[[torch.nn.Module, TrainConfig], torch.optim.Optimizer]] = {"adamw": _adamw}
+_FIELDS = ("lr", "rank", "betas", "weight_decay", "update_interval", "scale")  # settings of the run, no further options
+_USELESS = {
+    "on_nonfinite": "a training run stops at a gradient that is not finite",
+    "freeze_inactive": "a training run captures the gradients of all blocks",
+    "stochastic_rounding": "the weights of a training run are float32",
+    "block": "in a training run a block is a layer of the model",
+}
+_ADAMW = ("eps",)
+_INFORMED = (4, 5)  # share of the steps after which GoLore's bases are random, as in its scripts
 
 
 def build_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """The optimizer of a configuration over a model's trainable parameters.
 
+    Matrices of attention and MLP get the rank; embeddings, head, norms and biases are full-rank AdamW.
+
     Args:
         model: On its device already.
-        config: A resolved configuration.
+        config: A configuration from `settle_optimizer`.
 
     Returns:
         The optimizer.
     """
-    return OPTIMIZERS[config.optimizer](model, config)
+    kind = method_named(config.optimizer)
+    shared: dict[str, Any] = {"lr": config.lr, "betas": config.betas, "weight_decay": config.weight_decay}
+    further = config.optimizer_options or {}
+    if kind is torch.optim.AdamW:
+        return kind([p for p in model.parameters() if p.requires_grad], fused=True, **shared, **further)
+    own: dict[str, Any] = {"update_interval": config.update_interval, "scale": config.scale, "seed": config.seed}
+    return kind(param_groups(model, rank=config.rank), **{**shared, **own, **further})
 
 
-def check_optimizer(name: str) -> None:
-    """Refuse an optimizer that does not exist, before any work is done.
+def settle_optimizer(config: TrainConfig) -> TrainConfig:
+    """The configuration with the optimizer's settings filled in and checked, before any work is done.
 
     Args:
-        name: The optimizer's name.
+        config: A resolved configuration.
+
+    Returns:
+        The configuration with ``optimizer``, ``betas``, ``optimizer_options`` and, as far as the optimizer has them,
+        ``rank``, ``update_interval`` and ``scale`` settled.
 
     Raises:
-        ValueError: If it is not in the table.
+        ValueError: If there is no such optimizer, or a setting is unknown, impossible, without effect or missing.
     """
-    if name not in OPTIMIZERS:
-        raise ValueError(unknown("optimizer", name, OPTIMIZERS))
+    kind = method_named(config.optimizer)
+    own: dict[str, Any] = dict(getattr(kind, "changed", {}))
+    size = preset(config.preset) if config.preset else None
+    published = size.update_interval if size else None
+    defaults = {
+        "rank": size.usual_rank if size else None,
+        "update_interval": own.get("update_interval") or published or OPTIONS["update_interval"].default,
+        "scale": own.get("scale", OPTIONS["scale"].default),
+    }
+    takes = _settings_of(kind)
+    given = {name: getattr(config, name) for name in defaults}
+    for name, value in given.items():
+        if value is not None and name not in takes:
+            raise ValueError(f"{name}={value} has no effect on {kind.__name__}; leave it out")
+    if "rank" in takes and given["rank"] is defaults["rank"] is None:
+        raise ValueError(f"{kind.__name__} on a pretrained model needs a rank; a quarter of the model's width is usual")
+    settled = {name: defaults[name] if given[name] is None else given[name] for name in takes}
+    betas = config.betas or own.get("betas", OPTIONS["betas"].default)
+    options = _checked(kind, config)
+    return dataclasses.replace(
+        config, optimizer=canonical_name(config.optimizer), betas=betas, optimizer_options=options, **settled
+    )
 
 
-def _trainable(model: torch.nn.Module) -> list[torch.nn.Parameter]:
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+def canonical_name(name: str) -> str:
+    """The name of an optimizer as a manifest has it.
+
+    Args:
+        name: Of any case, with or without hyphens.
+
+    Returns:
+        The key of the optimizer in `METHODS`.
+    """
+    kind = method_named(name)
+    return next(key for key, method in METHODS.items() if method is kind)
+
+
+def _settings_of(kind: type[torch.optim.Optimizer]) -> tuple[str, ...]:
+    """Which of the settings that not all optimizers have this one has."""
+    if kind is torch.optim.AdamW:
+        return ()
+    return ("update_interval", "scale") if issubclass(kind, BAdam) else ("rank", "update_interval", "scale")
+
+
+def _checked(kind: type[torch.optim.Optimizer], config: TrainConfig) -> dict[str, Any]:
+    options = dict(config.optimizer_options or {})
+    for name in options:
+        if name in _FIELDS:
+            raise ValueError(f"optimizer_options: {name} is a setting of its own; give --{name.replace('_', '-')}")
+        if name in _USELESS:
+            raise ValueError(f"optimizer_options: {name} has no use here, {_USELESS[name]}; leave it out")
+    known: tuple[str, ...] = getattr(kind, "options", _ADAMW)
+    check_known(options, [name for name in known if name not in {*_FIELDS, *_USELESS}], kind.__name__)
+    check_options(options)
+    if issubclass(kind, GoLore) and config.steps is not None:
+        share, whole = _INFORMED
+        options.setdefault("random_after", config.steps * share // whole)
+    return options

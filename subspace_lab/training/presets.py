@@ -54,6 +54,11 @@ class Preset:
     rank: int | None = None
     update_interval: int | None = None
 
+    @property
+    def usual_rank(self) -> int:
+        """The published rank, or where there is none a quarter of the width, the habit of the literature."""
+        return self.rank or self.hidden_size // 4
+
 
 FINE_TUNING = Recipe(lr=2e-5)
 
@@ -99,3 +104,28 @@ def preset(name: str) -> Preset:
     if name not in PRESETS:
         raise ValueError(unknown("preset", name, PRESETS))
     return PRESETS[name]
+
+
+def parameter_shapes(size: Preset) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the parameters of a preset's model, without building it.
+
+    Args:
+        size: The preset.
+
+    Returns:
+        Name, as transformers has it, to shape; in the model's order.
+
+    >>> parameter_shapes(preset("llama-1b"))["model.layers.23.mlp.down_proj.weight"]
+    (2048, 5461)
+    """
+    h, inner = size.hidden_size, size.intermediate_size
+    block = {
+        **{f"self_attn.{kind}_proj.weight": (h, h) for kind in "qkvo"},
+        **{f"mlp.{kind}_proj.weight": (inner, h) for kind in ("gate", "up")},
+        "mlp.down_proj.weight": (h, inner),
+        "input_layernorm.weight": (h,),
+        "post_attention_layernorm.weight": (h,),
+    }
+    blocks = {f"model.layers.{i}.{name}": shape for i in range(size.num_layers) for name, shape in block.items()}
+    ends = (size.vocab_size, h)
+    return {"model.embed_tokens.weight": ends, **blocks, "model.norm.weight": (h,), "lm_head.weight": ends}

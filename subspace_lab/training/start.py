@@ -12,7 +12,7 @@ import torch
 from subspace_lab.runs import Run, RunError
 from subspace_lab.runs.writer import refuse_existing
 from subspace_lab.training.config import TrainConfig
-from subspace_lab.training.optimizers import check_optimizer
+from subspace_lab.training.optimizers import canonical_name, settle_optimizer
 from subspace_lab.training.precision import faster_precision
 from subspace_lab.training.workers import Workers
 
@@ -48,13 +48,11 @@ def config_to_start(run_dir: Path, config: TrainConfig | None, workers: Workers)
         workers: The first process looks at the directory.
 
     Returns:
-        The configuration.
+        The configuration, the optimizer's settings included.
     """
     if workers.is_first:
         refuse_existing(run_dir)
-    config = (config or TrainConfig()).resolved()
-    check_optimizer(config.optimizer)
-    return config
+    return settle_optimizer((config or TrainConfig()).resolved())
 
 
 def config_to_resume(run_dir: Path, config: TrainConfig | None) -> TrainConfig:
@@ -73,6 +71,8 @@ def config_to_resume(run_dir: Path, config: TrainConfig | None) -> TrainConfig:
     before = stored_config(run_dir)
     if Run.open(run_dir).manifest.get("finished"):
         raise RunError(f"{run_dir} is finished: all of its {before.steps} steps are done; there is nothing to resume")
+    if config is not None:
+        config = dataclasses.replace(config, optimizer=canonical_name(config.optimizer))
     try:
         return (config or before).matched(before)
     except ValueError as error:

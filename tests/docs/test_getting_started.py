@@ -51,8 +51,13 @@ def test_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     C = names["run"].gram(0, "1.weight")
     torch.testing.assert_close(C, expected @ expected.T, rtol=1e-4, atol=1e-9)
     assert {"fraction", "null_noise"} <= set(names["energy"].columns)
+    optimizer = names["optimizer"]
+    optimizer.step()
+    assert type(optimizer) is sl.optim.GrassWalk
+    ranks = {name: optimizer.state[p]["basis"].shape for name, p in model.named_parameters()}
+    assert ranks == {"0.weight": (8, 8), "1.weight": (4, 4)}
 
 
 def test_there_is_code_to_run() -> None:
     assert sum(language == "python" for _, language, _ in blocks(ROOT / "docs" / "getting-started.md")) >= 10
-    assert sum(language == "python" for _, language, _ in blocks(ROOT / "README.md")) == 1
+    assert sum(language == "python" for _, language, _ in blocks(ROOT / "README.md")) == 2

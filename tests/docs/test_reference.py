@@ -13,12 +13,14 @@ import torch
 
 import subspace_lab as sl
 from subspace_lab.cli import app
+from subspace_lab.optim.options import OPTIONS
 from subspace_lab.training import PRESETS, TrainConfig
 from tests.docs.pages import ROOT
 
 REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
 COMMANDS = [name for name in app if not name.startswith("-")]
-SUBPACKAGES = ("analysis", "capture", "figures", "numerics", "report", "runs", "training")
+SUBPACKAGES = ("analysis", "capture", "figures", "numerics", "optim", "report", "runs", "training")
+METHOD_CLASSES = [kind for kind in sl.optim.METHODS.values() if kind is not torch.optim.AdamW] + [sl.optim.SubspaceAdam]
 TABLES = ("energy", "spectrum", "spectrum_summary", "spectrum_null", "angles", "curvature")
 
 
@@ -139,6 +141,21 @@ def test_public_names_of_the_package() -> None:
     text = section("subspace_lab")
     listed = names(text[: text.index("`GradientCapture(model")])
     assert set(listed) == set(sl.__all__)
+
+
+def test_options_of_the_optimizers() -> None:
+    """Every option of every method is in the table, with its default, and those that are a method's own."""
+    table = {cells[0].strip("`"): cells[1:] for cells in rows(section("Options of the optimizers"))}
+    assert set(table) == set(OPTIONS)
+    for name, (default, who, _) in table.items():
+        assert default.strip("`") == str(OPTIONS[name].default).replace("(", "").replace(")", "")
+        having = {kind.__name__ for kind in METHOD_CLASSES if name in kind.options}
+        documented = set(re.findall(r"`(\w+)`", who)) if who != "all" else {kind.__name__ for kind in METHOD_CLASSES}
+        assert documented == having, name
+    changed = {(kind.__name__, name) for kind in METHOD_CLASSES for name in kind.changed}
+    assert changed == {
+        (kind, name) for name, kind in re.findall(r"`(\w+)` of `(\w+)`", section("Options of the optimizers"))
+    }
 
 
 @pytest.mark.parametrize("owner", [sl.GradientCapture, sl.Run])

@@ -137,3 +137,15 @@ def test_a_rank_that_is_none(llama):
     assert [group["rank"] for group in optimizer.param_groups] == [None]
     with pytest.raises(ValueError, match="rank must be a positive integer or None, got 0"):
         optim.GrassWalk(optim.param_groups(llama, rank=0), lr=0.1)
+
+
+def test_groups_serve_several_optimizers():
+    """Settings of one optimizer do not reach another one through the groups that they were made from."""
+    groups = optim.param_groups(nn.ModuleDict({"up": nn.Linear(6, 8), "norm": nn.LayerNorm(8)}), rank=2)
+    before = [dict(group) for group in groups]
+    first = optim.SubspaceAdam(groups, lr=0.5, rule="hybrid")
+    assert groups == before
+    second = optim.SubspaceAdam(groups, lr=0.25, rule="svd")
+    third = optim.GaLore(groups)
+    assert [o.param_groups[0]["rule"] for o in (first, second, third)] == ["hybrid", "svd", "svd"]
+    assert [o.param_groups[0]["lr"] for o in (first, second, third)] == [0.5, 0.25, 1e-3]

@@ -125,11 +125,44 @@ def test_the_1b_model_of_the_literature_by_hand():
     assert halved.optimizer - 4 * num_rest == (galore.optimizer - 4 * num_rest) / 2
 
 
+# Numbers kept per matrix, m <= n, as the papers count them, by (m, n, r); and bytes of indices.
+PUBLISHED = {
+    "GrassWalk": lambda m, n, r: (m * r, 2 * n * r + 1),
+    "GrassJump": lambda m, n, r: (m * r, 2 * n * r + 1),
+    "SubTrack": lambda m, n, r: (m * r, 2 * n * r + 1),
+    "GaLore": lambda m, n, r: (m * r, 2 * n * r),
+    "GoLore": lambda m, n, r: (m * r, 2 * n * r),
+    "LDAdam": lambda m, n, r: (m * r, 2 * n * r + m * n),
+    "Fira": lambda m, n, r: (m * r, 2 * n * r + 1),
+    "APOLLO": lambda m, n, r: (0, 2 * n * r + 1),
+    "FRUGAL": lambda m, n, r: (2 * r, 2 * n * r),  # an index has eight bytes
+    "OnlineSubspaceDescent": lambda m, n, r: (m * r, 2 * m * r + 2 * n * r),
+    "RSO": lambda m, n, r: (0, 3 * n * r),
+    "BAdam": lambda m, n, r: (0, 2 * m * n),
+}
+
+
+@every_method
+@pytest.mark.parametrize("shape", [(48, 80), (80, 48), (48, 48)], ids=str)
+@pytest.mark.parametrize("rank", [1, 12, 48, 60])
+def test_one_matrix_by_the_formulas_of_the_papers(name, shape, rank):
+    report = optim.memory_report({"layers.0.up.weight": shape}, name, rank=rank)
+    m, n = sorted(shape)
+    bases, states = PUBLISHED[name](m, n, min(rank, m))
+    assert (report.bases, report.states) == (4 * bases, 4 * states)
+    assert report.weights == report.gradients == 4 * m * n
+
+
+def test_the_papers_formulas_are_of_all_methods():
+    assert {*PUBLISHED, "AdamW"} == {method.__name__ for method in optim.METHODS.values()}
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         (("GrasWalk",), ["'GrasWalk'", "nearest: GrassWalk", "BAdam"]),
-        (("adam",), ["'adam'", "AdamW"]),
+        (("adam",), ["'adam'", "nearest: AdamW;"]),
+        (("online",), ["'online'", "nearest: OnlineSubspaceDescent;"]),
     ],
     ids=str,
 )
@@ -153,6 +186,11 @@ def test_methods_that_there_are_not(arguments, expected):
 def test_bad_settings(settings, match):
     with pytest.raises(ValueError, match=match):
         optim.memory_report({"up.weight": (8, 16)}, "GrassWalk", **settings)
+
+
+def test_adamw_has_no_options():
+    with pytest.raises(ValueError, match="AdamW has no option 'state_dtype'"):
+        optim.memory_report({"up.weight": (8, 16)}, "AdamW", state_dtype="bfloat16")
 
 
 def test_names_of_methods():

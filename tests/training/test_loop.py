@@ -21,7 +21,7 @@ def twin(config):
     config = config.resolved()
     sequences = Sequences(load_tokens(config).tokens, config.sequence_length, hold_out=True)
     model = build_model(config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1.0, betas=config.betas, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1.0, betas=(0.9, 0.999), weight_decay=config.weight_decay)
     count = config.batch_size * config.accumulation
     gradients, losses, norms = [], [], []
     for step in range(config.steps):
@@ -139,7 +139,7 @@ def test_a_diverged_run_stops_with_one_line_and_stays_sound(tmp_path, text):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"optimizer": "adam"}, "there is no optimizer 'adam'; nearest: adamw"),
+        ({"optimizer": "adam"}, "no optimizer is called 'adam'; nearest: AdamW"),
         ({"preset": "llama-8m"}, "there is no preset 'llama-8m'; nearest: llama-"),
         ({"sequence_length": 100_000}, "less than one sequence to train on and one held out of 100000"),
         ({"layers": ("*.nothing.*",)}, "matches no parameter of LlamaForCausalLM; nearest: "),

@@ -1,9 +1,11 @@
 """Sizes against parameter counts that are known from elsewhere."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from subspace_lab.training import PRESETS, TrainConfig, preset
+from subspace_lab.training import PRESETS, TrainConfig, parameter_shapes, preset
 from subspace_lab.training.models import build_model
 
 # LLaMA-7B as published by its authors' release; the others as reported by the low-rank literature (in millions).
@@ -56,3 +58,20 @@ def test_weights_are_a_function_of_the_seed_alone():
 def test_an_unknown_preset_names_the_nearest():
     with pytest.raises(ValueError, match=r"there is no preset 'llama-60'; nearest: llama-60m \("):
         preset("llama-60")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_shapes_are_those_of_the_model_that_is_built(name):
+    """Of transformers' own, on the meta device; of the large ones two blocks are built."""
+    size = replace(PRESETS[name], num_layers=min(2, PRESETS[name].num_layers))
+    with torch.device("meta"), pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "short", size)
+        model = build_model(TrainConfig(preset="short", seed=0).resolved())
+    assert parameter_shapes(size) == {key: tuple(p.shape) for key, p in model.named_parameters()}
+    blocks = {key.split(".")[2] for key in parameter_shapes(PRESETS[name]) if ".layers." in key}
+    assert blocks == {str(block) for block in range(PRESETS[name].num_layers)}
+
+
+@pytest.mark.parametrize(("name", "rank"), [("llama-1b", 512), ("llama-60m", 128), ("llama-2m", 32), ("llama-20m", 64)])
+def test_the_rank_is_the_published_one_or_a_quarter_of_the_width(name, rank):
+    assert preset(name).usual_rank == rank
