@@ -245,7 +245,7 @@ def _conclude(run: Run, *, most: int | None = None, disk: bool = False) -> None:
     for finding in found[:most]:
         print(f"\n{finding.title}\n  {finding.text}")
     if not found:
-        print("\nno findings: no captured gradient had any energy")
+        print("\nno findings: no captured gradient is finite and other than zero")
     print()
     if disk:
         print(_disk(run.path))

@@ -189,7 +189,7 @@ def test_a_run_without_energy_has_no_findings_and_says_so(
     write_run(tmp_path / "run", lambda step: {"blocks.0.w.weight": torch.zeros(4, 6)}, steps=2)
     done = command("analyze", tmp_path / "run")
     assert (done.status, done.err) == (0, "")
-    assert done.out.startswith("\nno findings: no captured gradient had any energy\n")
+    assert done.out.startswith("\nno findings: no captured gradient is finite and other than zero\n")
 
 
 def test_recommend_fits_into_eighty_columns(run_dir: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

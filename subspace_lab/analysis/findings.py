@@ -96,18 +96,21 @@ def _trend(own: pd.DataFrame, *, told: bool) -> Finding | None:
     numbers: dict[str, float] = {}
     if thirds is not None:
         ratios = [part.groupby("layer", observed=True)["ratio"].mean() for part in thirds]
-        change = (ratios[1] - ratios[0]).dropna()
+        early, middle, late = (ratio.mean() for ratio in ratios)
+        change = (ratios[2] - ratios[0]).dropna()
         if len(change) > 0:
             text, interval = _change(change.to_numpy(), "layer", told=told)
             falling = int((change < 0).sum())
             parts.append(
-                f"From the first to the last third of the captured steps the energy ratio {text}"
+                f"The energy ratio is {early:.3f} in the first third of the captured steps, {middle:.3f} in the middle "
+                f"and {late:.3f} in the last. From the first to the last it {text}"
                 + (f"; it falls in {falling} of {len(change)} layers." if len(change) > 1 else ".")
             )
             numbers |= {"training_change": float(change.mean()), "falling": float(falling), **interval}
+            numbers |= {"early": float(early), "middle": float(middle), "late": float(late)}
     slopes = _depth_changes(own)
     if len(slopes) > 0:
-        text, _ = _change(slopes, "kind of layers", told=told)
+        text, _ = _change(slopes, "kind of layer", told=told)
         over = f", mean over {len(slopes)} kinds of layers" if len(slopes) > 1 else ""
         parts.append(f"From the first to the last block the energy ratio {text}{over}.")
         numbers["depth_change"] = float(slopes.mean())
@@ -161,7 +164,7 @@ def _flatness(curvature: pd.DataFrame) -> Finding | None:
     numbers = {"normalized": mean, "null_noise": null}
     thirds = _thirds(curvature)
     if thirds is not None and (shown := int(curvature["index"].max()) + 1) > 1:
-        flat = [_evenness(part) for part in thirds]
+        flat = [_evenness(thirds[0]), _evenness(thirds[2])]
         early, late = alike(*flat)
         text += f" The smallest of its {shown} tabulated values over the largest is {early} early and {late} late."
         numbers |= {"evenness_early": flat[0], "evenness_late": flat[1]}
@@ -174,13 +177,10 @@ def _evenness(curvature: pd.DataFrame) -> float:
     return float((values.min() / values.max()).mean())
 
 
-def _thirds(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-    """The rows of the first and of the last third of the captured steps, or None for fewer than three steps."""
+def _thirds(table: pd.DataFrame) -> list[pd.DataFrame] | None:
+    """The rows of each third of the captured steps, as in the figures, or None for fewer than three steps."""
     steps = np.sort(table["step"].unique())
-    size = len(steps) // 3
-    if size == 0:
-        return None
-    return table[table["step"] <= steps[size - 1]], table[table["step"] >= steps[-size]]
+    return [table[table["step"].isin(part)] for part in np.array_split(steps, 3)] if len(steps) > 2 else None
 
 
 def _depth_changes(own: pd.DataFrame) -> np.ndarray:
@@ -203,10 +203,11 @@ def _change(values: np.ndarray, of: str, *, told: bool) -> tuple[str, dict[str, 
     mean = float(values.mean())
     if len(values) < 2:
         return f"changes by {signed(mean)} (one {of} only, so that there is no interval)", {}
-    low, high = map(float, stats.ttest_1samp(values, 0).confidence_interval(0.95))
+    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
+    low, high = mean - half, mean + half
     interval = {"low": low, "high": high}
     if not told or not (low > 0 or high < 0) or float(signed(mean)) == 0:
-        verdict = "shows no clear trend" if told else "is not told from that of noise, nor is its trend"
+        verdict = "shows no clear trend" if told else "shows no trend to trust, as nothing is told from noise"
         return f"{verdict}: {signed(mean)} (95 % interval {signed(low)} to {signed(high)})", interval
     verb = "rises" if mean > 0 else "falls"
     return f"{verb} by {abs(mean):.3f} (95 % interval of the change {signed(low)} to {signed(high)})", interval

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from subspace_lab.analysis.arguments import check_run
 from subspace_lab.analysis.energy import energy
 from subspace_lab.analysis.noise import above_noise
+from subspace_lab.analysis.notices import AnalysisNotice
 from subspace_lab.runs import Run, RunError
 from subspace_lab.runs.files import publish_json
 
@@ -114,7 +116,7 @@ def recommend(run: Run) -> Plan:
         run: A run; its energy table is used when it covers all captured steps, otherwise it is computed.
 
     Returns:
-        The plan.
+        The plan; layers without any gradient that is finite and other than zero are not in it, with a notice.
 
     Raises:
         RunError: If the run is not sound, or none of its gradients has any energy.
@@ -124,6 +126,10 @@ def recommend(run: Run) -> Plan:
     plans = [_plan(str(name), rows) for name, rows in table.groupby("layer", observed=True, sort=False)]
     if not plans:
         raise RunError(f"{run.path} holds no gradient with any energy; capture while the model trains")
+    planned = {plan.layer for plan in plans}
+    if absent := [row["name"] for row in run.manifest["layers"] if row["name"] not in planned]:
+        more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+        warnings.warn(f"no plan for {absent[0]}{more}: no gradient with any energy", AnalysisNotice, stacklevel=2)
     return Plan(tuple(plans), len(run.steps))
 
 

@@ -71,6 +71,21 @@ def test_one_captured_step_is_spoken_of_in_the_singular(tmp_path):
     assert "mean over 1" not in core.text
 
 
+def test_the_course_between_the_ends_is_told_in_the_thirds_of_the_figures(tmp_path):
+    """Rises, then falls back half of the way; 7 steps are 3 + 2 + 2."""
+    weak = {0: 0.5, 10: 0.5, 20: 0.5, 30: 0.1, 40: 0.1, 50: 0.3, 60: 0.3}
+
+    def at(step: int) -> dict[str, torch.Tensor]:
+        diagonal = torch.diag(torch.tensor([1.0] + 7 * [weak[step]]))
+        return {f"blocks.{number}.w.weight": diagonal for number in range(4)}
+
+    trend = told(write_run(tmp_path / "run", at, steps=7), ranks=(1,))["Trend"]
+    early, middle, late = ((1 / (1 + 7 * value**2)) ** 0.5 for value in (0.5, 0.1, 0.3))
+    assert f"is {early:.3f} in the first third of the captured steps, {middle:.3f} in the middle and" in trend.text
+    assert f" and {late:.3f} in the last." in trend.text
+    assert trend.numbers["training_change"] == pytest.approx(late - early, abs=1e-4)
+
+
 def test_a_change_that_rounds_to_zero_is_none_and_zero_has_no_sign(tmp_path):
     """Gradients with the same energies in every step but for 2e-4 in some layers of the last third."""
 
@@ -117,6 +132,19 @@ def test_the_plan_bounds_the_rank(tmp_path):
         (layer,) = sl.recommend(run).layers
         bounds[ranks] = (layer.rank, layer.rank_bound)
     assert bounds == {(2, 6, 12): (6, ""), (6, 12): (6, "at most"), (2, 4): (4, "at least"), (4,): (4, "only")}
+
+
+def test_a_layer_without_a_finite_gradient_has_no_plan_and_that_is_said(tmp_path):
+    def at(step: int) -> dict[str, torch.Tensor]:
+        gradients = noise(SHAPES)(step)
+        return {**gradients, "blocks.1.q_proj.weight": gradients["blocks.1.q_proj.weight"] * float("nan")}
+
+    run = write_run(tmp_path / "run", at, steps=3)
+    with pytest.warns(sl.analysis.AnalysisNotice, match="3 gradients with NaN or Inf entries left out"):
+        sl.analysis.energy(run)
+    with pytest.warns(sl.analysis.AnalysisNotice, match=r"^no plan for blocks\.1\.q_proj\.weight: no gradient with"):
+        plan = sl.recommend(run)
+    assert {layer.layer for layer in plan.layers} == SHAPES.keys() - {"blocks.1.q_proj.weight"}
 
 
 def test_a_plan_of_an_earlier_release_is_read(tmp_path):
