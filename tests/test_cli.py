@@ -187,6 +187,7 @@ def test_a_run_without_energy_has_no_findings_and_says_so(
 ) -> None:
     without_drawing(monkeypatch)
     write_run(tmp_path / "run", lambda step: {"blocks.0.w.weight": torch.zeros(4, 6)}, steps=2)
+    (tmp_path / "run" / "figures").mkdir()
     done = command("analyze", tmp_path / "run")
     assert (done.status, done.err) == (0, "")
     assert done.out.startswith("\nno findings: no captured gradient is finite and other than zero\n")
