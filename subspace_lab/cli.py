@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, ArgumentCollection, CoercionError, CycloptsError, Group, Parameter
 
 from subspace_lab._version import __version__
 from subspace_lab.training.config import DEFAULT_PRESET, TrainConfig
@@ -22,10 +23,22 @@ if TYPE_CHECKING:
     from subspace_lab.optim import MemoryReport
     from subspace_lab.runs import Run
 
+
+def _check_whole(arguments: ArgumentCollection) -> None:
+    """Refuse 1.5 where a whole number is meant, which would be rounded."""
+    for argument in arguments:
+        hint = argument.hint
+        whole = int in (hint, *get_args(hint)) or any(int in get_args(part) for part in get_args(hint))
+        for token in argument.tokens if whole else ():
+            if "." in token.value:
+                raise CoercionError(argument=argument, token=token, target_type=int)
+
+
 app = App(
     name="subspace-lab",
     help="The laboratory for gradient subspaces: capture gradients, measure the space they live in, report.",
     version=__version__,
+    group_parameters=Group("Parameters", validator=_check_whole),
     suppress_keyboard_interrupt=False,  # main says how to go on
 )
 
@@ -46,12 +59,13 @@ def train(run_dir: RunDir, /, config: Config | None = None, *, resume: bool = Fa
     resume
         Go on with an interrupted run, from its last checkpoint.
     """
+    from subspace_lab.runs.errors import in_shell
     from subspace_lab.training import train as start
 
     if config is not None and config.optimizer_options:
         config = replace(config, optimizer_options={k: _plain(v) for k, v in config.optimizer_options.items()})
     start(run_dir, config, resume=resume)
-    print(f"next: subspace-lab analyze {run_dir}")
+    print(f"next: subspace-lab analyze {in_shell(run_dir)}")
 
 
 def _plain(value: object) -> object:
@@ -70,7 +84,7 @@ def analyze(
     run_dir: RunDir,
     /,
     *,
-    ranks: Annotated[tuple[int, ...] | None, Parameter(consume_multiple=True)] = None,
+    ranks: Annotated[tuple[int, ...] | None, Parameter(consume_multiple=True, negative_iterable=())] = None,
     rank: int | None = None,
     lags: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (1, 2, 4, 8, 16),
     top: int = 20,
@@ -113,7 +127,7 @@ def report(run_dir: RunDir, /) -> None:
 
     run = Run.open(run_dir, write=True)
     run.table("energy")  # a run that was not analysed is refused before anything is drawn
-    _report(run)
+    print(_report(run))
 
 
 @app.command
@@ -125,10 +139,13 @@ def verify(run_dir: RunDir, /) -> None:
     run_dir
         The run directory.
     """
+    from subspace_lab.analysis.words import count
     from subspace_lab.runs import Run
 
     run = Run.open(run_dir)
-    print(f"{run_dir}: {run.verify()} snapshots, all of them sound")
+    number = run.verify()
+    verdict = {0: "nothing to check", 1: "it is sound"}.get(number, "all of them sound")
+    print(f"{run_dir}: {count(number, 'snapshot')}, {verdict}")
 
 
 @app.command
@@ -141,22 +158,42 @@ def recommend(run_dir: RunDir, /) -> None:
         The run directory.
     """
     from rich.table import Table
+    from rich.text import Text
 
     from subspace_lab.analysis import recommend as plan_of
+    from subspace_lab.analysis.words import count
     from subspace_lab.runs import Run
 
     plan = plan_of(Run.open(run_dir, write=True))
-    table = Table("layer", "rank", "energy", "noise", "interval", "kept", title=f"from {plan.steps} captured steps")
-    for layer in plan.layers:
-        interval = "unknown" if layer.update_interval is None else f"{layer.bound} {layer.update_interval}".strip()
-        kept = "" if layer.retained is None else f"{layer.retained:.0%}"
-        table.add_row(layer.layer, str(layer.rank), f"{layer.fraction:.0%}", f"{layer.null_noise:.0%}", interval, kept)
-    _console().print(table)
-    print("energy: share of the gradient's energy that the rank holds; noise: what it would hold of noise;")
-    print("interval: steps for which a stale basis keeps half of what it held above r/m; kept: what it keeps then")
     path = run_dir / "plan.json"
     plan.save(path)
+    table = Table(title=f"from {count(plan.steps, 'captured step')}", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("layer", overflow="fold")
+    for name in ("rank", "energy", "noise", "interval", "kept"):
+        table.add_column(name, no_wrap=True)
+    for row in plan.layers:
+        interval = "unknown" if row.update_interval is None else f"{_SIGNS[row.bound]} {row.update_interval}".strip()
+        shares = ("" if share is None else _percent(share) for share in (row.fraction, row.null_noise, row.retained))
+        energy, noise, kept = shares
+        table.add_row(Text(row.layer), f"{_SIGNS[row.rank_bound]} {row.rank}".strip(), energy, noise, interval, kept)
+    _show(table)
+    print()
+    print("rank: the smallest measured one with 90% of the largest energy above noise")
+    print("energy, noise: share of the gradient's energy that it holds, and of noise's")
+    print("interval: steps for which a stale basis keeps half of what it held above r/m")
+    print("kept: what it keeps then; ≤, ≥: the answer may lie beyond what was measured")
+    if noisy := sum(not row.above_noise for row in plan.layers):
+        print(f"note: at no rank told from noise: {noisy} of {count(len(plan.layers), 'layer')}; of these the smallest")
+        print("measured rank is given, which rests on nothing")
     print(f"saved {path}")
+
+
+_SIGNS = {"": "", "at most": "≤", "at least": "≥", "only": "only"}
+
+
+def _percent(share: float) -> str:
+    text = f"{share:.0%}"
+    return text if text != "-0%" else "0%"
 
 
 @app.command
@@ -203,8 +240,7 @@ def memory(
     print(f"{preset}: {first.weights // dtype.itemsize:,} parameters in {weights_dtype}")
     print(f"rank {used}{origin} for attention and MLP; embeddings, head, norms full-rank")
     print(f"weights {first.weights:,} bytes, gradients {first.gradients:,} bytes\n")
-    console = _console()
-    console.print(_memory_table(reports, wide=console.width >= 100))
+    _show(_memory_table(reports, wide=_console().width >= 100))
     print("\nstates: moments and the like; bases: of the subspaces; both stay between steps")
     print("refresh: held for a moment while the largest matrix gets its new subspace")
     print("total: all of these, weights and gradients; activations are not counted")
@@ -232,9 +268,18 @@ def _console() -> Console:
     return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
 
 
+def _show(table: Table) -> None:
+    console = _console()
+    with console.capture() as text:  # a console has a way of its own with whoever stops reading
+        console.print(table)
+    print(text.get(), end="")
+
+
 @app.command
 def demo(run_dir: RunDir = Path("runs/demo"), /, *, steps: int = 200) -> None:
     """Train a small LLaMA on the source text of Python's standard library, analyse its gradients, write the report.
+
+    It takes some minutes, and at 200 steps about 400 MB of disk, which it tells in the end.
 
     Parameters
     ----------
@@ -255,7 +300,7 @@ def demo(run_dir: RunDir = Path("runs/demo"), /, *, steps: int = 200) -> None:
         start(run_dir, config, resume=there)
     run = Run.open(run_dir, write=True)
     _analyze(run)
-    _conclude(run, most=3)
+    _conclude(run, most=3, disk=True)
 
 
 def _check_same_demo(run_dir: Path, config: TrainConfig) -> None:
@@ -287,22 +332,41 @@ def _analyze(run: Run, *, workers: int | None = None, **arguments: Any) -> None:
         torch.set_num_threads(threads)
 
 
-def _conclude(run: Run, most: int | None = None) -> None:
+def _conclude(run: Run, *, most: int | None = None, disk: bool = False) -> None:
     from subspace_lab.analysis import findings
 
-    for finding in findings(run)[:most]:
+    told = _report(run)  # first, since whoever reads the output may stop reading
+    found = findings(run)
+    for finding in found[:most]:
         print(f"\n{finding.title}\n  {finding.text}")
+    if not found:
+        print("\nno findings: no captured gradient is finite and other than zero")
     print()
-    _report(run)
+    if disk:
+        print(_disk(run.path))
+    print(told)
 
 
-def _report(run: Run) -> None:
+def _disk(run_dir: Path) -> str:
+    from subspace_lab.runs.errors import in_shell
+
+    parts = ", ".join(f"{part} {_megabytes(run_dir / part)}" for part in ("snapshots", "checkpoints"))
+    return (
+        f"disk: {_megabytes(run_dir)} MB ({parts}); to free it: rm -r {in_shell(run_dir)}\n"
+        "for a smaller one: subspace-lab train with --keep topk:64, or with a larger --every"
+    )
+
+
+def _megabytes(directory: Path) -> int:
+    return round(sum(path.stat().st_size for path in directory.rglob("*") if path.is_file()) / 1e6)
+
+
+def _report(run: Run) -> str:
     from subspace_lab.figures import draw_all
     from subspace_lab.report import write_report
 
     figures = draw_all(run)
-    print(f"{len(figures)} figure files in {run.path / 'figures'}")
-    print(f"report: {write_report(run)}")
+    return f"{len(figures)} figure files in {run.path / 'figures'}\nreport: {write_report(run)}"
 
 
 def main() -> None:
@@ -311,11 +375,15 @@ def main() -> None:
     Set SUBSPACE_LAB_TRACEBACK=1 to see where an error came from.
 
     Raises:
-        SystemExit: With status 2 after an error, 130 after Ctrl-C.
+        SystemExit: With status 2 after an error, 130 after Ctrl-C, 141 when the output was not read to its end.
     """
     warnings.formatwarning = lambda message, *_, **__: f"note: {message}\n"
     try:
         app(sys.argv[1:], exit_on_error=False, print_error=False)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has seen enough; the rest of it must not fail at the exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(128 + signal.SIGPIPE) from None
     except KeyboardInterrupt as interrupt:
         print(str(interrupt) or "interrupted", file=sys.stderr)
         raise SystemExit(130) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 import subspace_lab as sl
 from subspace_lab import cli
@@ -132,7 +134,7 @@ def test_train_then_analyze(world: Path, command: Command, tmp_path: Path, monke
     run_dir = tmp_path / "a run"
     layers = ("*.q_proj.*", "*.down_proj.*")
     done = command("train", run_dir, "--data", world, *TINY, "--layers", *layers, "--clip", "none", "--betas", 0.8, 0.9)
-    assert (done.status, done.out) == (0, f"next: subspace-lab analyze {run_dir}\n")
+    assert (done.status, done.out) == (0, f"next: subspace-lab analyze '{run_dir}'\n")
     run = sl.Run.open(run_dir)
     assert (run.steps, run.manifest["finished"]) == ([0, 3, 6, 9], True)
     assert set(run.layers["kind"]) == {"q_proj", "down_proj"}
@@ -268,10 +270,53 @@ def test_recommend_prints_and_saves_the_plan(run_dir: Path, command: Command) ->
     assert lines[-1] == f"saved {run_dir / 'plan.json'}"
     for layer in plan.layers:
         (line,) = (line for line in lines if layer.layer in line)
-        cells = [cell.strip() for cell in line.split("│")[2:-1]]
-        interval = f"{layer.bound} {layer.update_interval}".strip()
-        shares = [f"{share:.0%}" for share in (layer.fraction, layer.null_noise, layer.retained)]
-        assert cells == [str(layer.rank), *shares[:2], interval, shares[2]]
+        signs = {"at most": ["≤"], "at least": ["≥"], "": []}
+        rank, interval = [*signs[layer.rank_bound], str(layer.rank)], [*signs[layer.bound], str(layer.update_interval)]
+        energy, noise, kept = (f"{share:.0%}" for share in (layer.fraction, layer.null_noise, layer.retained))
+        assert line.split() == [layer.layer, *rank, energy, noise, *interval, kept]
+
+
+def test_a_run_without_energy_has_no_findings_and_says_so(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_drawing(monkeypatch)
+    write_run(tmp_path / "run", lambda step: {"blocks.0.w.weight": torch.zeros(4, 6)}, steps=2)
+    (tmp_path / "run" / "figures").mkdir()
+    done = command("analyze", tmp_path / "run")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith("\nno findings: no captured gradient is finite and other than zero\n")
+
+
+def test_recommend_fits_into_eighty_columns(run_dir: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    done = command("recommend", run_dir)
+    assert done.status == 0
+    assert all(len(line) <= 80 for line in done.out.splitlines() if not line.startswith("saved "))
+    names = [line.split()[0] for line in done.out.splitlines() if line.startswith("model.")]
+    assert names == [layer.layer for layer in sl.Plan.load(run_dir / "plan.json").layers], "whole names, one line each"
+
+
+def test_recommend_says_what_rests_on_nothing(command: Command, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", noise({"blocks.0.w.weight": (16, 24), "blocks.1.w.weight": (16, 24)}))
+    sl.analysis.energy(run, ranks=(2, 4))
+    done = command("recommend", tmp_path / "run")
+    assert "at no rank told from noise: 2 of 2 layers" in done.out
+    assert done.out.count(" ≤ 2 ") == 2
+    assert "-0%" not in done.out
+
+
+@pytest.mark.parametrize("name", ["analyze", "report", "recommend", "verify"])
+def test_who_stops_reading_gets_no_error_and_the_files(name: str, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", noise({"blocks.0.w.weight": (6, 9)}), steps=2)
+    sl.analysis.analyze(run)
+    script = Path(sys.executable).with_name("subspace-lab")
+    line = f"'{script}' {name} '{run.path}' | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", line], capture_output=True, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+    )
+    assert (done.stdout, done.stderr) == ("141\n", "")
+    wanted = {"analyze": "report.html", "report": "report.html", "recommend": "plan.json", "verify": "manifest.json"}
+    assert (run.path / wanted[name]).is_file()
 
 
 @pytest.mark.parametrize("name", ["train", "demo"])
@@ -327,6 +372,10 @@ def test_demo_ends_with_three_findings_and_the_report(
     ]  # fmt: skip
     assert done.out.index(told[0].text) < done.out.index(told[1].text) < done.out.index(told[2].text)
     assert done.out.endswith(f"report: {run_dir / 'report.html'}\n")
+    (disk,) = (line for line in done.out.splitlines() if line.startswith("disk: "))
+    assert disk.endswith(f"; to free it: rm -r {run_dir}")
+    size = sum(path.stat().st_size for path in run_dir.rglob("*") if path.is_file())
+    assert abs(int(disk.split()[1]) - size / 1e6) < 1
 
     snapshots = {path: path.stat().st_mtime_ns for path in (run_dir / "snapshots").iterdir()}
     without_drawing(monkeypatch)
@@ -355,7 +404,19 @@ def test_demo_ends_with_three_findings_and_the_report(
         ("analyze {run} --top 0", "top must be a positive integer, got 0"),
         ("analyze {run} --workers 0", "workers must be a positive integer, got 0"),
         ("analyze {run} --ranks two", 'Invalid value for --ranks: unable to convert "two" into int.'),
-        ("train {run}", "{run} already holds a run; resume it, or choose another directory"),
+        (
+            "train {run}",
+            "{run} already holds a run; resume it with --resume (resume=True in Python), or choose another",
+        ),
+        ("analyze {run} --ranks 4 1.5", 'Invalid value for --ranks: unable to convert "1.5" into int.'),
+        ("analyze {run} --rank 2.5", 'Invalid value for --rank: unable to convert "2.5" into int.'),
+        ("analyze {run} --lags 1.0", 'Invalid value for --lags: unable to convert "1.0" into int.'),
+        ("analyze {run} --top 2.5", 'Invalid value for --top: unable to convert "2.5" into int.'),
+        ("analyze {run} --workers 1.5", 'Invalid value for --workers: unable to convert "1.5" into int.'),
+        ("train {tmp}/new --steps 1.5", 'Invalid value for --steps: unable to convert "1.5" into int.'),
+        ("train {tmp}/new --seed .5", 'Invalid value for --seed: unable to convert ".5" into int.'),
+        ("train {tmp}/new --every 2.5", 'Invalid value for --every: unable to convert "2.5" into int.'),
+        ("demo {tmp}/new --steps 1.5", 'Invalid value for --steps: unable to convert "1.5" into int.'),
         ("train {tmp}/other", "{tmp}/other is not empty and not a run; choose another directory"),
         ("train {run} --resume", "{run} is finished: all of its 12 steps are done; there is nothing to resume"),
         ("train {tmp}/none --resume", "run directory {tmp}/none does not exist"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable
 from numbers import Integral
+from os import PathLike
 from typing import TYPE_CHECKING
 
 from subspace_lab.analysis.frame import Layer
@@ -14,6 +15,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SATURATED = 0.98  # a mean ratio above this leaves nothing to tell apart
+
+
+def check_run(run: Run) -> None:
+    """Refuse what is no opened run, above all its path.
+
+    Args:
+        run: What an analysis was given.
+
+    Raises:
+        TypeError: If it is something else; the message says how to open a run.
+    """
+    if not isinstance(run, Run):
+        path = repr(str(run)) if isinstance(run, str | PathLike) else "path"
+        raise TypeError(f"a run is needed, got {run!r}; open one first: subspace_lab.Run.open({path})")
 
 
 def reference_rank(run: Run) -> int:
@@ -48,12 +63,12 @@ def telling_rank(run: Run, energy: pd.DataFrame) -> int:
     return max(telling, default=min(*measured, nearest))
 
 
-def check_ranks(run: Run, ranks: Iterable[int] | None) -> tuple[int, ...]:
+def check_ranks(run: Run, ranks: int | Iterable[int] | None) -> tuple[int, ...]:
     """The ranks as asked, or m/64, m/32, ..., m/2 for the median m of the layers.
 
     Args:
         run: The run.
-        ranks: Ranks, or None for the default.
+        ranks: Ranks or a single one, or None for the default.
 
     Returns:
         The ranks, ascending and without repetition.
@@ -64,7 +79,7 @@ def check_ranks(run: Run, ranks: Iterable[int] | None) -> tuple[int, ...]:
     if ranks is None:
         m = 4 * reference_rank(run)
         return tuple(sorted({max(1, m // 2**k) for k in range(1, 7)}))
-    checked = sorted({check_positive("rank", rank) for rank in ranks})
+    checked = sorted({check_positive("rank", rank) for rank in _each(ranks)})
     if not checked:
         raise ValueError("ranks is empty; give at least one rank, or None for the default")
     if checked[-1] > max(_sizes(run)):
@@ -87,16 +102,16 @@ def check_rank(run: Run, rank: int | None) -> int:
     return reference_rank(run) if rank is None else check_ranks(run, (rank,))[0]
 
 
-def check_lags(lags: Iterable[int]) -> tuple[int, ...]:
+def check_lags(lags: int | Iterable[int]) -> tuple[int, ...]:
     """Lags in captures, ascending.
 
     Args:
-        lags: Positive integers.
+        lags: Positive integers or a single one.
 
     Returns:
         The lags, without repetition.
     """
-    return tuple(sorted({check_positive("lag", lag) for lag in lags}))
+    return tuple(sorted({check_positive("lag", lag) for lag in _each(lags)}))
 
 
 def check_positive(what: str, value: int) -> int:
@@ -117,7 +132,12 @@ def check_positive(what: str, value: int) -> int:
     return int(value)
 
 
+def _each(values: int | Iterable[int]) -> Iterable[int]:
+    return values if isinstance(values, Iterable) else (values,)
+
+
 def _sizes(run: Run) -> list[int]:
+    check_run(run)
     if not run.manifest["layers"]:
         raise RunError(f"{run.path} has no layers; capture at least one")
     return [Layer.of(row).m for row in run.manifest["layers"]]

@@ -72,7 +72,7 @@ def curvature(
     *,
     rank: int | None = None,
     top: int = 20,
-    lags: Iterable[int] = (1,),
+    lags: int | Iterable[int] = (1,),
     executor: Executor | None = None,
 ) -> pd.DataFrame:
     """Leading singular values of the derivative of the subspace error, ``-2 (I - S S^T) C S``, at a stale basis.
@@ -86,7 +86,7 @@ def curvature(
         run: A run of ``keep="full"`` or ``"gram"``; other runs give an empty table.
         rank: Rank r of the basis; None for a quarter of the median m.
         top: How many singular values per layer and step.
-        lags: Ages of the basis, in captures.
+        lags: Ages of the basis, in captures, or a single one.
         executor: Spreads the layers.
 
     Returns:
@@ -97,6 +97,7 @@ def curvature(
         ValueError: If rank, top or a lag is no positive integer, the rank is larger than every layer, or lags is
             empty.
         RunError: If the run is not sound.
+        TypeError: If it is no run.
     """
     checked = check_lags(lags)
     if not checked:

@@ -76,8 +76,8 @@ class Energy:
 def energy(
     run: Run,
     *,
-    ranks: Iterable[int] | None = None,
-    lags: Iterable[int] = (1, 2, 4, 8, 16),
+    ranks: int | Iterable[int] | None = None,
+    lags: int | Iterable[int] = (1, 2, 4, 8, 16),
     executor: Executor | None = None,
 ) -> pd.DataFrame:
     """Share of each gradient that top-r subspaces hold, their own and those of earlier captures.
@@ -91,9 +91,9 @@ def energy(
 
     Args:
         run: A run; with ``keep="full"`` or ``"gram"`` all rows, with ``"topk"`` and ``"stats"`` the own ones.
-        ranks: Ranks r; a rank above a layer's m (or n, if that is smaller) means m there (the table keeps the rank as
-            asked). None for m/64 to m/2 of the median layer.
-        lags: Ages of stale bases, in captures; empty for none.
+        ranks: Ranks r, or a single one; a rank above a layer's m (or n, if that is smaller) means m there (the table
+            keeps the rank as asked). None for m/64 to m/2 of the median layer.
+        lags: Ages of stale bases, in captures, or a single one; empty for none.
         executor: Spreads the layers, for example a ``ProcessPoolExecutor``.
 
     Returns:
@@ -103,6 +103,7 @@ def energy(
     Raises:
         ValueError: If a rank or lag is no positive integer, or a rank is larger than every layer.
         RunError: If the run is not sound.
+        TypeError: If it is no run.
     """
     measure = Energy(check_ranks(run, ranks), check_lags(lags))
     return sweep(run, [measure], executor)["energy"]

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 def analyze(
     run: Run,
     *,
-    ranks: Iterable[int] | None = None,
+    ranks: int | Iterable[int] | None = None,
     rank: int | None = None,
-    lags: Iterable[int] = (1, 2, 4, 8, 16),
+    lags: int | Iterable[int] = (1, 2, 4, 8, 16),
     top: int = 20,
     executor: Executor | None = None,
 ) -> dict[str, pd.DataFrame]:
@@ -31,9 +31,9 @@ def analyze(
 
     Args:
         run: A run; its tables are written when it was opened with ``write=True``.
-        ranks: Ranks of the energy table; None for m/64 to m/2 of the median layer.
+        ranks: Ranks of the energy table, or a single one; None for m/64 to m/2 of the median layer.
         rank: Rank of the angles and the curvature; None for a quarter of the median m.
-        lags: Ages of stale bases in the energy table, in captures; curvature is taken at the shortest.
+        lags: Ages of stale bases in the energy table, in captures, or a single one; curvature is taken at the shortest.
         top: How many singular values of the curvature tangent.
         executor: Spreads the layers.
 
@@ -43,6 +43,7 @@ def analyze(
     Raises:
         ValueError: If an argument is out of range.
         RunError: If the run is not sound.
+        TypeError: If it is no run.
     """
     chosen, ages = check_rank(run, rank), check_lags(lags)
     measures: list[Measure] = [

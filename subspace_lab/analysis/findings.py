@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from subspace_lab.analysis.arguments import telling_rank
+from subspace_lab.analysis.arguments import check_run, telling_rank
+from subspace_lab.analysis.noise import above_chance, above_noise
+from subspace_lab.analysis.words import alike, count, percent, signed
 from subspace_lab.runs import Run
 
 if TYPE_CHECKING:
@@ -44,118 +46,141 @@ def findings(run: Run) -> list[Finding]:
     Raises:
         RunError: If the run was not analysed yet.
     """
-    energy = run.table("energy")
-    energy = energy.dropna(subset=["fraction"])
+    check_run(run)
+    energy = run.table("energy").dropna(subset=["fraction"])
     if not (energy["basis"] == "own").any():
         return []
     rank = telling_rank(run, energy)
     energy = energy[energy["rank"] == rank]
     own = energy[energy["basis"] == "own"]
-    found = [_core(own, rank), _trend(own), _drift(run.table("angles"), energy), _flatness(run.table("curvature"))]
+    told = above_noise(own, "layer")
+    found = [
+        _core(own, told),
+        _trend(own, told=bool(told.any())),
+        _drift(run.table("angles"), energy),
+        _flatness(run.table("curvature")),
+    ]
     return [finding for finding in found if finding is not None]
 
 
-def _core(own: pd.DataFrame, rank: int) -> Finding:
+def _core(own: pd.DataFrame, told: pd.Series[bool]) -> Finding:
     layers = own.groupby("layer", observed=True)[["fraction", "null_noise", "null_isotropic"]].mean()
-    above = int((layers["fraction"] > layers["null_noise"]).sum())
+    above, rank, steps = int(told.sum()), int(own["rank"].iloc[0]), own["step"].nunique()
     mean, low, high = layers["fraction"].mean(), layers["fraction"].min(), layers["fraction"].max()
     noise, isotropic = layers["null_noise"].mean(), layers["null_isotropic"].mean()
+    spread = f"layers from {percent(low)} to {percent(high)}, " if len(layers) > 1 else ""
     text = (
-        f"A gradient's own top-{rank} subspace holds {mean:.1%} of its energy (layers from {low:.1%} to {high:.1%}), "
-        f"a ratio of {np.sqrt(mean):.3f}. Pure noise of the same shapes would give {noise:.1%}, and {isotropic:.1%} to "
-        f"a basis chosen blindly; {above} of {len(layers)} layers lie above the noise. This rejects isotropic noise "
-        "and no more."
+        f"A gradient's own top-{rank} subspace holds {percent(mean)} of its energy ({spread}"
+        f"{'mean over ' if steps > 1 else ''}{count(steps, 'captured step')}), a ratio of {np.sqrt(mean):.3f}. Pure "
+        f"noise of the same shapes would give {percent(noise)}, and {percent(isotropic)} to a basis chosen blindly; "
+        f"{_above(above, len(layers))} by more than noise scatters. "
+        + ("This rejects isotropic noise and no more." if above else "Nothing here is told from isotropic noise.")
     )
     numbers = {"rank": rank, "fraction": mean, "lowest": low, "highest": high, "null_noise": noise,
                "null_isotropic": isotropic, "layers_above": above, "layers": len(layers)}  # fmt: skip
     return Finding("Core energy against its null", text, {name: float(value) for name, value in numbers.items()})
 
 
-def _trend(own: pd.DataFrame) -> Finding | None:
+def _above(above: int, layers: int) -> str:
+    if layers == 1:
+        return f"the one layer {'lies' if above else 'does not lie'} above the noise"
+    if above in {0, layers}:
+        every = "both" if layers == 2 else f"all {layers}"
+        return f"{every} layers lie above the noise" if above else f"none of {layers} layers lies above the noise"
+    return f"{above} of {layers} layers {'lies' if above == 1 else 'lie'} above the noise"
+
+
+def _trend(own: pd.DataFrame, *, told: bool) -> Finding | None:
     thirds = _thirds(own)
     parts: list[str] = []
     numbers: dict[str, float] = {}
     if thirds is not None:
         ratios = [part.groupby("layer", observed=True)["ratio"].mean() for part in thirds]
-        change = (ratios[1] - ratios[0]).dropna()
-        text, interval = _change(change.to_numpy())
-        falling = int((change < 0).sum())
-        parts.append(
-            f"From the first to the last third of training the energy ratio {text}; it falls in {falling} of "
-            f"{len(change)} layers."
-        )
-        numbers |= {"training_change": float(change.mean()), "falling": float(falling), **interval}
+        early, middle, late = (ratio.mean() for ratio in ratios)
+        change = (ratios[2] - ratios[0]).dropna()
+        if len(change) > 0:
+            text, interval = _change(change.to_numpy(), "layer", told=told)
+            falling = int((change < 0).sum())
+            parts.append(
+                f"The energy ratio is {early:.3f} in the first third of the captured steps, {middle:.3f} in the middle "
+                f"and {late:.3f} in the last. From the first to the last it {text}"
+                + (f"; it falls in {falling} of {len(change)} layers." if len(change) > 1 else ".")
+            )
+            numbers |= {"training_change": float(change.mean()), "falling": float(falling), **interval}
+            numbers |= {"early": float(early), "middle": float(middle), "late": float(late)}
     slopes = _depth_changes(own)
     if len(slopes) > 0:
-        text, _ = _change(slopes)
-        parts.append(
-            f"From the first to the last block the energy ratio {text} (mean over {len(slopes)} kinds of layers)."
-        )
+        text, _ = _change(slopes, "kind of layer", told=told)
+        over = f", mean over {len(slopes)} kinds of layers" if len(slopes) > 1 else ""
+        parts.append(f"From the first to the last block the energy ratio {text}{over}.")
         numbers["depth_change"] = float(slopes.mean())
     return Finding("Trend over training and depth", " ".join(parts), numbers) if parts else None
 
 
 def _drift(angles: pd.DataFrame, energy: pd.DataFrame) -> Finding | None:
-    previous = angles[angles["comparison"] == "previous"]
+    previous = angles[angles["comparison"] == "previous"].dropna(subset=["overlap"])
     if previous.empty:
         return None
     lag = int((previous["step"] - previous["reference_step"]).median())
     overlap, null, mean_deg = (float(previous[name].mean()) for name in ("overlap", "null_overlap", "mean_deg"))
-    spread = float(previous.groupby("layer", observed=True)["overlap"].mean().std(ddof=0))
+    layers = previous.groupby("layer", observed=True)["overlap"].mean()
+    spread = f" (± {layers.std(ddof=0):.2f} over layers)" if len(layers) > 1 else ""
     text = (
-        f"Over {lag} steps the top-{previous['rank'].iloc[0]} subspace turns by {mean_deg:.0f} degrees on average and "
-        f"keeps an overlap of {overlap:.2f} (± {spread:.2f} over layers) with "
-        f"itself, where two random subspaces share {null:.2f}."
+        f"Over {count(lag, 'step')} the top-{previous['rank'].iloc[0]} subspace turns by {mean_deg:.0f} degrees on "
+        f"average and keeps an overlap of {overlap:.2f}{spread} with itself, where two random subspaces share "
+        f"{null:.2f}"
     )
+    unrelated = ": no more than chance, so that successive captures are not told from unrelated ones."
+    text += "." if above_chance(previous, int(energy["m"].min())) else unrelated
     numbers = {"lag_steps": float(lag), "mean_deg": mean_deg, "overlap": overlap, "null_overlap": null}
     stale = energy[energy["basis"] == "stale"]
     if not stale.empty:
         held = stale.groupby("lag_steps")["fraction"].mean()
         fresh = float(energy[energy["basis"] == "own"]["fraction"].mean())
         text += (
-            f" A top-{stale['rank'].iloc[0]} basis that is {held.index[0]} steps old holds {held.iloc[0]:.0%} of the "
-            f"energy, "
-            + (f"one of {held.index[-1]} steps {held.iloc[-1]:.0%}, " if len(held) > 1 else "")
-            + f"a fresh one {fresh:.0%}."
+            f" A top-{stale['rank'].iloc[0]} basis that is {count(held.index[0], 'step')} old holds "
+            f"{percent(held.iloc[0])} of the energy, "
+            + (f"one of {held.index[-1]} steps {percent(held.iloc[-1])}, " if len(held) > 1 else "")
+            + f"a fresh one {percent(fresh)}, one chosen blindly {percent(stale['null_isotropic'].mean())}."
         )
         numbers |= {"stale_fraction": float(held.iloc[0]), "oldest_fraction": float(held.iloc[-1])}
     return Finding("Drift of the subspace", text, numbers)
 
 
 def _flatness(curvature: pd.DataFrame) -> Finding | None:
-    curvature = curvature.dropna(subset=["normalized"])
+    curvature = curvature[curvature["normalized"] > 0]
     top = curvature[curvature["index"] == 0]
     if top.empty:
         return None
     kinds = top.groupby("kind", observed=True)["normalized"].mean().sort_values()
     mean, null = float(top["normalized"].mean()), float(top["null_noise"].mean())
+    mean_text, null_text, high, low = alike(mean, null, kinds.iloc[-1], kinds.iloc[0])
     text = (
-        f"The largest singular value of the subspace error's derivative is {mean:.2g} of the gradient's squared norm "
-        f"(noise at a blind basis: {null:.2g}), largest for {kinds.index[-1]} ({kinds.iloc[-1]:.2g})"
-        + (f" and smallest for {kinds.index[0]} ({kinds.iloc[0]:.2g})." if len(kinds) > 1 else ".")
+        f"The largest singular value of the subspace error's derivative is {mean_text} of the gradient's squared norm "
+        f"(noise at a blind basis: {null_text})"
+        + (f", largest for {kinds.index[-1]} ({high}) and smallest for {kinds.index[0]} ({low})." * (len(kinds) > 1))
+        + "." * (len(kinds) == 1)
     )
     numbers = {"normalized": mean, "null_noise": null}
     thirds = _thirds(curvature)
-    if thirds is not None:
-        flat = [_evenness(part) for part in thirds]
-        text += f" The last tabulated value over the first goes from {flat[0]:.2g} early to {flat[1]:.2g} late."
+    if thirds is not None and (shown := int(curvature["index"].max()) + 1) > 1:
+        flat = [_evenness(thirds[0]), _evenness(thirds[2])]
+        early, late = alike(*flat)
+        text += f" The smallest of its {shown} tabulated values over the largest is {early} early and {late} late."
         numbers |= {"evenness_early": flat[0], "evenness_late": flat[1]}
     return Finding("Curvature of the subspace error", text, numbers)
 
 
 def _evenness(curvature: pd.DataFrame) -> float:
     """The smallest tabulated singular value over the largest, mean over steps and layers."""
-    values = curvature[curvature["normalized"] > 0].groupby(["step", "layer", "lag_steps"], observed=True)["normalized"]
+    values = curvature.groupby(["step", "layer", "lag_steps"], observed=True)["normalized"]
     return float((values.min() / values.max()).mean())
 
 
-def _thirds(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-    """The rows of the first and of the last third of the captured steps, or None for fewer than three steps."""
+def _thirds(table: pd.DataFrame) -> list[pd.DataFrame] | None:
+    """The rows of each third of the captured steps, as in the figures, or None for fewer than three steps."""
     steps = np.sort(table["step"].unique())
-    size = len(steps) // 3
-    if size == 0:
-        return None
-    return table[table["step"] <= steps[size - 1]], table[table["step"] >= steps[-size]]
+    return [table[table["step"].isin(part)] for part in np.array_split(steps, 3)] if len(steps) > 2 else None
 
 
 def _depth_changes(own: pd.DataFrame) -> np.ndarray:
@@ -171,16 +196,18 @@ def _depth_changes(own: pd.DataFrame) -> np.ndarray:
     return np.array(changes)
 
 
-def _change(values: np.ndarray) -> tuple[str, dict[str, float]]:
-    """A change in words with its 95 % interval (Student's t over the values)."""
+def _change(values: np.ndarray, of: str, *, told: bool) -> tuple[str, dict[str, float]]:
+    """A change in words with its 95 % interval (Student's t over the values); a verdict only where it is told."""
     from scipy import stats
 
     mean = float(values.mean())
-    verb = "rises" if mean > 0 else "falls"
     if len(values) < 2:
-        return f"{verb} by {abs(mean):.3f}", {}
-    low, high = map(float, stats.ttest_1samp(values, 0).confidence_interval(0.95))
+        return f"changes by {signed(mean)} (one {of} only, so that there is no interval)", {}
+    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
+    low, high = mean - half, mean + half
     interval = {"low": low, "high": high}
-    if low < 0 < high:
-        return f"shows no clear trend: {mean:+.3f} (95 % interval {low:+.3f} to {high:+.3f})", interval
-    return f"{verb} by {abs(mean):.3f} (95 % interval of the change {low:+.3f} to {high:+.3f})", interval
+    if not told or not (low > 0 or high < 0) or float(signed(mean)) == 0:
+        verdict = "shows no clear trend" if told else "shows no trend to trust, as nothing is told from noise"
+        return f"{verdict}: {signed(mean)} (95 % interval {signed(low)} to {signed(high)})", interval
+    verb = "rises" if mean > 0 else "falls"
+    return f"{verb} by {abs(mean):.3f} (95 % interval of the change {signed(low)} to {signed(high)})", interval

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+from subspace_lab.analysis.arguments import check_run
+from subspace_lab.analysis.words import count
 from subspace_lab.runs import Run
 
 _ABSENT = {
@@ -27,6 +29,7 @@ def notices(run: Run) -> list[str]:
         One sentence for what the reduction does not keep, one for gradients that were not finite, one for layers
         that had no gradient in some steps; empty when there is nothing to say.
     """
+    check_run(run)
     found = []
     if (absent := _ABSENT.get(run.keep.partition(":")[0])) is not None:
         found.append(f"keep={run.keep!r} holds {absent}; those rows are absent")
@@ -37,12 +40,12 @@ def notices(run: Run) -> list[str]:
             nonfinite.update(snapshot.context.get("nonfinite", {}).keys())
             missing.update(snapshot.context.get("missing", ()))
     if nonfinite:
-        found.append(f"{nonfinite.total()} gradients had NaN or Inf entries and are left out: {_named(nonfinite)}")
+        found.append(f"{count(nonfinite.total(), 'gradient')} with NaN or Inf entries left out: {_named(nonfinite)}")
     if missing:
-        found.append(f"{len(missing)} layers had no gradient in some captured steps: {_named(missing)}")
+        found.append(f"{count(len(missing), 'layer')} had no gradient in some captured steps: {_named(missing)}")
     return found
 
 
 def _named(counts: Counter[str]) -> str:
-    named = [f"{layer} ({count} steps)" for layer, count in counts.most_common(_NUM_NAMED)]
+    named = [f"{layer} ({count(number, 'step')})" for layer, number in counts.most_common(_NUM_NAMED)]
     return ", ".join(named) + (f" and {len(counts) - _NUM_NAMED} more" if len(counts) > _NUM_NAMED else "")

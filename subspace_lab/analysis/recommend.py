@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from subspace_lab.analysis.arguments import check_run
 from subspace_lab.analysis.energy import energy
+from subspace_lab.analysis.noise import above_noise
+from subspace_lab.analysis.notices import AnalysisNotice
 from subspace_lab.runs import Run, RunError
 from subspace_lab.runs.files import publish_json
 
@@ -34,6 +38,10 @@ class LayerPlan:
         retained: The share kept at that age; None without stale energies.
         bound: "at least" when even the oldest measured basis keeps enough, "at most" when even the youngest does
             not, "" when the interval lies between measured ages.
+        rank_bound: "at least" when the largest measured rank is the one, "at most" when already the smallest is,
+            "only" when no other was measured, "" when the rank lies between measured ones.
+        above_noise: Whether the energy at any measured rank is told from noise; where none is, the rank is the
+            smallest measured one and rests on nothing.
     """
 
     layer: str
@@ -44,6 +52,8 @@ class LayerPlan:
     update_interval: int | None
     retained: float | None
     bound: str
+    rank_bound: str = ""
+    above_noise: bool = True
 
 
 @dataclass(frozen=True)
@@ -106,15 +116,20 @@ def recommend(run: Run) -> Plan:
         run: A run; its energy table is used when it covers all captured steps, otherwise it is computed.
 
     Returns:
-        The plan.
+        The plan; layers without any gradient that is finite and other than zero are not in it, with a notice.
 
     Raises:
         RunError: If the run is not sound, or none of its gradients has any energy.
     """
+    check_run(run)
     table = _energy_table(run).dropna(subset=["fraction"])
     plans = [_plan(str(name), rows) for name, rows in table.groupby("layer", observed=True, sort=False)]
     if not plans:
         raise RunError(f"{run.path} holds no gradient with any energy; capture while the model trains")
+    planned = {plan.layer for plan in plans}
+    if absent := [row["name"] for row in run.manifest["layers"] if row["name"] not in planned]:
+        more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+        warnings.warn(f"no plan for {absent[0]}{more}: no gradient with any energy", AnalysisNotice, stacklevel=2)
     return Plan(tuple(plans), len(run.steps))
 
 
@@ -127,9 +142,11 @@ def _energy_table(run: Run) -> pd.DataFrame:
 
 
 def _plan(layer: str, rows: pd.DataFrame) -> LayerPlan:
-    own = rows[rows["basis"] == "own"].groupby("rank")[["fraction", "null_noise", "null_isotropic"]].mean()
+    fresh = rows[rows["basis"] == "own"]
+    own = fresh.groupby("rank")[["fraction", "null_noise", "null_isotropic"]].mean()
     excess = own["fraction"] - own["null_noise"]
-    rank = int(excess.index[(excess >= SATURATION * excess.max()).to_numpy().argmax()])
+    told = above_noise(fresh, "rank")
+    rank = int(excess.index[(excess >= SATURATION * excess.max()).to_numpy().argmax() if told.any() else 0])
     here: dict[Any, float] = own.loc[rank].to_dict()
     stale = rows[(rows["basis"] == "stale") & (rows["rank"] == rank)].groupby("lag_steps")["fraction"].mean()
     above = here["fraction"] - here["null_isotropic"]
@@ -145,7 +162,16 @@ def _plan(layer: str, rows: pd.DataFrame) -> LayerPlan:
         update_interval=interval,
         retained=share,
         bound=bound,
+        rank_bound=_rank_bound(rank, own.index.tolist()),
+        above_noise=bool(told.any()),
     )
+
+
+def _rank_bound(rank: int, measured: list[int]) -> str:
+    """How the rank lies to the measured ones; no rank is below 1."""
+    if len(measured) == 1:
+        return "only"
+    return "at least" if rank == measured[-1] else "at most" if rank == measured[0] > 1 else ""
 
 
 def _interval(retained: Mapping[int, float]) -> tuple[int | None, float | None, str]:

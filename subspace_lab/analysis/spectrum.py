@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from subspace_lab.analysis.columns import Columns
+from subspace_lab.analysis.arguments import check_run
+from subspace_lab.analysis.columns import Columns, dtype_of
 from subspace_lab.analysis.frame import Frame, Layer
 from subspace_lab.analysis.sweep import sweep
 from subspace_lab.numerics import effective_rank, null_spectrum, participation_ratio, stable_rank
@@ -122,14 +123,11 @@ def spectrum_null(run: Run) -> pd.DataFrame:
     """
     import pandas as pd
 
+    check_run(run)
     shapes = sorted({(layer.m, layer.n) for layer in map(Layer.of, run.manifest["layers"])})
     blocks = [
-        pd.DataFrame({
-            "m": m,
-            "n": n,
-            "index": np.arange(min(m, n)),
-            "singular_value": np.array(null_spectrum(m, n), np.float32),
-        })
+        pd.DataFrame({"m": m, "n": n, "index": np.arange(min(m, n)), "singular_value": null_spectrum(m, n)})
         for m, n in shapes
     ]
-    return pd.concat(blocks, ignore_index=True)
+    table = pd.concat(blocks, ignore_index=True)
+    return table.astype({name: dtype_of(str(name)) for name in table})

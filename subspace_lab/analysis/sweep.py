@@ -15,6 +15,7 @@ from concurrent.futures import Executor, as_completed
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from subspace_lab.analysis.arguments import check_run
 from subspace_lab.analysis.columns import Columns, to_table
 from subspace_lab.analysis.frame import Frame, Layer, Past, load_frame
 from subspace_lab.analysis.heap import give_back_heap
@@ -54,6 +55,12 @@ class Measure(Protocol):
         """Add the rows of one frame."""
 
 
+class _Stop:
+    """Whether the chains are wanted no more; threads share it, another process has a copy that nobody sets."""
+
+    asked = False
+
+
 def sweep(run: Run, measures: Sequence[Measure], executor: Executor | None = None) -> dict[str, pd.DataFrame]:
     """All measures in one pass; their tables are written when the run was opened for writing.
 
@@ -67,7 +74,11 @@ def sweep(run: Run, measures: Sequence[Measure], executor: Executor | None = Non
 
     Raises:
         RunError: If the run has no snapshots, or one of them is torn, altered or of another model.
+        TypeError: If it is no run, or the executor is none.
     """
+    check_run(run)
+    if executor is not None and not hasattr(executor, "submit"):
+        raise TypeError(f"executor must be one of concurrent.futures, such as ThreadPoolExecutor(4), got {executor!r}")
     if not run.steps:
         raise RunError(f"{run.path} has no snapshots yet; let the run take at least one step that is captured")
     run.verify()
@@ -91,12 +102,16 @@ def sweep(run: Run, measures: Sequence[Measure], executor: Executor | None = Non
 def _spread(
     run: Run, chains: Sequence[list[Layer]], measures: Sequence[Measure], advance: Advance, executor: Executor
 ) -> list[list[Columns]]:
-    """The chains over an executor; what has not begun when one fails, or Ctrl-C comes, is not begun any more."""
-    futures = {executor.submit(_sweep_chain, run, chain, measures): len(chain) for chain in chains}
+    """The chains over an executor; when one fails, or Ctrl-C comes, none is begun any more and threads stop soon."""
+    stop = _Stop()
+    futures = {executor.submit(_sweep_chain, run, chain, measures, None, stop): len(chain) for chain in chains}
     try:
         for future in as_completed(futures):
             future.result()
             advance(futures[future] * len(run.steps))
+    except BaseException:
+        stop.asked = True
+        raise
     finally:
         for future in futures:
             future.cancel()
@@ -104,7 +119,11 @@ def _spread(
 
 
 def _sweep_chain(
-    run: Run, chain: Sequence[Layer], measures: Sequence[Measure], advance: Advance | None = None
+    run: Run,
+    chain: Sequence[Layer],
+    measures: Sequence[Measure],
+    advance: Advance | None = None,
+    stop: _Stop | None = None,
 ) -> list[Columns]:
     categories = _categories(run)
     columns = [Columns(measure.columns, categories) for measure in measures]
@@ -116,6 +135,8 @@ def _sweep_chain(
         with run.snapshot(step) as snapshot:
             neighbour = None
             for layer in chain:
+                if stop is not None and stop.asked:
+                    return []
                 past = pasts[layer.name]
                 frame = load_frame(run, snapshot, layer, num_vectors=num_vectors, residual=residual, past=past)
                 if frame is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -55,6 +55,7 @@ class GradientCapture:
     Raises:
         ValueError: If an argument is wrong, or a pattern matches nothing (the nearest names are in the message).
         RunError: If there is a run already and ``resume`` is not set, or the directory cannot be written.
+        TypeError: If the model is none.
     """
 
     def __init__(
@@ -73,7 +74,9 @@ class GradientCapture:
     ) -> None:
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise ValueError(f"every must be a whole number of steps, at least 1, got {every!r}")
-        patterns = [layers] if isinstance(layers, str) else None if layers is None else list(layers)
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"GradientCapture(model, path) takes the model first, got {type(model).__name__}")
+        patterns = _patterns(layers)
         self._model, self._every, self._path = model, every, Path(path)
         self._layers = select_layers(model, patterns, side)
         self._reduce = reduction(keep)
@@ -294,6 +297,16 @@ class GradientCapture:
                 f"{wanted}: this capture gets its steps from {self._driver} already; "
                 "use one way only, and one GradientCapture for each training"
             )
+
+
+def _patterns(layers: str | Sequence[str] | None) -> list[str] | None:
+    if layers is None:
+        return None
+    patterns = [layers] if isinstance(layers, str) or not isinstance(layers, Iterable) else list(layers)
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise ValueError(f"layers takes patterns on parameter names, such as '*.mlp.*', got {pattern!r}")
+    return patterns
 
 
 def _whole(step: int) -> int:

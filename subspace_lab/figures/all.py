@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from subspace_lab.analysis.arguments import check_run
 from subspace_lab.figures import (
     angle_drift,
     depth_overlap,
@@ -57,6 +58,7 @@ def draw_all(run: Run) -> list[Path]:
     Raises:
         RunError: If a table cannot be read or a file cannot be written.
     """
+    check_run(run)
     written = []
     for name, module in FIGURES.items():
         paths = [run.path / "figures" / f"{name}.{suffix}" for suffix in _OPTIONS]

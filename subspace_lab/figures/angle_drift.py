@@ -18,7 +18,8 @@ CAPTION = (
     "Overlap ‖S₁ᵀS₂‖² / r, the mean squared cosine of the principal angles, of the core with that of the capture "
     "before and with that of the first capture; means over the layers of a kind. "
     "1 means that the subspace has not moved, the dotted line (r/m) is what two unrelated subspaces share on average; "
-    "a line that settles above it has directions that persist. "
+    "a line that settles above it has directions that persist; where a gradient has fewer than r directions only "
+    "those are compared, and unrelated ones share less. "
     "It misleads as a speed: part of the change between two captures is noise of the batches, which would be there "
     "if training stood still."
 )
@@ -42,7 +43,7 @@ def draw(run: Run, layout: Layout) -> Figure:
         height=kind_height(angles["panel"].nunique()),
     )
     means = angles.groupby(["comparison", "panel", "step"], observed=True)["overlap"].mean()
-    nulls = sorted(set(angles["null_overlap"]))
+    nulls = sorted(set(angles.groupby("panel", observed=True)["null_overlap"].max()))
     for name in names:
         ax = axes[_COMPARED[name]]
         ax.set_ylim(limits(means, *nulls))

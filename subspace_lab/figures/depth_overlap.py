@@ -44,5 +44,5 @@ def draw(run: Run, layout: Layout) -> Figure:
         axes[panel].set_ylim(low_high)
         step_axis(axes[panel])
         stage_lines(axes[panel], rows, "depth", "overlap", parts, order[panel])
-        null_lines(axes[panel], [("unrelated", float(rows["null_overlap"].iloc[0]), 1)])
+        null_lines(axes[panel], [("unrelated", float(rows["null_overlap"].max()), 1)])
     return figure

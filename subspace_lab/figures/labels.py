@@ -23,13 +23,12 @@ def null_lines(ax: Axes, nulls: Sequence[tuple[str, float, int]]) -> None:
     """
     low, high = ax.get_ylim()
     (across, up), size = _points(ax), float(matplotlib.rcParams["font.size"])
-    merged: dict[float, tuple[str, int]] = {}
+    merged: dict[float, tuple[str, float, int]] = {}
     for text, value, dashes in nulls:
         at = round((value - low) / (high - low), 3)
-        merged[at] = ("both nulls", dashes) if at in merged else (text, dashes)
+        merged[at] = ("both nulls", value, dashes) if at in merged else (text, value, dashes)
     obstacles = [_drawn_points(ax)] + [np.array([(x, at) for x in (0, 0.5, 1)]) for at in merged]
-    for at, (text, dashes) in merged.items():
-        value = low + at * (high - low)
+    for at, (text, value, dashes) in merged.items():
         ax.axhline(value, color=INK, linewidth=0.9, linestyle=NULL_DASHES[dashes], zorder=1.5)
         label = f"{text} {value:.2f}"
         width, height = 0.55 * len(label) * size / across, 1.2 * size / up

@@ -13,6 +13,7 @@ import pandas as pd
 
 from subspace_lab.analysis.arguments import reference_rank, telling_rank
 from subspace_lab.runs import Run, RunError
+from subspace_lab.runs.errors import in_shell
 
 _NEEDS = {
     "angles": ("topk:K", "gram", "full"),
@@ -46,7 +47,7 @@ def load(run: Run, name: str) -> pd.DataFrame:
     if unknown := [layer for layer in table["layer"].cat.categories if layer not in layers]:
         raise RunError(
             f"the table {name!r} of {run.path} has a layer {unknown[0]!r} that the manifest does not have; "
-            f"run again: subspace-lab analyze {run.path}"
+            f"run again: subspace-lab analyze {in_shell(run.path)}"
         )
     places = [order.index(layers[layer]) for layer in table["layer"].cat.categories]
     codes = np.take(places, table["layer"].cat.codes)
@@ -58,7 +59,7 @@ def _why_missing(run: Run, name: str, *, present: bool) -> str:
     if needs and not run.keep.startswith(tuple(need.partition(":")[0] for need in needs)):
         return f"The {name} analysis needs gradients captured with keep={' or '.join(needs)}; this run kept {run.keep}."
     if not present:
-        return f"There is no table of the {name} analysis yet; run: subspace-lab analyze {run.path}"
+        return f"There is no table of the {name} analysis yet; run: subspace-lab analyze {in_shell(run.path)}"
     if needs and len(run.steps) < 2:
         return f"The {name} analysis compares captured steps, and there are fewer than two."
     return f"The {name} analysis found nothing to measure in what was captured."

@@ -12,9 +12,9 @@ from subspace_lab.runs import Run
 
 TITLE = "How steep the subspace error is"
 CAPTION = (
-    "The 20 largest singular values of the derivative of the subspace estimation error, −2 (I − SSᵀ) GGᵀS, at the "
-    "basis of an earlier capture, divided by ‖G‖²; means over layers and over a third of the captured steps, the "
-    "later the stronger. "
+    "The largest singular values, twenty at most, of the derivative of the subspace estimation error, "
+    "−2 (I − SSᵀ) GGᵀS, at the basis of an earlier capture, divided by ‖G‖²; means over layers and over a third of "
+    "the captured steps, the later the stronger. "
     "Compare with the dashed line, what Gaussian noise gives at a basis chosen blindly: small values alone are no sign "
     "of a flat landscape. A level line has no direction in which turning the basis would gain more than in others; one "
     "value that towers over the rest is such a direction. "

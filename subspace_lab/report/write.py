@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from importlib import resources
 from pathlib import Path
 
@@ -10,10 +9,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from subspace_lab._version import __version__
+from subspace_lab.analysis.arguments import check_run
 from subspace_lab.report.facts import facts, packages, settings
 from subspace_lab.report.layers import COLUMNS, layer_rows
 from subspace_lab.report.sections import draw_sections, find, warnings
 from subspace_lab.runs import Run, RunError
+from subspace_lab.runs.errors import in_shell
 from subspace_lab.runs.files import publish
 
 
@@ -32,8 +33,9 @@ def write_report(run: Run) -> Path:
     Raises:
         RunError: If the run was not analysed, a table cannot be read, or the file cannot be written.
     """
+    check_run(run)
     if not any((run.path / "analysis").glob("*.parquet")):
-        raise RunError(f"{run.path} was not analysed yet; run: subspace-lab analyze {run.path}")
+        raise RunError(f"{run.path} was not analysed yet; run: subspace-lab analyze {in_shell(run.path)}")
     path = run.path / "report.html"
     page = render(run)
     with publish(path) as aside:
@@ -62,7 +64,7 @@ def render(run: Run) -> str:
     )
     return environment.get_template("report.html.jinja").render(
         run=run,
-        directory=shlex.quote(str(run.path)),
+        directory=in_shell(run.path),
         version=__version__,
         style=_asset("report.css"),
         script=_asset("report.js"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 
 class RunError(Exception):
     r"""One line for the user: what is wrong, where, and what to do about it.
@@ -18,6 +21,21 @@ class RunError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__("".join(map(_printable, message)))
+
+
+def in_shell(path: str | Path) -> str:
+    """A path as it is typed in a shell, for messages that name a command.
+
+    Args:
+        path: The path.
+
+    Returns:
+        The path, quoted where it must be.
+
+    >>> in_shell("runs/my run")
+    "'runs/my run'"
+    """
+    return shlex.quote(str(path))
 
 
 def _printable(character: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 from torch import Tensor
 
 from subspace_lab.numerics import Side, flatten, gram, packed_shape, unpack_symmetric
-from subspace_lab.runs.errors import RunError
+from subspace_lab.runs.errors import RunError, in_shell
 from subspace_lab.runs.files import confined, publish
 from subspace_lab.runs.layer_table import LAYER_COLUMNS, expected_shape
 from subspace_lab.runs.manifest import read_manifest
@@ -31,7 +31,9 @@ class Run:
         manifest: The content of ``manifest.json``.
     """
 
-    def __init__(self, path: Path, manifest: dict[str, Any], *, writable: bool) -> None:
+    def __init__(self, path: Path, manifest: dict[str, Any] | None = None, *, writable: bool = False) -> None:
+        if manifest is None:
+            raise TypeError(f"a run is opened with Run.open({str(path)!r})")
         self.path = path
         self.manifest = manifest
         self.writable = writable
@@ -100,7 +102,8 @@ class Run:
         """
         if step not in self.steps:
             known = f"captured are {_span(self.steps)}" if self.steps else "nothing was captured yet"
-            raise RunError(f"{self.path} has no snapshot of step {step}; {known}")
+            raise RunError(f"{self.path} has no snapshot of step {step!r}; {known}")
+        step = int(step)  # a row of a table may have made it 10.0
         path = snapshot_path(self.path, step)
         snapshot = Snapshot(confined(self.path, path))
         if (found := snapshot.context["step"]) != step:
@@ -125,7 +128,7 @@ class Run:
             gradient = snapshot.get("gradient", layer)
             if gradient is None:
                 raise self.absent(snapshot, layer, "the gradient", "keep='full'")
-        return self.checked(gradient, tuple(row["shape"]), step, layer)
+        return self.checked(gradient, tuple(row["shape"]), int(step), layer)
 
     def gram(self, step: int, layer: str, side: Side | None = None) -> Tensor:
         """The Gram matrix (m, m) of an oriented gradient; of runs that keep ``full`` or ``gram``.
@@ -187,7 +190,7 @@ class Run:
         Raises:
             RunError: If there is no such layer.
         """
-        if name not in self._layers:
+        if not isinstance(name, str) or name not in self._layers:
             near = difflib.get_close_matches(str(name), self._layers, n=1, cutoff=0.0)
             raise RunError(
                 f"{self.path} has no layer {name!r}; nearest: {near[0] if near else 'none, it has no layers'}"
@@ -242,11 +245,14 @@ class Run:
 
         path = confined(self.path, self._table_path(name))
         if not path.is_file():
-            raise RunError(f"{self.path} has no table {name!r} yet; run: subspace-lab analyze {self.path}")
+            unsaved = "" if self.writable else ", or open it with write=True, which keeps what analyses find"
+            raise RunError(
+                f"{self.path} has no table {name!r} yet; run: subspace-lab analyze {in_shell(self.path)}{unsaved}"
+            )
         try:
             return pd.read_parquet(path)
         except Exception as error:  # whatever pandas and pyarrow have to say of it: it can be made again
-            raise RunError(f"{path} cannot be read; run again: subspace-lab analyze {self.path}") from error
+            raise RunError(f"{path} cannot be read; run again: subspace-lab analyze {in_shell(self.path)}") from error
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """Leave a table in ``analysis/``; does nothing when the run was opened for reading.
@@ -260,7 +266,7 @@ class Run:
                 table.to_parquet(aside, index=False)
 
     def _table_path(self, name: str) -> Path:
-        if not name.isidentifier():
+        if not isinstance(name, str) or not name.isidentifier():
             raise ValueError(f"a table's name is one word such as 'energy', got {name!r}")
         return self.path / "analysis" / f"{name}.parquet"
 

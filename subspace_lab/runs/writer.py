@@ -147,7 +147,10 @@ def refuse_existing(path: Path) -> None:
     try:
         if path.is_dir():
             if (path / MANIFEST).exists():
-                raise RunError(f"{path} already holds a run; resume it, or choose another directory")
+                raise RunError(
+                    f"{path} already holds a run; resume it with --resume (resume=True in Python), "
+                    "or choose another directory"
+                )
             if any(not entry.name.startswith(".") for entry in path.iterdir()):
                 raise RunError(f"{path} is not empty and not a run; choose another directory")
         elif path.exists():

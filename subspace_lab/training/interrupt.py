@@ -11,6 +11,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from subspace_lab.runs.errors import in_shell
+
+_SECOND = "press Ctrl-C again to stop at once (resuming then goes on from the last checkpoint)"
+
 
 class TrainingInterrupted(KeyboardInterrupt):
     """Ctrl-C was pressed; the run is sound and its message says how to go on with it.
@@ -21,7 +25,7 @@ class TrainingInterrupted(KeyboardInterrupt):
     """
 
     def __init__(self, run_dir: Path, step: int) -> None:
-        super().__init__(f"interrupted at step {step}; resume with: subspace-lab train {run_dir} --resume")
+        super().__init__(f"interrupted at step {step}; resume with: subspace-lab train {in_shell(run_dir)} --resume")
         self.run_dir = run_dir
         self.step = step
 
@@ -53,7 +57,8 @@ def catch_interrupt() -> Iterator[Interrupt]:
     def first(_signal: int, _frame: FrameType | None) -> None:
         interrupt.asked = True
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        print("\nstopping after this step; press Ctrl-C again to stop at once", file=sys.stderr, flush=True)
+        cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # the bar hides it, and who is killed cannot show it again
+        print(f"{cursor}\nstopping after this step; {_SECOND}", file=sys.stderr, flush=True)
 
     before: Any = signal.signal(signal.SIGINT, first)
     try:

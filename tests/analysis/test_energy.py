@@ -115,7 +115,7 @@ def test_a_gradient_that_is_not_finite_is_left_out_with_a_notice(tmp_path):
         return found
 
     run = write_run(tmp_path / "run", gradients)
-    with pytest.warns(analysis.AnalysisNotice, match=r"1 gradients had NaN or Inf.*conv\.weight"):
+    with pytest.warns(analysis.AnalysisNotice, match=r"1 gradient with NaN or Inf.*conv\.weight \(1 step\)"):
         table = analysis.energy(run, ranks=(2,), lags=(1,))
     conv = table[table["layer"] == "conv.weight"]
     assert 20 not in set(conv["step"])

@@ -42,6 +42,18 @@ def test_one_pass_gives_the_tables_of_the_separate_calls(tmp_path):
     assert {path.stem for path in (run.path / "analysis").iterdir()} == set(together)
 
 
+def test_all_tables_name_and_type_their_columns_alike(tmp_path):
+    run = write_run(tmp_path / "run", noise(SHAPES), steps=3)
+    tables = sl.analysis.analyze(run)
+    names = {"layer", "reference_layer", "kind", "basis", "comparison", "side"}
+    counts = {"step", "basis_step", "reference_step", "lag_steps", "rank", "m", "n"}
+    for name, table in tables.items():
+        for column, dtype in table.dtypes.items():
+            small = {"depth": "int16", "index": "int16"}.get(column, "int32" if column in counts else "float32")
+            assert str(dtype) == ("category" if column in names else small), (name, column)
+        assert run.table(name).dtypes.to_dict() == table.dtypes.to_dict(), name
+
+
 def test_a_run_opened_for_reading_is_not_written_to(tmp_path):
     write_run(tmp_path / "run", noise(SHAPES), steps=3)
     sl.analysis.analyze(sl.Run.open(tmp_path / "run"))

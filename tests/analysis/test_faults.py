@@ -47,7 +47,7 @@ def test_a_layer_without_gradient_is_left_out_with_a_notice(tmp_path):
         writer.snapshot(step, tensors, {"nonfinite": {}, "missing": absent})
     writer.close()
     with pytest.warns(
-        analysis.AnalysisNotice, match=rf"1 layers had no gradient in some captured steps: {names[0]} \(1"
+        analysis.AnalysisNotice, match=rf"1 layer had no gradient in some captured steps: {names[0]} \(1 step\)"
     ):
         tables = analysis.analyze(sl.Run.open(tmp_path / "run"), lags=(1,))
     for name in ("energy", "spectrum", "spectrum_summary"):
@@ -89,7 +89,7 @@ def test_when_one_chain_fails_those_that_wait_are_not_begun(tmp_path, monkeypatc
     run = write_run(tmp_path / "run", noise({f"part{i}.weight": (4, 6) for i in range(9)}), steps=1)
     begun, told = [], threading.Event()
 
-    def first_fails(run, chain, measures):
+    def first_fails(run, chain, *_):
         begun.append(chain)
         if len(begun) == 1:
             raise sl.RunError("no more")
@@ -101,6 +101,29 @@ def test_when_one_chain_fails_those_that_wait_are_not_begun(tmp_path, monkeypatc
             analysis.energy(run, executor=executor)
         told.set()
     assert len(begun) <= 2  # the second may have begun before the failure was known
+
+
+def test_after_ctrl_c_the_chains_that_run_in_threads_stop_at_their_next_layer(tmp_path, monkeypatch):
+    layers = {f"blocks.{depth}.w.weight": (4, 6) for depth in range(5)} | {"other.weight": (4, 6)}
+    run = write_run(tmp_path / "run", noise(layers), steps=4)
+    loaded, pressed, cancelled = [], threading.Event(), threading.Event()
+    real = sweep.load_frame
+
+    def slowly(run, snapshot, layer, **options):
+        if layer.name == "other.weight":
+            assert loaded or pressed.wait(60)
+            raise KeyboardInterrupt
+        loaded.append(layer.name)
+        pressed.set()
+        cancelled.wait(60)
+        return real(run, snapshot, layer, **options)
+
+    monkeypatch.setattr(sweep, "load_frame", slowly)
+    with ThreadPoolExecutor(2) as executor:
+        with pytest.raises(KeyboardInterrupt):
+            analysis.spectrum(run, executor=executor)
+        cancelled.set()
+    assert loaded == ["blocks.0.w.weight"], "of 20 in that chain"
 
 
 @pytest.mark.parametrize("value", [None, "3", float("nan"), True])

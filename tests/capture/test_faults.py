@@ -87,6 +87,18 @@ def test_no_gradient_at_all_is_warned_about_once(tmp_path):
     assert context(sl.Run.open(tmp_path / "run"), 1)["grad_norm"] is None
 
 
+@pytest.mark.parametrize("layers", [3, [3], [mlp()], ("up_proj.weight", None)])
+def test_patterns_that_are_no_text_are_refused(layers, tmp_path):
+    with pytest.raises(ValueError, match=r"layers takes patterns on parameter names, such as '\*\.mlp\.\*', got "):
+        sl.GradientCapture(mlp(), tmp_path / "run", layers=layers)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_model_comes_first(tmp_path):
+    with pytest.raises(TypeError, match=r"^GradientCapture\(model, path\) takes the model first, got str$"):
+        sl.GradientCapture(str(tmp_path / "run"), mlp())
+
+
 def test_a_gradient_of_another_shape_is_refused(tmp_path):
     model = mlp()
     with sl.GradientCapture(model, tmp_path / "run") as capture:

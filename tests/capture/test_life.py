@@ -75,7 +75,10 @@ def test_a_second_capture_is_refused(tmp_path):
     with sl.GradientCapture(mlp(), tmp_path / "run"):
         pass
     before = files(tmp_path)
-    with pytest.raises(sl.RunError, match="already holds a run; resume it, or choose another directory"):
+    with pytest.raises(
+        sl.RunError,
+        match=r"already holds a run; resume it with --resume \(resume=True in Python\), or choose another directory",
+    ):
         sl.GradientCapture(mlp(), tmp_path / "run")
     with pytest.raises(sl.RunError, match="captured otherwise"):
         sl.GradientCapture(mlp(), tmp_path / "run", every=3, resume=True)

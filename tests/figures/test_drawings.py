@@ -5,9 +5,11 @@ from statistics import fmean
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from subspace_lab.figures import FIGURES, NARROW, PAGE, AbsentError
+from subspace_lab.figures.labels import null_lines
 from subspace_lab.figures.style import NULL_DASHES, style
 
 KINDS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -128,6 +130,26 @@ def test_angle_drift_shows_overlap_with_the_previous_and_the_first_capture(cases
         for kind, curve in zip(KINDS, curves(axes[title]), strict=True):
             check_curve(curve, means(records(run, "angles", comparison=comparison, kind=kind), "step", "overlap"))
         assert heights_of_null_lines(axes[title]) == pytest.approx([0.25], abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["angle_drift", "depth_overlap"])
+def test_captures_of_fewer_directions_add_no_null_lines(cases, monkeypatch, name):
+    run = cases("llama")
+    angles = run.table("angles")
+    few = angles["step"] <= 20
+    fewer = angles.assign(null_overlap=angles["null_overlap"].where(~few, 0.2))
+    monkeypatch.setattr(run, "table", lambda _: fewer)
+    for ax in axes_of(FIGURES[name].draw(run)).values():
+        assert heights_of_null_lines(ax) == pytest.approx([0.25])
+
+
+def test_null_lines_and_their_labels_have_the_value_itself():
+    figure = Figure()
+    ax = figure.subplots()
+    ax.set_ylim(-0.02, 1.02417)
+    null_lines(ax, [("fixed basis", 0.2349, 0)])
+    assert heights_of_null_lines(ax) == [0.2349]
+    assert [text.get_text() for text in ax.texts] == ["fixed basis 0.23"]
 
 
 def test_spectrum_is_divided_by_the_norm_and_stands_beside_noise_of_norm_one(cases):

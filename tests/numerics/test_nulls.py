@@ -26,6 +26,21 @@ def test_null_noise_is_what_the_own_space_captures_of_noise(m, n):
         assert abs(numerics.null_noise(rank, m, n) - mean) < law + 5 * error, rank
 
 
+@pytest.mark.parametrize(("m", "n"), [(12, 12), (12, 40), (40, 12), (128, 128), (130, 350)])
+def test_no_mean_over_noise_lies_above_the_null_by_the_margin_and_what_lies_above_is_not_far(m, n):
+    rng = np.random.default_rng(11)
+    energies = np.stack([np.linalg.svd(rng.standard_normal((m, n)), compute_uv=False) ** 2 for _ in range(60)])
+    shares = energies.cumsum(1) / energies.sum(1, keepdims=True)
+    for rank in (max(1, min(m, n) // 8), min(m, n) // 4, min(m, n) // 2):
+        excess = shares[:, rank - 1] - numerics.null_noise(rank, m, n)
+        margin = numerics.null_noise_margin(rank, m, n, 1)
+        assert excess.max() < margin, rank
+        law = 0.01 * numerics.null_noise(rank, m, n)
+        assert margin - law == pytest.approx(4 * excess.std(ddof=1), rel=0.4), rank
+        means = excess.reshape(6, 10).mean(1)
+        assert means.max() < numerics.null_noise_margin(rank, m, n, 10) < margin, rank
+
+
 def test_isotropic_noise_lands_on_null_isotropic_for_a_fixed_basis():
     m, n, rank = 32, 200, 8
     generator = torch.Generator().manual_seed(0)

@@ -74,7 +74,7 @@ MEMBERS = [
         "SubspaceAdam",
         CORE | {"error"},
         {"rule": "track", "moments": "transport", "recovery": "feedback"},
-        {"update_interval": 1},
+        {"update_interval": 1, "pace": 0.3},
         label="track-transport-feedback",
     ),
 ]

@@ -97,8 +97,8 @@ def test_names_are_text_and_nothing_else(cases, reports):
 
 def test_warnings_name_what_was_lost(reports):
     page = Page(reports("markup").read_text(encoding="utf-8"))
-    assert "1 gradients had NaN or Inf entries and are left out: ../../etc/passwd (1 steps)" in page.text
-    assert "1 layers had no gradient in some captured steps: ../../etc/passwd (1 steps)" in page.text
+    assert "1 gradient with NaN or Inf entries left out: ../../etc/passwd (1 step)" in page.text
+    assert "1 layer had no gradient in some captured steps: ../../etc/passwd (1 step)" in page.text
 
 
 def test_an_interrupted_run_and_a_torn_snapshot_are_warned_of(tmp_path):

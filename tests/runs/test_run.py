@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import shlex
 import shutil
 import tracemalloc
 
@@ -101,6 +102,25 @@ def test_unknown_names_and_steps(run):
         run.gram(5, WIDE)
     with refuses(r"has no layer 'a\nb'"):
         run.layer("a\nb")
+
+
+def test_steps_and_names_of_another_type(run_dir):
+    run = Run.open(run_dir)
+    assert run.gram(10.0, WIDE).equal(run.gram(10, WIDE)), "a row of a table of floats"
+    with refuses("no snapshot of step '10'"):
+        run.gram("10", WIDE)
+    with refuses("has no layer ['a']"):
+        run.gram(10, ["a"])
+    with pytest.raises(ValueError, match="a table's name is one word such as 'energy', got None"):
+        run.table(None)
+    with pytest.raises(TypeError, match=r"^a run is opened with Run\.open\('runs/mine'\)$"):
+        Run("runs/mine")
+
+
+def test_messages_quote_paths_as_a_shell_needs_them(run_dir):
+    moved = run_dir.rename(run_dir.parent / "it's mine")
+    with refuses(f"run: subspace-lab analyze {shlex.quote(str(moved))}, or open it with write=True"):
+        Run.open(moved).table("energy")
 
 
 def test_nothing_captured_yet(tmp_path):
