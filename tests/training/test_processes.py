@@ -53,6 +53,7 @@ def test_ctrl_c_says_how_to_resume_and_the_run_is_sound(tmp_path, text):
 def test_a_second_ctrl_c_kills_at_once(tmp_path, text):
     """The step that would have to be finished first takes hours."""
     config = tiny_config(text, steps=2, accumulation=10**9, batch_size=1, eval_every=None)
+    load_tokens(config.resolved())  # which would be told on a line of its own
     process = start(tmp_path / "run", config, stderr=subprocess.PIPE)
     while not (tmp_path / "run" / "manifest.json").exists():
         assert process.poll() is None
