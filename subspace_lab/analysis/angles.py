@@ -40,6 +40,11 @@ class Angles:
         """The rank."""
         return self.rank
 
+    @property
+    def first_columns(self) -> int:
+        """The rank."""
+        return self.rank
+
     def add(self, frame: Frame, columns: Columns) -> None:
         """Add the comparisons with the previous and the first capture and with the previous block."""
         if frame.S is not None:

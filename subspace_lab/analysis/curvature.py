@@ -35,6 +35,7 @@ class Curvature:
         "step", "basis_step", "lag_steps", "layer", "depth", "kind", "rank", "index",
         "singular_value", "normalized", "null_noise",
     )  # fmt: skip
+    first_columns = 0
     residual = False
 
     @property

@@ -34,6 +34,7 @@ class Energy:
         "step", "layer", "depth", "kind", "basis", "basis_step", "lag_steps", "rank", "m", "n",
         "ratio", "fraction", "null_isotropic", "null_noise",
     )  # fmt: skip
+    first_columns = 0
     residual = False
 
     @property

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -63,15 +63,23 @@ class Basis:
 
 @dataclass
 class Past:
-    """What is remembered of a layer: its first basis and those of the last captures, None where there was none."""
+    """What is remembered of a layer: its first basis and those of the last captures, None where there was none.
+
+    Attributes:
+        recent: Bases of the last captures.
+        first_columns: How many columns of the first basis are remembered, 0 for none.
+        first: That basis.
+    """
 
     recent: deque[Basis | None]
+    first_columns: int
     first: Basis | None = None
 
     def push(self, basis: Basis | None) -> None:
         """Remember the basis of a capture."""
         self.recent.append(basis)
-        self.first = self.first or basis
+        if self.first is None and basis is not None and self.first_columns:
+            self.first = replace(basis, S=basis.S[:, : self.first_columns].clone())
 
 
 @dataclass

@@ -30,6 +30,7 @@ class Spectrum:
     columns = ("step", "layer", "depth", "kind", "index", "singular_value")
     num_vectors = 0
     max_lag = 0
+    first_columns = 0
     residual = False
 
     def add(self, frame: Frame, columns: Columns) -> None:
@@ -53,6 +54,7 @@ class SpectrumSummary:
     )  # fmt: skip
     num_vectors = 0
     max_lag = 0
+    first_columns = 0
     residual = False
 
     def add(self, frame: Frame, columns: Columns) -> None:

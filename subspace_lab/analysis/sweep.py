@@ -48,6 +48,10 @@ class Measure(Protocol):
         """How many captures back it looks."""
 
     @property
+    def first_columns(self) -> int:
+        """Columns of a layer's first basis that it compares with, 0 for none."""
+
+    @property
     def residual(self) -> bool:
         """Whether it needs bases on the residual side."""
 
@@ -130,7 +134,8 @@ def _sweep_chain(
     num_vectors = max(measure.num_vectors for measure in measures)
     residual = any(measure.residual for measure in measures)
     max_lag = max(measure.max_lag for measure in measures)
-    pasts = {layer.name: Past(deque(maxlen=max_lag)) for layer in chain}
+    first_columns = max(measure.first_columns for measure in measures)
+    pasts = {layer.name: Past(deque(maxlen=max_lag), first_columns) for layer in chain}
     for step in run.steps:
         with run.snapshot(step) as snapshot:
             neighbour = None

@@ -177,9 +177,11 @@ def _workspace(kind: type[LowRankOptimizer], shape: Shape, group: Group, dtype: 
     r, e = kind.effective_rank(m, group), exact_dtype(dtype).itemsize
     if r == m and kind.stays_at_full_rank:
         return 0
+    copied = 0 if dtype == exact_dtype(dtype) else e * m * n  # G, for the rule or its norm
     if issubclass(kind, SubspaceAdam):
         carried = e * (m * r + 3 * n * r + 2 * r * r) if group["moments"] == "transport" else e * m * r
         old = e * (m * r + n * r) if group["recovery"] == "feedback" else 0
-        copied = 0 if dtype == exact_dtype(dtype) or group["recovery"] == "feedback" else e * m * n  # G, for the rule
-        return copied + max(_RULE_BYTES[group["rule"]](m, n, r, e), carried + old)
-    return 6 * e * m * r if "basis" in kind.layout(m, n, group, dtype) else e * m * r
+        return (0 if group["recovery"] == "feedback" else copied) + max(
+            _RULE_BYTES[group["rule"]](m, n, r, e), carried + old
+        )
+    return 6 * e * m * r + copied if "basis" in kind.layout(m, n, group, dtype) else e * m * r

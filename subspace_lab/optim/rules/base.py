@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import scipy.linalg
 import torch
 from torch import Tensor
 
@@ -100,6 +99,8 @@ def top_left_space(G: Tensor, rank: int) -> Tensor:
     """
     C, m = _gram(G), G.shape[0]
     if C.device.type == "cpu":
+        import scipy.linalg
+
         found = scipy.linalg.eigh(
             C.mT.numpy(), overwrite_a=True, check_finite=False, driver="evr", subset_by_index=(m - rank, m - 1)
         )
