@@ -9,17 +9,19 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Unpack, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from subspace_lab.optim.adam import full_rank_adamw
+from subspace_lab.optim.describe import describe
 from subspace_lab.optim.errors import NonFiniteGradientError
-from subspace_lab.optim.options import Options, check_known, check_options, defaults_of, signature_of
+from subspace_lab.optim.options import Options, check_known, check_options, defaults_of, plain, signature_of
 
 Group = dict[str, Any]
 State = dict[str, Any]
 Shapes = dict[str, tuple[int, ...]]
-_NOT_OPTIONS = {"params", "param_names", "initial_lr", "method", "steps_taken"}  # what else may be in a group
+_NOT_OPTIONS = {"params", "param_names", "name", "initial_lr", "method", "steps_taken"}  # what else may be in a group
+_WRAPPERS = ("_orig_mod.", "module.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,14 @@ class GroupOptimizer(Optimizer):
         params: Parameters, groups, or named parameters as torch takes them; names make better messages.
         lr: Learning rate.
         options: Settings of every group that does not say otherwise; see `Options`.
+
+    Raises:
+        TypeError: If `params` is a model.
     """
 
     options: ClassVar[tuple[str, ...]] = ("lr", "rank", "betas", "eps", "weight_decay", "on_nonfinite", "seed")
     changed: ClassVar[Mapping[str, Any]] = {}
+    shaping: ClassVar[tuple[str, ...]] = ()  # options that say what a state is: one made with others does not load
     __signature__: ClassVar[inspect.Signature | None]
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -68,12 +74,24 @@ class GroupOptimizer(Optimizer):
         cls.__signature__ = None if own else signature_of(cls.options, cls.changed)
 
     def __init__(self, params: ParamsT, lr: float | None = None, **options: Unpack[Options]) -> None:
-        check_known(options, self.options, type(self).__name__)
-        given = {**options, **({} if lr is None else {"lr": lr})}
-        super().__init__(params, {**self._defaults(), **given, "method": type(self).__name__})
+        kind = type(self).__name__
+        if isinstance(params, nn.Module):
+            raise TypeError(
+                f"{kind} takes groups, got a {type(params).__name__}: make them by param_groups(model, rank)"
+            )
+        check_known(options, self.options, kind)
+        given = {name: plain(value) for name, value in {**options, **({} if lr is None else {"lr": lr})}.items()}
+        super().__init__(params, {**self._defaults(), **given, "method": kind})
 
     def _defaults(self) -> Group:
         return defaults_of(self.options, self.changed)
+
+    def __repr__(self) -> str:
+        return describe(type(self).__name__, self.param_groups, self._effective)
+
+    def _effective(self, group: Group) -> tuple[str, ...]:
+        """Options that have an effect on a group."""
+        return self._known(group)
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a group, as torch does, and check it.
@@ -86,10 +104,10 @@ class GroupOptimizer(Optimizer):
             ValueError: If an option is unknown or not sound, or a parameter cannot be in such a group; the optimizer is
                 left as it was.
         """
-        asked = {name: value for name, value in param_group.items() if name not in _NOT_OPTIONS}
-        new = [name for name, value in asked.items() if value != self.defaults.get(name)]
+        asked = {name: plain(value) for name, value in param_group.items() if name not in _NOT_OPTIONS}
+        new = [name for name, value in asked.items() if name not in self.defaults or value != self.defaults[name]]
         check_known(new, self._known(param_group), type(self).__name__)
-        super().add_param_group({**param_group})
+        super().add_param_group({**param_group, **asked, "method": type(self).__name__})
         try:
             self._check_group(self.param_groups[-1])
         except ValueError:
@@ -188,10 +206,18 @@ class GroupOptimizer(Optimizer):
                 self.state[p][key] = exact
 
     def _check_state(self, state_dict: dict[str, Any]) -> None:
-        """Refuse the state of another method or of other shapes, before anything is changed."""
+        """Refuse the state of another method, model or settings that shape it, before anything is changed."""
+        if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
+            raise ValueError(f"a state dict has 'state' and 'param_groups', got {_outline(state_dict)}")
         for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=False):
             if saved.get("method") != group["method"]:
                 raise ValueError(f"the state is that of {saved.get('method')}, expected {group['method']}")
+            for name in self.shaping:
+                if saved.get(name) != group.get(name):
+                    raise ValueError(
+                        f"the state has {name}={saved.get(name)!r}, expected {group.get(name)!r}: build the optimizer "
+                        "as the saved one was"
+                    )
             for place, (index, p) in enumerate(zip(saved["params"], group["params"], strict=False)):
                 state = state_dict["state"].get(index, {})
                 expected = {"step": (), **self._state_shapes(p, {**group, **saved})} if state else {}
@@ -202,10 +228,31 @@ class GroupOptimizer(Optimizer):
                             f"{name_of(group, place)}: the state has {key} of {got}, expected shape {shape} for a "
                             f"parameter of shape {tuple(p.shape)}; load it into the same model"
                         )
+                _check_same_name(saved, group, place)
 
     def _state_shapes(self, p: Tensor, group: Group) -> Shapes:  # noqa: ARG002
         """Shapes of the tensors of a parameter's state."""
         return {"exp_avg": tuple(p.shape), "exp_avg_sq": tuple(p.shape)}
+
+
+def _check_same_name(saved: Group, group: Group, place: int) -> None:
+    """Refuse the state of another parameter, which may be of the same shape."""
+    names = [str(g["param_names"][place]) for g in (saved, group) if place < len(g.get("param_names", ()))]
+    if len({canonical(name) for name in names}) > 1:
+        raise ValueError(
+            f"the state has {names[0]} where {names[1]} is expected: build the groups as the saved ones were"
+        )
+
+
+def _outline(value: object) -> str:
+    return f"the keys {sorted(map(str, value))}" if isinstance(value, Mapping) else type(value).__name__
+
+
+def canonical(name: str) -> str:
+    """A parameter's name without what compilation and sharding put into it."""
+    for wrapper in _WRAPPERS:
+        name = name.removeprefix(wrapper) if wrapper == "module." else name.replace(wrapper, "")
+    return name
 
 
 def _like(summary: Tensor, first: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from subspace_lab.optim.groups import canonical
+from subspace_lab.optim.base import canonical
 
 
 class AdaptiveGroupClipper:
@@ -26,8 +26,7 @@ class AdaptiveGroupClipper:
 
     Args:
         parameters: A model, whose parameters are grouped by the kind of their module (``q_proj``, ``down_proj``,
-        ...), or
-            named groups of parameters.
+            ...), or named groups of parameters.
         low: Lower edge of the band over S; 0 never scales up.
         high: Upper edge over S.
         late_low: Lower edge from the end of the transition on; None for `low`.
@@ -36,7 +35,7 @@ class AdaptiveGroupClipper:
         beta: Decay of the running mean.
 
     Raises:
-        ValueError: If an edge, the decay or the transition is out of range.
+        ValueError: If an edge, the decay or the transition is out of range, or there is nothing to clip.
 
     Limitations: the norm is that of this process' gradients: with sharded gradients it is the shard's.
 
@@ -60,17 +59,20 @@ class AdaptiveGroupClipper:
         self.low = (low, low if late_low is None else late_low)
         self.high = (high, high if late_high is None else late_high)
         for name, lower, upper in zip(("", "late_"), self.low, self.high, strict=True):
-            if not 0 <= lower <= 1 <= upper:
+            numbers = all(isinstance(edge, float | int) for edge in (lower, upper))
+            if not (numbers and 0 <= lower <= 1 <= upper):
                 raise ValueError(
-                    f"0 <= {name}low <= 1 <= {name}high is needed, got {name}low={lower}, {name}high={upper}"
+                    f"0 <= {name}low <= 1 <= {name}high is needed, got {name}low={lower!r}, {name}high={upper!r}"
                 )
         if not 0 <= beta < 1:
             raise ValueError(f"beta must be in [0, 1), got {beta!r}")
-        if not 0 <= transition[0] <= transition[1]:
+        if not _is_span(transition):
             raise ValueError(f"transition must be two steps in order, got {transition!r}")
         self.transition, self.beta = transition, beta
         groups = by_kind(parameters) if isinstance(parameters, nn.Module) else parameters
-        self.groups = {name: list(members) for name, members in groups.items()}
+        if not isinstance(groups, Mapping) or not groups:
+            raise ValueError(f"a model or a mapping of names to parameters is needed, got {type(parameters).__name__}")
+        self.groups = {name: [p] if isinstance(p, Tensor) else list(p) for name, p in groups.items()}
         self.steps = 0
         self.means: dict[str, float] = {}
 
@@ -121,10 +123,19 @@ class AdaptiveGroupClipper:
         Raises:
             ValueError: If it is of other groups.
         """
+        if not {"steps", "means"} <= set(state_dict):
+            raise ValueError(f"a clipper's state has 'steps' and 'means', got {sorted(state_dict)}")
         unknown = sorted(set(state_dict["means"]) - set(self.groups))
         if unknown:
             raise ValueError(f"the state has the group {unknown[0]!r}, expected some of {', '.join(self.groups)}")
         self.steps, self.means = int(state_dict["steps"]), dict(state_dict["means"])
+
+
+def _is_span(transition: Any) -> bool:
+    """Whether this is two whole numbers in order, none below zero."""
+    if not isinstance(transition, tuple | list) or not all(isinstance(step, int) for step in transition):
+        return False
+    return len(transition) == 2 and 0 <= transition[0] <= transition[1]
 
 
 def by_kind(model: nn.Module) -> dict[str, list[Tensor]]:

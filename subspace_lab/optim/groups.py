@@ -10,13 +10,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from subspace_lab.optim.base import Group
+from subspace_lab.optim.base import Group, canonical
+from subspace_lab.optim.options import OPTIONS
 
 EXCLUDED = (
-    "*embed*", "*wte*", "*wpe*", "*lm_head*", "head.*", "*.head.*", "*classifier*", "score.*", "*.score.*", "*norm*",
-    "*.ln_*",
+    "*embed*", "*wte*", "*wpe*", "shared.*", "*relative_attention_bias*", "*lm_head*", "head.*", "*.head.*",
+    "output.*", "*classifier*", "score.*", "*.score.*", "*norm*", "*.ln_*",
 )  # fmt: skip
-_WRAPPERS = ("_orig_mod.", "module.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 
 
 def param_groups(
@@ -40,20 +40,31 @@ def param_groups(
         targets: Globs on parameter names (``"*.self_attn.*"``) of the matrices that get the rank; None for all matrices
             but those whose names say embedding, head or norm (`EXCLUDED`).
         exclude: Globs of matrices that stay full-rank all the same.
-        splits: Glob to a number, for matrices that are several stacked in one: ``{"*.qkv.weight": 3}``.
+        splits: Glob to a number, for matrices that are several stacked along their first dimension, as in a fused
+            linear layer: ``{"*.qkv.weight": 3}``. GPT-2's ``Conv1D`` stacks along the second and cannot be split.
         options: Of the groups with a rank: ``update_interval=``, ``scale=``, ...
 
     Returns:
         Groups: with a rank (one per number of splits), and without.
 
+    Raises:
+        TypeError: If `model` is none.
+        ValueError: If a pattern matches nothing, a matrix cannot be split as asked, or something has no effect.
+
     >>> model = nn.ModuleDict({"embed": nn.Embedding(8, 4), "up": nn.Linear(4, 16)})
     >>> [(group["rank"], group["param_names"]) for group in param_groups(model, rank=2)]
     [(2, ['up.weight']), (None, ['embed.weight', 'up.bias'])]
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"param_groups takes the model itself, got {type(model).__name__}")
+    given = {"targets": targets, "exclude": exclude, "splits": splits, **options}
+    useless = [name for name, value in given.items() if name in options or value]
+    if rank is None and useless:
+        raise ValueError(f"{useless[0]}= has no effect with rank=None, which leaves everything full-rank; leave it out")
     trainable = {canonical(name): p for name, p in model.named_parameters() if p.requires_grad}
     shapes = {name: tuple(p.shape) for name, p in trainable.items()}
     low = [] if rank is None else select(shapes, targets, exclude, owner=type(model).__name__)
-    counts = {name: number for glob, number in (splits or {}).items() for name in _matching(glob, low, "splits")}
+    counts = _split_counts(model, splits, {name: trainable[name] for name in low})
     groups = []
     for number in sorted({counts.get(name, 1) for name in low}):
         names = [name for name in low if counts.get(name, 1) == number]
@@ -88,26 +99,44 @@ def select(
     if targets is None:
         chosen = {name for name in matrices if not any(fnmatchcase(name, glob) for glob in EXCLUDED)}
     else:
-        chosen = {name for glob in _globs(targets) for name in _matching(glob, matrices, "targets", owner)}
-    chosen -= {name for glob in _globs(exclude) for name in _matching(glob, matrices, "exclude", owner)}
+        chosen = {name for glob in _globs(targets, "targets") for name in _matching(glob, matrices, "targets", owner)}
+    chosen -= {name for glob in _globs(exclude, "exclude") for name in _matching(glob, matrices, "exclude", owner)}
     if not chosen:
         raise ValueError(f"no matrix of {owner} is left to get a rank; pass targets=, or rank=None for full rank")
     return [name for name in matrices if name in chosen]
-
-
-def canonical(name: str) -> str:
-    """A parameter's name without what compilation and sharding put into it."""
-    for wrapper in _WRAPPERS:
-        name = name.removeprefix(wrapper) if wrapper == "module." else name.replace(wrapper, "")
-    return name
 
 
 def _group(names: list[str], parameters: Mapping[str, Tensor]) -> Group:
     return {"params": [parameters[name] for name in names], "param_names": list(names)}
 
 
-def _globs(patterns: str | Iterable[str]) -> list[str]:
-    return [patterns] if isinstance(patterns, str) else list(patterns)
+def _split_counts(model: nn.Module, splits: Mapping[str, int] | None, low: Mapping[str, Tensor]) -> dict[str, int]:
+    """How many matrices a parameter is, of those that are more than one."""
+    if splits is not None and not isinstance(splits, Mapping):
+        raise ValueError(f"splits must be a mapping of globs to numbers, {{'*.qkv.weight': 3}}, got {splits!r}")
+    transposed = {id(p) for part in model.modules() if type(part).__name__ == "Conv1D" for p in part.parameters()}
+    counts: dict[str, int] = {}
+    for glob, number in (splits or {}).items():
+        OPTIONS["splits"].check(f"splits: {glob!r}", number)
+        for name in _matching(glob, low, "splits"):
+            if counts.setdefault(name, number) != number:
+                raise ValueError(f"splits: {glob!r} and a pattern before it differ on {name}; let one of them match it")
+            if id(low[name]) in transposed:
+                raise ValueError(
+                    f"splits: {name} is of a Conv1D, which stacks along the second dimension, and rows are what is "
+                    "split; leave it whole"
+                )
+    return counts
+
+
+def _globs(patterns: str | Iterable[str], argument: str) -> list[str]:
+    globs = (
+        [patterns] if isinstance(patterns, str) else list(patterns) if isinstance(patterns, Iterable) else [patterns]
+    )
+    for glob in globs:
+        if not isinstance(glob, str):
+            raise ValueError(f"{argument} must be a glob on names or several, got {glob!r}")
+    return globs
 
 
 def _matching(glob: str, names: Iterable[str], argument: str, owner: str = "the targets") -> list[str]:

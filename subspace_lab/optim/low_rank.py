@@ -7,16 +7,20 @@ steps counted from 1; T update_interval.
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.optimizer import ParamsT
 
 from subspace_lab.optim.base import Group, GroupOptimizer, Live, Shapes, State, name_of
 from subspace_lab.optim.draws import Draw, generator, normal_draw
 from subspace_lab.optim.matrices import Matrix, exact_dtype, oriented_shape, pieces
+from subspace_lab.optim.options import Options
 
+_OF_ADAMW = ("lr", "betas", "eps", "weight_decay", "on_nonfinite")  # options that do something without a rank
 Layout = dict[str, tuple[tuple[int, ...], torch.dtype]]
 
 
@@ -62,12 +66,29 @@ class LowRankOptimizer(GroupOptimizer):
     """A group with a rank keeps the state of an r-dimensional subspace for each of its matrices.
 
     A subclass says what that state is (`layout`) and what a step does to one matrix (`_step_matrix`).
+
+    Args:
+        params: Parameters or groups. Where no group says anything of a rank, which leaves nothing but AdamW, there is a
+            warning; a rank of None says that this is meant.
+        lr: Learning rate.
+        options: See `Options`.
     """
 
     options: ClassVar[tuple[str, ...]] = (
         *GroupOptimizer.options, "update_interval", "scale", "side", "splits", "state_dtype", "stochastic_rounding",
     )  # fmt: skip
+    shaping = ("rank", "side", "splits", "density", "rule", "moments", "recovery")
     stays_at_full_rank: ClassVar[bool] = True  # at r = m: no refresh, since there is nowhere to go
+
+    def __init__(self, params: ParamsT, lr: float | None = None, **options: Unpack[Options]) -> None:
+        given: Any = params if isinstance(params, Tensor | nn.Module) else list(params)  # the two are refused
+        super().__init__(given, lr, **options)
+        if "rank" not in options and not any(isinstance(group, dict) and "rank" in group for group in given):
+            warnings.warn(
+                f"no group has a rank, so that this {type(self).__name__} is full-rank AdamW; make the groups by "
+                "subspace_lab.optim.param_groups(model, rank=...), or say rank=None if that is what you mean",
+                stacklevel=2 + (type(self).__init__ is not LowRankOptimizer.__init__),  # the caller's line
+            )
 
     @classmethod
     def effective_rank(cls, m: int, group: Group) -> int:
@@ -91,6 +112,9 @@ class LowRankOptimizer(GroupOptimizer):
 
     def _step_matrix(self, x: Matrix, state: State, turn: Turn, index: tuple[int, int]) -> None:
         raise NotImplementedError
+
+    def _effective(self, group: Group) -> tuple[str, ...]:
+        return _OF_ADAMW if group["rank"] is None else super()._effective(group)
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)

@@ -14,14 +14,15 @@ import torch
 from torch import nn
 
 from subspace_lab.optim.badam import BAdam, block_name
-from subspace_lab.optim.base import Group
-from subspace_lab.optim.groups import canonical, select
+from subspace_lab.optim.base import Group, canonical
+from subspace_lab.optim.groups import select
 from subspace_lab.optim.low_rank import LowRankOptimizer, full_layout, state_bytes, state_dtype
 from subspace_lab.optim.matrices import exact_dtype, oriented_shape
-from subspace_lab.optim.methods import method_named
-from subspace_lab.optim.options import check_known, check_options, defaults_of
+from subspace_lab.optim.methods import METHODS, method_named
+from subspace_lab.optim.options import check_known, check_options, defaults_of, is_positive_int
+from subspace_lab.optim.rules import RULES
 from subspace_lab.optim.rules.base import COLUMNS
-from subspace_lab.optim.subspace_adam import SubspaceAdam
+from subspace_lab.optim.subspace_adam import SubspaceAdam, part_options
 
 Shape = tuple[int, ...]
 _BASES = {"basis", "indices"}
@@ -89,7 +90,7 @@ def memory_report(
     rank: int = 128,
     targets: str | Iterable[str] | None = None,
     exclude: str | Iterable[str] = (),
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     **options: Any,
 ) -> MemoryReport:
     """Count the bytes of weights, gradients and optimizer, without building anything.
@@ -100,30 +101,25 @@ def memory_report(
     Args:
         model_or_shapes: A model (one on the meta device will do), or parameter name to shape.
         method: An optimizer or its name.
-        rank: Rank of the targets.
+        rank: Rank of the targets; AdamW and BAdam have no use for this and the next two.
         targets: As in `param_groups`.
         exclude: As in `param_groups`.
-        dtype: Of the parameters, where only shapes are given.
+        dtype: Of the parameters, where only shapes are given; float32 by default.
         options: Of the optimizer: ``state_dtype=``, ``splits=``, ``density=``, ...
 
     Returns:
         The bytes.
 
     Raises:
-        ValueError: If there is no such method, or it does not have such an option; torch's AdamW has none here.
+        ValueError: If there is no such method, or it does not have such an option; torch's AdamW has none here. If
+            nothing can be trained, a matrix cannot be split as asked, or the bytes of a rule are not known.
 
     >>> report = memory_report({"layers.0.up.weight": (8, 16)}, "GaLore", rank=2)
     >>> report.weights, report.states, report.bases
     (512, 256, 64)
     """
-    kind = method_named(method) if isinstance(method, str) else method
-    if isinstance(model_or_shapes, nn.Module):
-        named = {canonical(name): p for name, p in model_or_shapes.named_parameters()}
-        frozen = {name for name, p in named.items() if not p.requires_grad}
-        sizes = {name: (tuple(p.shape), p.dtype) for name, p in named.items()}
-    else:
-        frozen, sizes = set(), {name: (tuple(shape), dtype) for name, shape in model_or_shapes.items()}
-    trainable = {name: size for name, size in sizes.items() if name not in frozen}
+    kind = _kind_of(method)
+    sizes, trainable = _sizes(model_or_shapes, dtype)
     states = bases = workspace = 0
     if issubclass(kind, BAdam):
         states = _largest_block(trainable, _settings(kind, rank, options))
@@ -133,6 +129,8 @@ def memory_report(
         low = set(select(shapes, targets, exclude))
         for name in low:
             shape, of = trainable[name]
+            if shape[0] % group["splits"]:
+                raise ValueError(f"{name}: splits={group['splits']} does not divide its {shape[0]} rows")
             layout = full_layout(kind, shape, group, of)
             bases += state_bytes({key: value for key, value in layout.items() if key in _BASES})
             states += state_bytes({key: value for key, value in layout.items() if key not in _BASES})
@@ -144,13 +142,54 @@ def memory_report(
     return MemoryReport(kind.__name__, _bytes(sizes.values()), _bytes(trainable.values()), states, bases, workspace)
 
 
+def _kind_of(method: str | type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    kind = method_named(method) if isinstance(method, str) else method
+    if kind in METHODS.values() or (isinstance(kind, type) and issubclass(kind, LowRankOptimizer)):
+        return kind
+    got = method.__name__ if isinstance(method, type) else type(method).__name__
+    raise ValueError(f"method must be torch's AdamW, an optimizer of subspace_lab.optim, or its name, got {got}")
+
+
+Sizes = dict[str, tuple[Shape, torch.dtype]]
+
+
+def _sizes(model_or_shapes: nn.Module | Mapping[str, Shape], dtype: torch.dtype | None) -> tuple[Sizes, Sizes]:
+    """Shape and dtype of all parameters, and of the trainable ones."""
+    if not isinstance(dtype, torch.dtype | None):
+        raise ValueError(f"dtype must be one of torch's, torch.bfloat16, got {dtype!r}")
+    if isinstance(model_or_shapes, nn.Module):
+        if dtype is not None:
+            raise ValueError(f"dtype={dtype} has no effect on a model, which has its own; leave it out, or give shapes")
+        named = {canonical(name): p for name, p in model_or_shapes.named_parameters()}
+        sizes = {name: (tuple(p.shape), p.dtype) for name, p in named.items()}
+        trainable = {name: size for name, size in sizes.items() if named[name].requires_grad}
+    elif not isinstance(model_or_shapes, Mapping):
+        raise ValueError(f"a model or a mapping of names to shapes is needed, got {type(model_or_shapes).__name__}")
+    else:
+        for name, shape in model_or_shapes.items():
+            if not isinstance(shape, tuple | list) or not all(map(is_positive_int, shape)):
+                raise ValueError(f"the shape of {name} must be a tuple of positive integers, got {shape!r}")
+        trainable = sizes = {name: (tuple(shape), dtype or torch.float32) for name, shape in model_or_shapes.items()}
+    if not trainable:
+        raise ValueError("there is no parameter to train: none requires a gradient, or none was given")
+    return sizes, trainable
+
+
 def _settings(kind: type[Any], rank: int, options: Mapping[str, Any]) -> Group:
     """A group of an optimizer as its constructor would make it."""
-    check_known(options, kind.options, kind.__name__)
-    check_options({"rank": rank, **options})
+    if not is_positive_int(rank):
+        raise ValueError(f"rank must be a positive integer, got {rank!r}")
     group = {**defaults_of(kind.options, kind.changed), "rank": rank, **options}
-    if issubclass(kind, SubspaceAdam) and kind.parts is not None:
-        group |= dict(zip(("rule", "moments", "recovery"), kind.parts, strict=True))
+    known = kind.options
+    if issubclass(kind, SubspaceAdam):
+        if kind.parts is not None:
+            group |= dict(zip(("rule", "moments", "recovery"), kind.parts, strict=True))
+        elif group["rule"] not in RULES:
+            raise ValueError(f"rule must be one of {', '.join(RULES)}, whose bytes are known, got {group['rule']!r}")
+        else:
+            known = (*LowRankOptimizer.options, "rule", "moments", "recovery", *part_options(group, {}))
+    check_known(options, known, kind.__name__)
+    check_options({"rank": rank, **options})
     return group
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
+import numpy as np
+
 StateDtype = Literal["float32", "float64", "bfloat16"]
 
 
@@ -120,7 +122,7 @@ def is_positive_int(value: Any) -> bool:
 
 def is_betas(value: Any) -> bool:
     """Whether a value is Adam's two decay rates."""
-    return len(value) == 2 and all(0 <= beta < 1 for beta in value)
+    return len(value) == 2 and all(isinstance(beta, float | int) and 0 <= beta < 1 for beta in value)
 
 
 def or_none(sound: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -128,8 +130,26 @@ def or_none(sound: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or sound(value)
 
 
+def plain(value: Any) -> Any:
+    """A value as a group holds it.
+
+    Args:
+        value: An option's.
+
+    Returns:
+        numpy's numbers, alone or in a tuple or list, as Python's: a state that is saved with numpy's own does not load
+        with ``weights_only=True``. Everything else as it is.
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    return type(value)(map(plain, value)) if type(value) in {tuple, list} else value
+
+
 def _at_least_zero(default: float) -> Option:
-    return Option(default, lambda value: 0 <= value < math.inf, "a finite number of at least 0")
+    def sound(value: Any) -> bool:
+        return not isinstance(value, bool) and 0 <= value < math.inf
+
+    return Option(default, sound, "a finite number of at least 0")
 
 
 def _positive_int(default: int) -> Option:
@@ -175,7 +195,7 @@ OPTIONS: dict[str, Option] = {
     "state_dtype": _choice(None, None, "float32", "float64", "bfloat16"),
     "stochastic_rounding": _switch(),
     "on_nonfinite": _choice("raise", "raise", "skip"),
-    "seed": Option(0, lambda value: isinstance(value, int), "an integer"),
+    "seed": Option(0, lambda value: isinstance(value, int) and not isinstance(value, bool), "an integer"),
 }
 
 
@@ -199,15 +219,16 @@ def check_known(given: Iterable[str], known: Iterable[str], owner: str) -> None:
         owner: Whose options they are, for the message.
 
     Raises:
-        ValueError: One line that names the nearest and lists what there is.
+        ValueError: One line that names the nearest, if there is a similar one, and lists what there is.
     """
     allowed = list(known)
     unknown = [name for name in given if name not in allowed]
     if unknown and not allowed:
         raise ValueError(f"{owner} has no option {unknown[0]!r}, and no other one; leave it out")
     if unknown:
-        near = difflib.get_close_matches(unknown[0], allowed, n=1, cutoff=0)
-        raise ValueError(f"{owner} has no option {unknown[0]!r}; nearest: {near[0]}; it has {', '.join(allowed)}")
+        near = difflib.get_close_matches(unknown[0], allowed, n=1, cutoff=0.6)
+        hint = f"nearest: {near[0]}; " if near else ""
+        raise ValueError(f"{owner} has no option {unknown[0]!r}; {hint}it has {', '.join(allowed)}")
 
 
 def defaults_of(names: Iterable[str], changed: Mapping[str, Any]) -> dict[str, Any]:

@@ -74,6 +74,10 @@ class SubspaceAdam(LowRankOptimizer):
         """The name of a rule; objects are remembered under their class' name."""
         if isinstance(rule, str):
             return rule
+        if isinstance(rule, type) or not all(callable(getattr(rule, part, None)) for part in ("first", "refresh")):
+            raise ValueError(
+                f"rule must be one of {', '.join(RULES)}, or an object with first and refresh, got {rule!r}"
+            )
         name = type(rule).__name__
         if self._custom.setdefault(name, rule) is not rule:
             raise ValueError(f"two rules are called {name}: use one object, or two classes")
@@ -113,11 +117,6 @@ class SubspaceAdam(LowRankOptimizer):
         super()._check_group(group)
         for name, default in defaults_of(self._known(group), self.changed).items():
             group.setdefault(name, default)
-
-    def _check_state(self, state_dict: dict[str, Any]) -> None:
-        for saved in state_dict["param_groups"]:
-            self._check_rule(saved.get("rule", "walk"))
-        super()._check_state(state_dict)
 
     @classmethod
     def layout(cls, m: int, n: int, group: Group, dtype: torch.dtype) -> Layout:
@@ -186,11 +185,13 @@ class SubspaceAdam(LowRankOptimizer):
         rule = self._custom.get(group["rule"]) or RULES[group["rule"]]
         exact = G.to(exact_dtype(G.dtype))
         if turn.t == 1:
-            basis.copy_(rule.first(exact, basis.shape[1], Context(group, turn.t, 0, None, turn.draw)))
+            S = rule.first(exact, basis.shape[1], Context(group, turn.t, 0, None, turn.draw))
+            basis.copy_(_checked(S, basis, group["rule"]))
             return None
         S_old, M, age = basis.to(exact), state["exp_avg"], _age(turn, before=True)
         moment = Moment(M, 1 - group["betas"][0] ** age)
         S = rule.refresh(S_old, exact, Context(group, turn.t, turn.refresh, moment, turn.draw))
+        _checked(S, basis, group["rule"])
         before = (S_old.clone(), M.to(exact, copy=True)) if group["recovery"] == "feedback" else None
         _carry_moments(state, S.mT @ S_old, age, group)
         basis.copy_(S)
@@ -243,6 +244,14 @@ def _age(turn: Turn, before: bool = False) -> int:
     t = turn.t - before
     restarted = turn.group["moments"] == "reset" and turn.refresh - (before and turn.is_refresh) > 0
     return (t - 1) % int(turn.group["update_interval"]) + 1 if restarted else t
+
+
+def _checked(S: Tensor, basis: Tensor, rule: str) -> Tensor:
+    """What a rule gave, refused if it is no basis of this shape: torch would broadcast a column."""
+    got = f"shape {tuple(S.shape)}" if isinstance(S, Tensor) else type(S).__name__
+    if got != f"shape {tuple(basis.shape)}":
+        raise ValueError(f"the rule {rule} gave {got} where a basis of shape {tuple(basis.shape)} is expected")
+    return S
 
 
 def _carry_moments(state: State, Q: Tensor, age: int, group: Group) -> None:

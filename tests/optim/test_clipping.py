@@ -121,6 +121,10 @@ def test_a_resumed_clipper_goes_on():
         ({"late_high": 0.5}, "late_high=0.5"),
         ({"beta": 1.0}, "1.0"),
         ({"transition": (5, 2)}, "(5, 2)"),
+        ({"transition": 5}, "5"),
+        ({"transition": (5,)}, "(5,)"),
+        ({"transition": (0.5, 2)}, "(0.5, 2)"),
+        ({"low": "0"}, "low='0'"),
     ],
     ids=str,
 )
@@ -135,3 +139,19 @@ def test_a_state_of_other_groups():
     clip = AdaptiveGroupClipper({"all": parameters(2)})
     with pytest.raises(ValueError, match="group 'other', expected some of all"):
         clip.load_state_dict({"steps": 3, "means": {"other": 1.0}})
+
+
+@pytest.mark.parametrize("nothing", [[], {}, (p for p in ())], ids=str)
+def test_nothing_to_clip(nothing):
+    with pytest.raises(ValueError, match="a model or a mapping of names to parameters is needed, got"):
+        AdaptiveGroupClipper(nothing)
+
+
+def test_a_group_of_one_parameter():
+    (p,) = parameters(1)
+    assert AdaptiveGroupClipper({"all": p}).groups == {"all": [p]}
+
+
+def test_a_state_that_is_none():
+    with pytest.raises(ValueError, match=r"has 'steps' and 'means', got \['state'\]"):
+        AdaptiveGroupClipper({"all": parameters(2)}).load_state_dict({"state": {}})

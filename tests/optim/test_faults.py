@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import re
+import warnings
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ EVERYWHERE = [
     ("eps", -1e-8), ("weight_decay", -0.1), ("scale", -0.25), ("scale", float("nan")), ("scale", None),
     ("side", "top"), ("side", None), ("state_dtype", "float8"), ("state_dtype", torch.float32),
     ("splits", 0), ("splits", 1.5), ("stochastic_rounding", "yes"), ("on_nonfinite", "ignore"), ("seed", 1.5),
-    ("seed", "x"),
+    ("seed", "x"), ("seed", True), ("lr", True), ("scale", True), ("betas", torch.tensor([0.9, 0.99])),
 ]  # fmt: skip
 BY_METHOD = [
     ("GrassWalk", "walk_step", -0.1), ("GrassWalk", "walk_step", float("inf")), ("GrassWalk", "walk_step", None),
@@ -83,6 +84,15 @@ def test_options_that_there_are_not(member):
     message_of((ValueError, TypeError), lambda: member.build([{**groups(parameters())[0], "decay": 0.1}]), "decay")
 
 
+@every_member
+@pytest.mark.parametrize("name", ["foreach", "fused", "maximize", "capturable", "differentiable", "amsgrad"])
+def test_torchs_own_switches_are_not_taken_nor_ignored(member, name):
+    for value in (True, None):
+        group = {**groups(parameters())[0], name: value}
+        message = message_of(ValueError, lambda group=group: member.build([group]), name)
+        assert "nearest" not in message or name == "fused", "nothing is near, and only seed is like fused"
+
+
 def test_an_option_of_a_part_that_is_not_in_use():
     act = lambda: optim.SubspaceAdam(groups(parameters()), rule="svd", walk_step=0.1)  # noqa: E731
     message_of(ValueError, act, "walk_step", "svd")
@@ -108,6 +118,70 @@ def test_vectors_have_no_rank(member):
     message_of(
         ValueError, lambda: member.build([{"params": [("norm.weight", vector)], "rank": 2}]), "norm.weight", "(7,)"
     )
+
+
+@every_member
+def test_a_model_in_the_place_of_groups(member):
+    message_of(TypeError, lambda: member.build(torch.nn.Linear(4, 6)), member.name, "Linear", "param_groups(model")
+
+
+@every_member
+def test_parameters_without_any_word_of_a_rank_are_warned_about(member):
+    """They would all be stepped by AdamW, and nobody would know."""
+    ps = list(parameters().values())
+    if not member.has_subspaces:
+        with warnings.catch_warnings(action="error"):
+            member.build(ps)
+        return
+    with pytest.warns(
+        UserWarning, match=f"no group has a rank, so that this {member.name} is full-rank AdamW"
+    ) as caught:
+        getattr(optim, member.name)(ps, lr=0.1)
+    assert [w.filename for w in caught] == [__file__], "it points at the line of the caller"
+    with warnings.catch_warnings(action="error"):
+        member.build(ps, rank=None)
+        member.build([{"params": ps, "rank": None}])
+        member.build(iter(groups(parameters())))
+
+
+@pytest.mark.parametrize("rule", [None, 3, object(), type("Rule", (), {"first": 0, "refresh": 0}), dict], ids=str)
+def test_a_rule_that_is_none(rule):
+    zoo = groups(parameters())
+    message_of(
+        ValueError, lambda: optim.SubspaceAdam(zoo, rule=rule), "rule must be one of frozen", "first and refresh"
+    )
+    message_of(ValueError, lambda: optim.SubspaceAdam([{**zoo[0], "rule": rule}]), "rule must be one of frozen")
+
+
+@pytest.mark.parametrize(
+    ("given", "got"), [(torch.ones(6, 1), r"(6, 1)"), (torch.eye(6), "(6, 6)"), (None, "NoneType")]
+)
+def test_a_rule_that_gives_no_basis(given, got):
+    class Broken:
+        def first(self, G, rank, context):
+            return given
+
+        def refresh(self, S, G, context):
+            return given
+
+    zoo = parameters(names=("blocks.0.wide",))
+    for rule, steps in ((Broken(), 1), (LateBroken(given), 4)):
+        optimizer = optim.SubspaceAdam(groups(zoo), rule=rule, update_interval=3)
+        name = type(rule).__name__
+        message_of(ValueError, lambda o=optimizer, n=steps: drive(o, zoo, range(n)), name, got, "shape (6, 2)")
+
+
+class LateBroken:
+    """A sound basis at first."""
+
+    def __init__(self, given):
+        self.given = given
+
+    def first(self, G, rank, context):
+        return torch.eye(len(G))[:, :rank]
+
+    def refresh(self, S, G, context):
+        return self.given
 
 
 @every_member
@@ -225,3 +299,44 @@ def test_a_state_that_lacks_something(member):
     optimizer = member.build(groups(parameters(names=("blocks.0.wide",))))
     message_of(ValueError, lambda: optimizer.load_state_dict(state), "exp_avg")
     assert not optimizer.state
+
+
+@every_member
+@pytest.mark.parametrize("junk", [None, [], {}, {"state": {}}], ids=str)
+def test_a_state_that_is_none(member, junk):
+    optimizer = trained(member, ("blocks.0.wide",))
+    message_of(ValueError, lambda: optimizer.load_state_dict(junk), "'state' and 'param_groups'")
+
+
+@every_member
+def test_a_state_of_another_rank(member):
+    """torch would load the rank, too, and the one that was asked for would be gone without a word."""
+    state = trained(member, ("blocks.0.wide",)).state_dict()
+    optimizer = member.build(groups(parameters(names=("blocks.0.wide",)), rank=3))
+    if not member.has_subspaces:
+        optimizer.load_state_dict(state)
+        return
+    message_of(ValueError, lambda: optimizer.load_state_dict(state), "rank=2", "expected 3")
+    assert not optimizer.state
+    assert optimizer.param_groups[0]["rank"] == 3
+
+
+def test_a_state_of_other_parts():
+    zoo = groups(parameters(names=("blocks.0.wide",)))
+    state = optim.SubspaceAdam(zoo, rule="svd", recovery="none").state_dict()
+    for more, expected in (({}, "rule='svd'"), ({"rule": "svd"}, "recovery='none'")):
+        message_of(ValueError, lambda m=more: optim.SubspaceAdam(zoo, **m).load_state_dict(state), expected)
+
+
+@every_member
+def test_a_state_of_another_parameter_of_the_same_shape(member):
+    first, second = (torch.nn.Parameter(torch.zeros(4, 6)) for _ in range(2))
+    optimizer = member.build([{"params": [("a.weight", first), ("b.weight", second)], "rank": 2}])
+    for p in (first, second):
+        p.grad = torch.ones(4, 6)
+    optimizer.step()
+    turned = member.build([{"params": [("b.weight", second), ("a.weight", first)], "rank": 2}])
+    message_of(ValueError, lambda: turned.load_state_dict(optimizer.state_dict()), "a.weight", "b.weight")
+    assert not turned.state
+    wrapped = member.build([{"params": [("module.a.weight", first), ("b._orig_mod.weight", second)], "rank": 2}])
+    wrapped.load_state_dict(optimizer.state_dict())

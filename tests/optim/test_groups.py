@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from subspace_lab import optim
 
@@ -149,3 +157,70 @@ def test_groups_serve_several_optimizers():
     third = optim.GaLore(groups)
     assert [o.param_groups[0]["rule"] for o in (first, second, third)] == ["hybrid", "svd", "svd"]
     assert [o.param_groups[0]["lr"] for o in (first, second, third)] == [0.5, 0.25, 1e-3]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"targets": "*mlp*"}, {"exclude": "*mlp*"}, {"splits": {"*q_proj*": 2}}, {"scale": 1.0}], ids=str
+)
+def test_what_has_no_effect_without_a_rank_is_refused(settings, llama):
+    (name,) = settings
+    with pytest.raises(ValueError, match=f"^{name}= has no effect with rank=None"):
+        optim.param_groups(llama, rank=None, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"splits": 3}, "splits must be a mapping of globs to numbers"),
+        ({"splits": {"*q_proj*": 0}}, r"splits: '\*q_proj\*' must be a positive integer, got 0"),
+        ({"splits": {"*q_proj*": "2"}}, r"splits: '\*q_proj\*' must be a positive integer, got '2'"),
+        (
+            {"splits": {"*q_proj*": 2, "*.0.*q_proj*": 4}},
+            r"'\*\.0\.\*q_proj\*' and a pattern before it differ on model",
+        ),
+        ({"targets": 3}, "targets must be a glob on names or several, got 3"),
+        ({"exclude": [None]}, "exclude must be a glob on names or several, got None"),
+    ],
+    ids=str,
+)
+def test_what_is_no_pattern(settings, message, llama):
+    with pytest.raises(ValueError, match=message):
+        optim.param_groups(llama, rank=4, **settings)
+
+
+def test_parameters_in_the_place_of_the_model(llama):
+    with pytest.raises(TypeError, match="param_groups takes the model itself, got generator"):
+        optim.param_groups(llama.parameters(), rank=4)
+
+
+def test_a_fused_block_that_is_stacked_along_the_other_dimension():
+    """GPT-2 multiplies from the left: a third of the rows is no matrix of its own."""
+    config = GPT2Config(n_embd=12, n_layer=1, n_head=2, vocab_size=40, n_positions=8, bos_token_id=0, eos_token_id=0)
+    model = GPT2LMHeadModel(config)
+    with pytest.raises(ValueError, match=r"c_attn.weight is of a Conv1D, which stacks along the second"):
+        optim.param_groups(model, rank=4, splits={"*.c_attn.weight": 3})
+    assert sum(".c_attn." in name for name in names(optim.param_groups(model, rank=4))[4]) == 1
+
+
+def test_the_embeddings_of_t5_stay_full_rank():
+    sizes = {"d_model": 8, "d_kv": 4, "d_ff": 16, "num_layers": 1, "num_heads": 2, "vocab_size": 40}
+    model = T5ForConditionalGeneration(T5Config(**sizes))
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    _, full = optim.param_groups(model, rank=4)
+    assert embeddings <= {id(p) for p in full["params"]}
+    assert all(p.dim() == 1 or id(p) in embeddings for p in full["params"])
+
+
+def test_numbers_of_numpy_are_held_as_plain_ones(tmp_path):
+    settings = {"betas": (np.float64(0.9), np.float32(0.5)), "seed": np.int64(3), "scale": np.float32(0.5)}
+    model = nn.Linear(6, 8)
+    optimizer = optim.GrassWalk(optim.param_groups(model, rank=np.int64(2)), lr=np.float64(0.1), **settings)
+    torch.save(optimizer.state_dict(), tmp_path / "state.pt")
+    saved = torch.load(tmp_path / "state.pt", weights_only=True)
+    group = saved["param_groups"][0]
+    assert (group["rank"], group["lr"], group["betas"], group["seed"]) == (2, 0.1, (0.9, 0.5), 3)
+
+
+def test_a_group_may_have_a_name_for_whoever_logs_it():
+    (group,) = optim.GrassWalk([{"params": nn.Linear(3, 4, bias=False).weight, "rank": 2, "name": "up"}]).param_groups
+    assert group["name"] == "up"

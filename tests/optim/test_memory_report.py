@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from subspace_lab import optim
@@ -180,6 +181,9 @@ def test_methods_that_there_are_not(arguments, expected):
         ({"rank": 2, "walk_stepp": 0.1}, "has no option 'walk_stepp'"),
         ({"rank": 2, "targets": "*.attention.*"}, "matches no matrix"),
         ({"rank": 2, "state_dtype": "int8"}, "state_dtype must be"),
+        ({"rank": None}, "rank must be a positive integer, got None"),
+        ({"rank": 2, "splits": 3}, "up.weight: splits=3 does not divide its 8 rows"),
+        ({"rank": 2, "dtype": "bfloat16"}, "dtype must be one of torch's"),
     ],
     ids=str,
 )
@@ -197,3 +201,44 @@ def test_names_of_methods():
     assert optim.method_named("grass-walk") is optim.method_named("GrassWalk") is optim.GrassWalk
     assert optim.method_named("online_subspace_descent") is optim.OnlineSubspaceDescent
     assert optim.method_named("adamw") is torch.optim.AdamW
+
+
+@pytest.mark.parametrize("method", [torch.optim.SGD, torch.optim.Adam, dict, None, 3], ids=str)
+def test_what_is_no_method(method):
+    with pytest.raises(ValueError, match=r"^method must be torch's AdamW, an optimizer of subspace_lab.optim, or its"):
+        optim.memory_report({"up.weight": (8, 16)}, method)
+
+
+@pytest.mark.parametrize("method", ["AdamW", "GaLore", "BAdam"])
+@pytest.mark.parametrize(
+    ("shapes", "match"),
+    [
+        ({}, "no parameter to train"),
+        (nn.Linear(3, 4).requires_grad_(False), "no parameter to train"),
+        ([(8, 16)], "a mapping of names to shapes is needed, got list"),
+        ({"up": 3}, "the shape of up must be a tuple of positive integers, got 3"),
+        ({"up": (-8, 16)}, r"the shape of up must be a tuple of positive integers, got \(-8, 16\)"),
+    ],
+    ids=str,
+)
+def test_what_is_no_model(method, shapes, match):
+    with pytest.raises(ValueError, match=match):
+        optim.memory_report(shapes, method, rank=2)
+
+
+def test_a_model_has_a_dtype_of_its_own():
+    with pytest.raises(ValueError, match=r"dtype=torch.bfloat16 has no effect on a model"):
+        optim.memory_report(nn.Linear(8, 16), "GaLore", rank=2, dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"rule": "newton"}, "rule must be one of frozen, .*whose bytes are known, got 'newton'"),
+        ({"rule": "svd", "walk_step": 0.1}, "SubspaceAdam has no option 'walk_step'"),
+    ],
+    ids=str,
+)
+def test_parts_that_there_are_not(settings, match):
+    with pytest.raises(ValueError, match=match):
+        optim.memory_report({"up.weight": (8, 16)}, optim.SubspaceAdam, rank=2, **settings)

@@ -193,7 +193,7 @@ def test_which_parameters_are_in_the_subspace():
         ({"optimizer": "galore", "optimizer_options": {"rank": 3}}, "rank is a setting of its own; give --rank"),
         ({"optimizer": "galore", "optimizer_options": {"on_nonfinite": "skip"}}, "on_nonfinite has no use here, a tra"),
         ({"optimizer": "badam", "optimizer_options": {"freeze_inactive": True}}, "freeze_inactive has no use here, a "),
-        ({"optimizer_options": {"walk_step": 0.1}}, "AdamW has no option 'walk_step'; nearest: eps"),
+        ({"optimizer_options": {"walk_step": 0.1}}, "AdamW has no option 'walk_step'; it has eps"),
         ({"optimizer_options": {"eps": -1}}, "eps must be a finite number of at least 0, got -1"),
         ({"optimizer_options": {"eps": [1]}}, r"optimizer_options: eps must be a number, a text, .*got \[1\]"),
         ({"optimizer_options": "eps"}, "optimizer_options must be names and values, got 'eps'"),
