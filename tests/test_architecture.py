@@ -30,11 +30,11 @@ HEAVY = ("torch", "transformers", "pandas", "matplotlib", "datasets", "lightning
 
 
 def modules() -> list[Path]:
-    return sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem == "cli")
+    return sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE)
 
 
 def part_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return path.relative_to(PACKAGE).parts[0]
 
 
 def imported_parts(path: Path) -> Iterator[tuple[int, str]]:

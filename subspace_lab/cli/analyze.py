@@ -1,0 +1,76 @@
+"""``subspace-lab analyze``, ``report`` and ``verify``: from a captured run to its tables, figures and report."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from subspace_lab.cli.parameters import RunDir
+from subspace_lab.cli.steps import conclude, draw, measure
+
+
+def analyze(
+    run_dir: RunDir,
+    /,
+    *,
+    ranks: Annotated[tuple[int, ...] | None, Parameter(consume_multiple=True, negative_iterable=())] = None,
+    rank: int | None = None,
+    lags: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (1, 2, 4, 8, 16),
+    top: int = 20,
+    workers: int | None = None,
+) -> None:
+    """Measure a run: tables, figures, report.html and what they say.
+
+    Parameters
+    ----------
+    run_dir
+        The run directory that a capture or a training run wrote.
+    ranks
+        Ranks of the energy table; by default m/64 to m/2 of the median layer.
+    rank
+        Rank of the angles and the curvature; by default a quarter of the median m.
+    lags
+        Ages of stale bases, in captures.
+    top
+        How many singular values of the curvature tangent.
+    workers
+        Layers worked on at once, by default one per core.
+    """
+    from subspace_lab.runs import Run
+
+    run = Run.open(run_dir, write=True)
+    measure(run, ranks=ranks, rank=rank, lags=lags, top=top, workers=workers)
+    conclude(run)
+
+
+def report(run_dir: RunDir, /) -> None:
+    """Draw the figures and write report.html again, from the tables of an analysed run.
+
+    Parameters
+    ----------
+    run_dir
+        The run directory.
+    """
+    from subspace_lab.runs import Run
+
+    run = Run.open(run_dir, write=True)
+    run.table("energy")  # a run that was not analysed is refused before anything is drawn
+    print(draw(run))
+
+
+def verify(run_dir: RunDir, /) -> None:
+    """Check every snapshot of a run against its checksum.
+
+    Parameters
+    ----------
+    run_dir
+        The run directory.
+    """
+    from subspace_lab.analysis.words import count
+    from subspace_lab.runs import Run
+
+    run = Run.open(run_dir)
+    number = run.verify()
+    verdict = {0: "nothing to check", 1: "it is sound"}.get(number, "all of them sound")
+    print(f"{run_dir}: {count(number, 'snapshot')}, {verdict}")

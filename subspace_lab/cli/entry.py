@@ -1,0 +1,59 @@
+"""The console script: all commands under one name, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import warnings
+
+from cyclopts import App, CycloptsError, Group
+
+from subspace_lab._version import __version__
+from subspace_lab.cli.analyze import analyze, report, verify
+from subspace_lab.cli.demo import demo
+from subspace_lab.cli.memory import memory
+from subspace_lab.cli.parameters import check_whole
+from subspace_lab.cli.recommend import recommend
+from subspace_lab.cli.train import train
+
+app = App(
+    name="subspace-lab",
+    help="The laboratory for gradient subspaces: capture gradients, measure the space they live in, report.",
+    version=__version__,
+    group_parameters=Group("Parameters", validator=check_whole),
+    suppress_keyboard_interrupt=False,  # main says how to go on
+)
+for _command in (train, analyze, report, verify, recommend, memory, demo):
+    app.command(_command)
+
+
+def main() -> None:
+    """The console script: bad input is one line on stderr and a non-zero exit, never a traceback.
+
+    Set SUBSPACE_LAB_TRACEBACK=1 to see where an error came from.
+
+    Raises:
+        SystemExit: With status 2 after an error, 130 after Ctrl-C, 141 when the output was not read to its end.
+    """
+    warnings.formatwarning = lambda message, *_, **__: f"note: {message}\n"
+    try:
+        app(sys.argv[1:], exit_on_error=False, print_error=False)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has seen enough; the rest of it must not fail at the exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(128 + signal.SIGPIPE) from None
+    except KeyboardInterrupt as interrupt:
+        print(str(interrupt) or "interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+    except Exception as error:
+        if os.environ.get("SUBSPACE_LAB_TRACEBACK") or not _expected(error):
+            raise
+        print("error:", *str(error).splitlines(), file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _expected(error: Exception) -> bool:
+    from subspace_lab.runs import RunError
+
+    return isinstance(error, RunError | ValueError | OSError | CycloptsError | ModuleNotFoundError)

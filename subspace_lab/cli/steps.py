@@ -1,0 +1,87 @@
+"""What several commands do with a run: measure it, draw it, and say what came out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from subspace_lab.runs import Run
+
+
+def measure(run: Run, *, workers: int | None = None, **arguments: Any) -> None:
+    """All tables, with one layer per core and one thread per layer: small eigenproblems do not thread well.
+
+    Args:
+        run: Open for writing.
+        workers: Layers worked on at once; one per core by default.
+        arguments: Of `subspace_lab.analysis.analyze`.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    import torch
+
+    from subspace_lab.analysis import analyze as all_tables
+    from subspace_lab.analysis.arguments import check_positive
+
+    num_workers = check_positive("workers", (os.cpu_count() or 1) if workers is None else workers)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(num_workers) as executor:
+            all_tables(run, executor=executor, **arguments)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def conclude(run: Run, *, most: int | None = None, disk: bool = False) -> None:
+    """Draw figures and report, and print what the tables say and where the report is.
+
+    Args:
+        run: An analysed run.
+        most: Findings to print; all by default.
+        disk: Whether to tell how much disk the run takes.
+    """
+    from subspace_lab.analysis import findings
+
+    told = draw(run)  # first, since whoever reads the output may stop reading
+    found = findings(run)
+    for finding in found[:most]:
+        print(f"\n{finding.title}\n  {finding.text}")
+    if not found:
+        print("\nno findings: no captured gradient is finite and other than zero")
+    print()
+    if disk:
+        print(_disk_of(run.path))
+    print(told)
+
+
+def draw(run: Run) -> str:
+    """Draw figures and report.
+
+    Args:
+        run: An analysed run, open for writing.
+
+    Returns:
+        Where they are.
+    """
+    from subspace_lab.figures import draw_all
+    from subspace_lab.report import write_report
+
+    figures = draw_all(run)
+    return f"{len(figures)} figure files in {run.path / 'figures'}\nreport: {write_report(run)}"
+
+
+def _disk_of(run_dir: Path) -> str:
+    from subspace_lab.runs.errors import in_shell
+
+    parts = ", ".join(f"{part} {_megabytes(run_dir / part)}" for part in ("snapshots", "checkpoints"))
+    return (
+        f"disk: {_megabytes(run_dir)} MB ({parts}); to free it: rm -r {in_shell(run_dir)}\n"
+        "for a smaller one: subspace-lab train with --keep topk:64, or with a larger --every"
+    )
+
+
+def _megabytes(directory: Path) -> int:
+    return round(sum(path.stat().st_size for path in directory.rglob("*") if path.is_file()) / 1e6)
