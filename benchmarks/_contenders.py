@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import sys
-import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from benchmarks._packages import submodule
 from subspace_lab import optim
 from subspace_lab.training.presets import preset
 
@@ -68,14 +66,14 @@ def torch_adamw(layers: Layers) -> torch.optim.Optimizer:
 def galore_torch(layers: Layers, interval: int = NEVER) -> torch.optim.Optimizer:
     """The GaLore authors'."""
     group = {"params": layers.parameters(), "rank": layers.rank, "update_proj_gap": interval, "scale": 0.25}
-    adamw = _submodule("galore_torch", "adamw").AdamW
+    adamw = submodule("galore_torch", "adamw").AdamW
     return adamw([{**group, "proj_type": "std"}], lr=1e-4, no_deprecation_warning=True)
 
 
 def apollo_torch(layers: Layers) -> torch.optim.Optimizer:
     """The APOLLO authors'."""
     group = {"params": layers.parameters(), "rank": layers.rank, "update_proj_gap": NEVER, "scale": 1.0}
-    adamw = _submodule("apollo_torch", "apollo").AdamW
+    adamw = submodule("apollo_torch", "apollo").AdamW
     return adamw([{**group, "proj_type": "std", "proj": "random", "scale_type": "channel"}], lr=1e-4)
 
 
@@ -106,15 +104,3 @@ def state_bytes(optimizer: torch.optim.Optimizer) -> int:
     """Bytes of all tensors of an optimizer's state."""
     states: Sequence[dict] = list(optimizer.state.values())
     return sum(v.nbytes for state in states for v in state.values() if isinstance(v, Tensor))
-
-
-def _submodule(package: str, name: str) -> types.ModuleType:
-    """A module of a package without its ``__init__``, which imports CUDA libraries that are not needed here."""
-    if package not in sys.modules:
-        found = importlib.util.find_spec(package)
-        if found is None:
-            raise SystemExit(f"{package} is not installed: pip install --no-deps {package.replace('_', '-')}")
-        bare = types.ModuleType(package)
-        bare.__path__ = list(found.submodule_search_locations or [])
-        sys.modules[package] = bare
-    return importlib.import_module(f"{package}.{name}")

@@ -5,28 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from subspace_lab.training.presets import preset
+from subspace_lab.training import TrainConfig
+from subspace_lab.training.models import build_model
 
 LINEARS = ("*.self_attn.*", "*.mlp.*")
 
 
 def build(name: str) -> torch.nn.Module:
-    """The model at its random initialization."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    size = preset(name)
-    torch.manual_seed(0)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            hidden_size=size.hidden_size,
-            intermediate_size=size.intermediate_size,
-            num_hidden_layers=size.num_layers,
-            num_attention_heads=size.num_heads,
-            vocab_size=size.vocab_size,
-            rms_norm_eps=1e-6,
-            use_cache=False,
-        )
-    )
+    """The model at its random initialization, as a training run with seed 0 begins."""
+    return build_model(TrainConfig(preset=name).resolved())
 
 
 def backward(model: torch.nn.Module, sequences: int = 8, tokens: int = 128) -> Tensor:

@@ -7,11 +7,7 @@ are named in `DEPARTURES`.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import math
-import sys
-import types
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -23,6 +19,8 @@ import torch
 from pytorch_optimizer.optimizer.utils.galore import GaLoreProjector
 from torch.optim import Optimizer
 
+from benchmarks._packages import submodule
+
 DEPARTURES = {
     "eps": "added to sqrt(V) before the bias correction, so that it counts as eps / sqrt(1 - b2^t)",
     "timing": "refreshes at the first step and then when t, counted from 1, is a multiple of T: a step early",
@@ -30,17 +28,6 @@ DEPARTURES = {
     "first block": "leaves the first block (BAdam) after T - 1 steps, the others after T",
 }
 LIMIT, ADDED = 1.01, 1e-8  # what the peers' limiter has in place of zeta, and what it adds to norms
-
-
-def submodule(package: str, name: str) -> types.ModuleType:
-    """A module of a package without its ``__init__``, which imports a CUDA library that these modules do not need."""
-    if package not in sys.modules:
-        found = importlib.util.find_spec(package)
-        assert found is not None, f"pip install --no-deps {package.replace('_', '-')}"
-        bare = types.ModuleType(package)
-        bare.__path__ = list(found.submodule_search_locations or [])
-        sys.modules[package] = bare
-    return importlib.import_module(f"{package}.{name}")
 
 
 def galore_torch(groups: list[dict], *, removed: Collection[str] = (), **settings: Any) -> Optimizer:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks._packages import submodule
 from subspace_lab import optim
 from tests.optim import peers
 from tests.optim.trajectories import LR, SHAPES, Run, distance, draws, drifting, fast, weights
@@ -187,7 +188,7 @@ def test_apollo_of_others_decays_weights_after_the_step(name):
 
 def test_apollo_draws_projections_of_variance_one_over_r():
     """Ours and theirs: the same law, from other seeds."""
-    projector = peers.submodule("apollo_torch", "random_projector").GradientProjector(RANK, update_proj_gap=1)
+    projector = submodule("apollo_torch", "random_projector").GradientProjector(RANK, update_proj_gap=1)
     for refresh in range(4):
         projector.project(torch.ones(100, 200), refresh)
         ours = draws(100, RANK)(refresh).T / RANK**0.5
