@@ -66,6 +66,8 @@ class BAdam(GroupOptimizer):
                 )
         group.setdefault("steps_taken", self.param_groups[0].get("steps_taken", 0))
         for place, p in enumerate(group["params"]):
+            if not p.is_floating_point():
+                raise ValueError(f"{name_of(group, place)}: BAdam takes real parameters, got {p.dtype}")
             if group["freeze_inactive"] and not p.requires_grad:
                 raise ValueError(
                     f"{name_of(group, place)} requires no gradient and freeze_inactive would switch it on; leave it out"

@@ -104,9 +104,13 @@ class GroupOptimizer(Optimizer):
             ValueError: If an option is unknown or not sound, or a parameter cannot be in such a group; the optimizer is
                 left as it was.
         """
+        if not isinstance(param_group, dict) or "params" not in param_group:
+            raise ValueError(f"a group is a dict with 'params', got {_outline(param_group)}")
         asked = {name: plain(value) for name, value in param_group.items() if name not in _NOT_OPTIONS}
-        new = [name for name, value in asked.items() if name not in self.defaults or value != self.defaults[name]]
-        check_known(new, self._known(param_group), type(self).__name__)
+        known = self._known(param_group)
+        others = {name: value for name, value in asked.items() if name not in known}
+        new = [name for name, value in others.items() if name not in self.defaults or value != self.defaults[name]]
+        check_known(new, known, type(self).__name__)
         super().add_param_group({**param_group, **asked, "method": type(self).__name__})
         try:
             self._check_group(self.param_groups[-1])

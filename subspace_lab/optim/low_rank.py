@@ -121,7 +121,7 @@ class LowRankOptimizer(GroupOptimizer):
         if group["rank"] is None:
             return
         for place, p in enumerate(group["params"]):
-            if p.dim() < 2 or not p.is_floating_point():
+            if p.dim() < 2 or p.numel() == 0 or not p.is_floating_point():
                 raise ValueError(
                     f"{name_of(group, place)}: a group with a rank takes real matrices, got shape {tuple(p.shape)} of "
                     f"{p.dtype}; param_groups(model, rank={group['rank']}) builds groups that leave it full-rank"

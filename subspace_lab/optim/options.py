@@ -110,7 +110,7 @@ class Option:
         try:
             if self.sound(value):
                 return
-        except (TypeError, AttributeError):
+        except (TypeError, AttributeError, RuntimeError):  # of None, of strings, of tensors of several numbers
             pass
         raise ValueError(f"{name} must be {self.expected}, got {value!r}")
 

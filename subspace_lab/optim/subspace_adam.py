@@ -99,7 +99,7 @@ class SubspaceAdam(LowRankOptimizer):
         Args:
             param_group: ``params`` and the options that differ from the defaults.
         """
-        if "rule" in param_group:
+        if isinstance(param_group, dict) and "rule" in param_group:
             param_group = {**param_group, "rule": self._register(param_group["rule"])}
         super().add_param_group(param_group)
 

@@ -38,7 +38,8 @@ EVERYWHERE = [
     ("eps", -1e-8), ("weight_decay", -0.1), ("scale", -0.25), ("scale", float("nan")), ("scale", None),
     ("side", "top"), ("side", None), ("state_dtype", "float8"), ("state_dtype", torch.float32),
     ("splits", 0), ("splits", 1.5), ("stochastic_rounding", "yes"), ("on_nonfinite", "ignore"), ("seed", 1.5),
-    ("seed", "x"), ("seed", True), ("lr", True), ("scale", True), ("betas", torch.tensor([0.9, 0.99])),
+    ("seed", "x"), ("seed", True), ("lr", torch.tensor([0.1, 0.2])), ("lr", True), ("scale", True),
+    ("betas", torch.tensor([0.9, 0.99])),
 ]  # fmt: skip
 BY_METHOD = [
     ("GrassWalk", "walk_step", -0.1), ("GrassWalk", "walk_step", float("inf")), ("GrassWalk", "walk_step", None),
@@ -182,6 +183,28 @@ class LateBroken:
 
     def refresh(self, S, G, context):
         return self.given
+
+
+@every_member
+def test_what_is_no_group(member):
+    p = torch.nn.Parameter(torch.zeros(4, 6))
+    message_of(
+        ValueError, lambda: member.build([{"rank": 2}]), "a group is a dict with 'params', got the keys ['rank']"
+    )
+    message_of(ValueError, lambda: member.build([{"params": [p], "rank": 2}, p]), "with 'params', got Parameter")
+
+
+@every_member
+@pytest.mark.parametrize(
+    "given",
+    [torch.zeros(0, 5), torch.zeros(5, 0), torch.zeros(4, 4, dtype=torch.cfloat)],
+    ids=lambda p: f"{tuple(p.shape)}",
+)
+def test_matrices_without_entries_or_of_complex_ones(member, given):
+    if not member.has_subspaces and given.is_floating_point():
+        pytest.skip("blocks may hold anything real")
+    group = {"params": [("layer.weight", torch.nn.Parameter(given))], "rank": 2}
+    message_of(ValueError, lambda: member.build([group]), "layer.weight", "real")
 
 
 @every_member
