@@ -198,7 +198,10 @@ class GroupOptimizer(Optimizer):
         """Load a state exactly: torch casts it to the parameters' dtype, which would round float32 state and indices.
 
         Args:
-            state_dict: What `state_dict` returned, of the same method and a model of the same shapes.
+            state_dict: What `state_dict` returned, of the same method, ranks and parts over the same parameters.
+
+        Raises:
+            ValueError: If it is of others; names expected and got. Nothing was changed.
         """
         self._check_state(state_dict)
         super().load_state_dict(state_dict)

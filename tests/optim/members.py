@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -79,6 +80,10 @@ MEMBERS = [
     ),
 ]
 
+DTYPES = [torch.float32, torch.bfloat16, torch.float64]
+every_member = pytest.mark.parametrize("member", MEMBERS, ids=str)
+every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+
 # A small zoo of parameters: name -> (shape, whether its group has a rank).
 ZOO: dict[str, tuple[tuple[int, ...], bool]] = {
     "blocks.0.wide": ((6, 10), True),
@@ -119,3 +124,18 @@ def drive(optimizer: torch.optim.Optimizer, zoo: dict[str, torch.nn.Parameter], 
 def values(zoo: dict[str, torch.nn.Parameter]) -> dict[str, Tensor]:
     """Copies of the parameters' values."""
     return {name: p.detach().clone() for name, p in zoo.items()}
+
+
+def check_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    """Bit for bit."""
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), name
+
+
+def started(member: Member, steps: int, dtype: torch.dtype = torch.float32, **settings):
+    """A zoo and its optimizer after some steps."""
+    zoo = parameters(dtype)
+    optimizer = member.build(groups(zoo), **settings)
+    drive(optimizer, zoo, range(steps))
+    return zoo, optimizer
