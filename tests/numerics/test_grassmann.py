@@ -31,6 +31,14 @@ def test_planted_angles_are_exact_down_to_1e_8():
     assert abs(arccos.min() - 1e-8) > 1e-9, "the plain arccos is the noise that the sines avoid"
 
 
+def test_planted_angles_are_exact_up_to_a_right_one():
+    """Where an arcsin alone is off by 1e-8."""
+    Q = orthonormal(64, 24, 0)
+    complements = torch.logspace(-12, -1, 12, dtype=torch.float64)
+    got = numerics.principal_angles(Q[:, :12], rotated(Q[:, :12], Q[:, 12:], np.pi / 2 - complements, 1))
+    np.testing.assert_allclose(np.pi / 2 - got.numpy(), complements.flip(0), rtol=1e-9, atol=1e-13)
+
+
 @pytest.mark.parametrize(("m", "r"), [(10, 1), (10, 4), (10, 10), (64, 16)])
 def test_angles_agree_with_scipy(m, r):
     S1, S2 = orthonormal(m, r, 3), orthonormal(m, r, 4)
