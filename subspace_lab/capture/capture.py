@@ -42,7 +42,7 @@ class GradientCapture:
     Args:
         model: The model, before or after it is wrapped, compiled or sharded with ``fully_shard``.
         path: The run directory.
-        every: Steps from one snapshot to the next.
+        every: Steps from one snapshot to the next; None takes none, and writes metrics only.
         keep: ``"full"``, ``"gram"``, ``"topk:K"`` or ``"stats"``: see `subspace_lab.capture.reductions`.
         layers: Globs on parameter names; None takes every trainable parameter of two dimensions or more.
         side: Side of the subspace: ``"auto"`` for the shorter one of each layer, or one for all.
@@ -63,7 +63,7 @@ class GradientCapture:
         model: nn.Module,
         path: str | Path,
         *,
-        every: int = 10,
+        every: int | None = 10,
         keep: str = "gram",
         layers: str | Sequence[str] | None = None,
         side: Literal["auto", "left", "right"] = "auto",
@@ -72,8 +72,8 @@ class GradientCapture:
         seeds: Mapping[str, int] | None = None,
         data_hash: str | None = None,
     ) -> None:
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ValueError(f"every must be a whole number of steps, at least 1, got {every!r}")
+        if every is not None and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
+            raise ValueError(f"every must be a whole number of at least 1, or None for no snapshots, got {every!r}")
         if not isinstance(model, nn.Module):
             raise TypeError(f"GradientCapture(model, path) takes the model first, got {type(model).__name__}")
         patterns = _patterns(layers)
@@ -207,7 +207,7 @@ class GradientCapture:
             )
         self._last_step = step
         values, self._logged = plain_values(facts) | self._logged, {}
-        if step % self._every == 0:
+        if self._every is not None and step % self._every == 0:
             values = self._capture(step, values, scale)
         self._line = {"step": step, **values}
         if not hold:

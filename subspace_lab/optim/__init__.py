@@ -20,6 +20,7 @@ from subspace_lab.optim.ldadam import LDAdam
 from subspace_lab.optim.memory import MemoryReport, memory_report
 from subspace_lab.optim.methods import METHODS, method_named
 from subspace_lab.optim.online_subspace_descent import OnlineSubspaceDescent
+from subspace_lab.optim.refresh_clock import RefreshClock
 from subspace_lab.optim.rso import RSO
 from subspace_lab.optim.subspace_adam import SubspaceAdam
 from subspace_lab.optim.subtrack import SubTrack
@@ -40,6 +41,7 @@ __all__ = [
     "MemoryReport",
     "NonFiniteGradientError",
     "OnlineSubspaceDescent",
+    "RefreshClock",
     "SubTrack",
     "SubspaceAdam",
     "memory_report",

@@ -52,7 +52,8 @@ class APOLLO(LowRankOptimizer):
         group, G, (m, n) = turn.group, x.G, x.G.shape
         M, V = state["exp_avg"], state["exp_avg_sq"]
         r = M.shape[0]
-        P = turn.draw(m, r).mT.to(device=G.device, dtype=G.dtype).div_(r**0.5)
+        with self.refresh_clock:
+            P = turn.draw(m, r).mT.to(device=G.device, dtype=G.dtype).div_(r**0.5)
         A = (P @ G).to(torch.promote_types(exact_dtype(x.part.dtype), M.dtype))
         O = adam_direction(A, M, V, t=turn.t, betas=group["betas"], eps=group["eps"])
         columns, core = squared_columns(G).to(A.dtype), squared_columns(A)

@@ -54,9 +54,10 @@ class FRUGAL(LowRankOptimizer):
     def _step_matrix(self, x: Matrix, state: State, turn: Turn, index: tuple[int, int]) -> None:  # noqa: ARG002
         group, G, M, V = turn.group, x.G, state["exp_avg"], state["exp_avg_sq"]
         if turn.t == 1 or turn.is_refresh:
-            state["indices"].copy_(turn.draw(1, G.shape[0]).flatten().argsort()[: M.shape[0]].sort().values)
-            M.zero_()
-            V.zero_()
+            with self.refresh_clock:
+                state["indices"].copy_(turn.draw(1, G.shape[0]).flatten().argsort()[: M.shape[0]].sort().values)
+                M.zero_()
+                V.zero_()
         indices: Tensor = state["indices"]
         A = G[indices].to(torch.promote_types(exact_dtype(x.part.dtype), M.dtype))
         age = (turn.t - 1) % int(group["update_interval"]) + 1 if turn.refresh else turn.t

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Unpack
 
@@ -72,12 +73,16 @@ class LowRankOptimizer(GroupOptimizer):
             warning; a rank of None says that this is meant.
         lr: Learning rate.
         options: See `Options`.
+
+    Attributes:
+        refresh_clock: Entered around whatever chooses a subspace; a `RefreshClock` measures how long that takes.
     """
 
     options: ClassVar[tuple[str, ...]] = (
         *GroupOptimizer.options, "update_interval", "scale", "side", "splits", "state_dtype", "stochastic_rounding",
     )  # fmt: skip
     shaping = ("rank", "side", "splits", "density", "rule", "moments", "recovery")
+    refresh_clock: AbstractContextManager[Any] = nullcontext()
     stays_at_full_rank: ClassVar[bool] = True  # at r = m: no refresh, since there is nowhere to go
 
     def __init__(self, params: ParamsT, lr: float | None = None, **options: Unpack[Options]) -> None:

@@ -53,7 +53,8 @@ class OnlineSubspaceDescent(LowRankOptimizer):
     def _step_matrix(self, x: Matrix, state: State, turn: Turn, index: tuple[int, int]) -> None:  # noqa: ARG002
         group, G, M, V = turn.group, x.G, state["exp_avg"], state["exp_avg_sq"]
         if turn.t == 1:
-            state["basis"].copy_(top_left_space(G.to(exact_dtype(G.dtype)), M.shape[0]))
+            with self.refresh_clock:
+                state["basis"].copy_(top_left_space(G.to(exact_dtype(G.dtype)), M.shape[0]))
         P = state["basis"].to(G.dtype)
         A = (P.mT @ G).to(torch.promote_types(exact_dtype(x.part.dtype), M.dtype))
         O = adam_direction(A, M, V, t=turn.t, betas=group["betas"], eps=group["eps"])
@@ -61,7 +62,8 @@ class OnlineSubspaceDescent(LowRankOptimizer):
         target.addmm_(P, O.to(G.dtype), beta=beta, alpha=turn.size)
         x.finish(target, turn.decay, turn.rounding())
         if turn.is_refresh:
-            _move_basis(G, A, state, turn)
+            with self.refresh_clock:
+                _move_basis(G, A, state, turn)
 
 
 def _move_basis(G: Tensor, A: Tensor, state: State, turn: Turn) -> None:

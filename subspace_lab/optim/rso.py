@@ -47,7 +47,8 @@ class RSO(LowRankOptimizer):
         if turn.is_refresh:
             for tensor in (B, M, V):
                 tensor.zero_()
-        P = turn.draw(G.shape[0], r).to(device=G.device, dtype=G.dtype).div_(r**0.5)
+        with self.refresh_clock:
+            P = turn.draw(G.shape[0], r).to(device=G.device, dtype=G.dtype).div_(r**0.5)
         A = (P.mT @ G).to(torch.promote_types(exact_dtype(x.part.dtype), M.dtype))
         if group["prox"] is not None:
             A.add_(B, alpha=1 / group["prox"])

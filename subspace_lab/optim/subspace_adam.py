@@ -159,7 +159,10 @@ class SubspaceAdam(LowRankOptimizer):
     def _step_matrix(self, x: Matrix, state: State, turn: Turn, index: tuple[int, int]) -> None:
         group = turn.group
         G = state["error"].add_(x.G) if group["recovery"] == "feedback" else x.G
-        before = self._renew(G, state, turn)
+        before = None
+        if turn.t == 1 or turn.is_refresh:
+            with self.refresh_clock:
+                before = self._renew(G, state, turn)
         S = cast(state["basis"], G.dtype)
         M, V = state["exp_avg"], state["exp_avg_sq"]
         A = cast(S.mT @ G, torch.promote_types(exact_dtype(x.part.dtype), M.dtype))
@@ -180,8 +183,6 @@ class SubspaceAdam(LowRankOptimizer):
     def _renew(self, G: Tensor, state: State, turn: Turn) -> tuple[Tensor, Tensor] | None:
         """Choose or refresh the basis and carry the moments over; returns the old basis and first moment."""
         group, basis = turn.group, state["basis"]
-        if turn.t > 1 and not turn.is_refresh:
-            return None
         rule = self._custom.get(group["rule"]) or RULES[group["rule"]]
         exact = G.to(exact_dtype(G.dtype))
         if turn.t == 1:

@@ -20,7 +20,8 @@ def broken_capture(capture: Any) -> str | None:
         return "has no capture settings"
     if not _KEEP.fullmatch(capture["keep"]):
         return f"has an unknown reduction keep={capture['keep'][:50]!r}"
-    if not _is_positive(capture.get("every", 1)):
+    every = capture.get("every")
+    if not (every is None or _is_positive(every)):
         return "has a broken capture interval"
     return None
 

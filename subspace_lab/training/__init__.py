@@ -11,12 +11,14 @@ from subspace_lab.training.config import TrainConfig
 from subspace_lab.training.presets import PRESETS, Preset, parameter_shapes, preset
 
 if TYPE_CHECKING:
+    from subspace_lab.training.errors import DivergedError
     from subspace_lab.training.interrupt import TrainingInterrupted
     from subspace_lab.training.loop import train
     from subspace_lab.training.start import stored_config
 
 __all__ = [
     "PRESETS",
+    "DivergedError",
     "Preset",
     "TrainConfig",
     "TrainingInterrupted",
@@ -26,7 +28,7 @@ __all__ = [
     "train",
 ]
 
-_LATE = {"TrainingInterrupted": "interrupt", "stored_config": "start", "train": "loop"}
+_LATE = {"DivergedError": "errors", "TrainingInterrupted": "interrupt", "stored_config": "start", "train": "loop"}
 
 
 def __getattr__(name: str) -> Any:

@@ -22,7 +22,8 @@ class TrainConfig:
     """What is trained, on what, how, and what of it is captured.
 
     A field that is None, or ``"auto"``, is open: `resolved` and the start of the training fill it in, and resuming
-    takes the value that the run began with. ``clip`` and ``eval_every`` are the exceptions, their None means off.
+    takes the value that the run began with. ``clip``, ``every`` and ``eval_every`` are the exceptions, their None means
+    off.
 
     Attributes:
         preset: Name of a LLaMA size, initialized from the seed; ``llama-7m`` when neither this nor ``model`` is given.
@@ -53,7 +54,7 @@ class TrainConfig:
         seed: Of the initial weights, the order of the data and any dropout.
         precision: ``bfloat16`` is autocast over float32 weights; ``auto`` measures which one is faster here.
         threads: Of torch on the CPU; results are repeated bit for bit at the same number only.
-        every: Capture every so many steps.
+        every: Capture every so many steps; None captures no gradients and writes metrics only.
         keep: What is kept of a gradient: ``full``, ``gram``, ``topk:K`` or ``stats``.
         layers: Globs on parameter names; the linear layers of attention and MLP by default.
         checkpoint_every: Steps between two checkpoints; the last two are kept.
@@ -87,7 +88,7 @@ class TrainConfig:
     seed: int = 0
     precision: Precision = "auto"
     threads: int | None = None
-    every: int = 10
+    every: int | None = 10
     keep: str = "gram"
     layers: tuple[str, ...] | None = None
     checkpoint_every: int = 100
@@ -180,7 +181,7 @@ class TrainConfig:
         return dataclasses.replace(self, **is_open)
 
 
-_OFF = ("clip", "eval_every")  # None is a value of these
+_OFF = ("clip", "every", "eval_every")  # None is a value of these
 
 
 def _problem(config: TrainConfig) -> str | None:

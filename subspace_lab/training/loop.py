@@ -9,11 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from subspace_lab._extras import require
 from subspace_lab.capture import GradientCapture
+from subspace_lab.optim import RefreshClock
+from subspace_lab.optim.low_rank import LowRankOptimizer
 from subspace_lab.runs import Run, RunError
 from subspace_lab.training.checkpoint import load_checkpoint, save_checkpoint
 from subspace_lab.training.config import TrainConfig
+from subspace_lab.training.errors import DivergedError
 from subspace_lab.training.interrupt import Interrupt, TrainingInterrupted, catch_interrupt
 from subspace_lab.training.models import linear_layers
 from subspace_lab.training.progress import TrainingProgress
@@ -42,7 +47,8 @@ def train(run_dir: str | Path, config: TrainConfig | None = None, *, resume: boo
 
     Raises:
         RunError: If there is a run already (when not resuming), or none, a finished one or one of another
-            configuration or data (when resuming), if something cannot be written, or if the loss is not finite.
+            configuration or data (when resuming), or if something cannot be written.
+        DivergedError: If the loss or the gradient is no longer finite, a kind of RunError.
         ValueError: If the configuration or the data do not do.
         ModuleNotFoundError: Without the packages of the extra ``hf``.
         TrainingInterrupted: After Ctrl-C; there is a checkpoint, and the message says how to go on.
@@ -110,6 +116,7 @@ class _Loop:
         self._team = team
         self._interrupt = interrupt
         self._clock = _Clock()
+        self._refreshes = _time_refreshes(trainer.optimizer)
 
     def run(self, start: int) -> None:
         stop = False
@@ -132,9 +139,10 @@ class _Loop:
         seconds = self._clock.lap()
         self._capture.log(loss=loss, lr=trainer.schedule.at(step), grad_norm=norm, clipped=False, eval_loss=eval_loss)
         self._capture.log(accumulation=self._config.accumulation, tokens=trainer.tokens_per_step, seconds=seconds)
+        self._capture.log(refresh_seconds=self._refreshes.lap() if self._refreshes else None)
         self._capture.step(step)
         if not (math.isfinite(loss) and math.isfinite(norm.item())):
-            raise RunError(
+            raise DivergedError(
                 f"{self._run_dir} diverged at step {step}: loss {loss}, gradient norm {norm.item()}; "
                 "start again with a smaller lr"
             )
@@ -153,6 +161,14 @@ class _Loop:
             return
         with self._clock.stopped():
             save_checkpoint(self._run_dir, taken, self._trainer.model, self._trainer.optimizer)
+
+
+def _time_refreshes(optimizer: torch.optim.Optimizer) -> RefreshClock | None:
+    """A clock of the optimizer's subspaces, None where it has none."""
+    if not isinstance(optimizer, LowRankOptimizer):
+        return None
+    clock = optimizer.refresh_clock = RefreshClock()
+    return clock
 
 
 class _Clock:

@@ -60,6 +60,8 @@ def test_open_fields_match_what_a_run_began_with():
     assert TrainConfig(clip=None).matched(before) == before
     with pytest.raises(ValueError, match=r"^steps 7 -> 8; clip None -> 1.0$"):
         TrainConfig(steps=8).matched(before)
+    with pytest.raises(ValueError, match=r"^every 10 -> None$"):
+        TrainConfig(every=None, clip=None).matched(before)
     with pytest.raises(ValueError, match="preset 'llama-2m' -> None; model None -> 'hf:x/y'"):
         TrainConfig(model="hf:x/y", clip=None).matched(before)
 

@@ -94,6 +94,17 @@ def test_the_evaluation_is_the_loss_on_held_out_text(tmp_path, text):
     assert run.metrics["eval_loss"][0] == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_without_captures_it_is_the_same_training(tmp_path, text):
+    with_captures, without = (Run.open(train(tmp_path / f"{k}", tiny_config(text, every=k))) for k in (3, None))
+    assert (with_captures.steps, without.steps) == ([0, 3, 6, 9], [])
+    assert not (without.path / "snapshots").exists()
+    assert without.metrics["loss"].tolist() == with_captures.metrics["loss"].tolist()
+    last = [checkpoint_path(run.path, 12).read_bytes() for run in (with_captures, without)]
+    assert last[0] == last[1]
+    with pytest.raises(RunError, match=r"is finished"):
+        train(without.path, tiny_config(text, every=None), resume=True)
+
+
 def test_it_learns(tmp_path, text):
     run = Run.open(train(tmp_path / "run", tiny_config(text, steps=120, every=60, lr=1e-2, eval_every=119)))
     held_out = run.metrics["eval_loss"].dropna().tolist()

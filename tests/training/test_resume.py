@@ -55,6 +55,7 @@ def content(run_dir):
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     for line in lines:
         line.pop("seconds")
+        line.pop("refresh_seconds", None)
     return {"last": (last.name, last.read_bytes()), "snapshots": snapshots, "metrics": lines}
 
 
