@@ -26,24 +26,28 @@ from typing import TYPE_CHECKING, Any
 from subspace_lab._version import __version__
 
 if TYPE_CHECKING:
-    from subspace_lab import analysis, capture, figures, numerics, optim, report, runs, training
+    from subspace_lab import analysis, capture, comparison, figures, numerics, optim, report, runs, training
     from subspace_lab.analysis import Plan, recommend
     from subspace_lab.capture import GradientCapture
+    from subspace_lab.comparison import Comparison, compare
     from subspace_lab.runs import Run, RunError
     from subspace_lab.training import TrainConfig, train
 
-_MODULES = ("analysis", "capture", "figures", "numerics", "optim", "report", "runs", "training")
+_MODULES = ("analysis", "capture", "comparison", "figures", "numerics", "optim", "report", "runs", "training")
 _HOMES = {
+    "Comparison": "comparison",
     "GradientCapture": "capture",
     "Plan": "analysis",
     "Run": "runs",
     "RunError": "runs",
     "TrainConfig": "training",
+    "compare": "comparison",
     "recommend": "analysis",
     "train": "training",
 }
 
 __all__ = [
+    "Comparison",
     "GradientCapture",
     "Plan",
     "Run",
@@ -52,6 +56,8 @@ __all__ = [
     "__version__",
     "analysis",
     "capture",
+    "compare",
+    "comparison",
     "figures",
     "numerics",
     "optim",

@@ -16,6 +16,7 @@ from subspace_lab.cli.memory import memory
 from subspace_lab.cli.parameters import check_whole
 from subspace_lab.cli.recommend import recommend
 from subspace_lab.cli.train import train
+from subspace_lab.comparison.command import compare
 
 app = App(
     name="subspace-lab",
@@ -24,7 +25,7 @@ app = App(
     group_parameters=Group("Parameters", validator=check_whole),
     suppress_keyboard_interrupt=False,  # main says how to go on
 )
-for _command in (train, analyze, report, verify, recommend, memory, demo):
+for _command in (train, compare, analyze, report, verify, recommend, memory, demo):
     app.command(_command)
 
 

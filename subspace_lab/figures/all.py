@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -59,11 +59,25 @@ def draw_all(run: Run) -> list[Path]:
         RunError: If a table cannot be read or a file cannot be written.
     """
     check_run(run)
+    return save_all(FIGURES, run, run.path / "figures")
+
+
+def save_all(figures: Mapping[str, ModuleType], source: object, directory: Path) -> list[Path]:
+    """Draw figures from what they are drawn from, as PNG and PDF.
+
+    Args:
+        figures: Their files by name.
+        source: A run, or the tables of a comparison.
+        directory: Where they go; a figure that cannot be drawn is removed from it.
+
+    Returns:
+        The files.
+    """
     written = []
-    for name, module in FIGURES.items():
-        paths = [run.path / "figures" / f"{name}.{suffix}" for suffix in _OPTIONS]
+    for name, module in figures.items():
+        paths = [directory / f"{name}.{suffix}" for suffix in _OPTIONS]
         try:
-            figure = module.draw(run)
+            figure = module.draw(source)
         except AbsentError:
             _remove(paths)
             continue

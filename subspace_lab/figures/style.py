@@ -10,13 +10,11 @@ import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import matplotlib
 from matplotlib.figure import Figure
 from tueplots import axes as tueplots_axes
-
-from subspace_lab.runs import Run
 
 INK = "#1b1e23"  # text, axes and null lines
 PAPER = "#fefefe"  # what is behind a label
@@ -48,18 +46,21 @@ WIDE = replace(PAGE, titled=False)
 NARROW = Layout(width=3.6, columns=2, font_size=8, titled=False)
 
 
-class Draw(Protocol):
+Source = TypeVar("Source", contravariant=True)  # what a figure is drawn from: a run, the tables of a comparison
+
+
+class Draw(Protocol[Source]):
     """The ``draw`` of a figure's file."""
 
-    def __call__(self, run: Run, layout: Layout = PAGE) -> Figure:
-        """Draw the figure of a run.
+    def __call__(self, source: Source, /, layout: Layout = PAGE) -> Figure:
+        """Draw the figure.
 
         Args:
-            run: The run, analysed.
+            source: A run that was analysed, or the tables of a comparison.
             layout: The size of the figure.
 
         Returns:
-            The figure, laid out; `AbsentError` is raised where the run does not hold what it takes.
+            The figure, laid out; `AbsentError` is raised where the source does not hold what it takes.
         """
         ...
 
@@ -109,7 +110,7 @@ def style(layout: Layout) -> AbstractContextManager[None]:
     return matplotlib.rc_context(settings)
 
 
-def drawn(title: str) -> Callable[[Callable[[Run, Layout], Figure]], Draw]:
+def drawn(title: str) -> Callable[[Callable[[Source, Layout], Figure]], Draw[Source]]:
     """Decorator of every ``draw``: the settings, the title and a layout that no longer moves.
 
     Args:
@@ -119,11 +120,11 @@ def drawn(title: str) -> Callable[[Callable[[Run, Layout], Figure]], Draw]:
         What turns the function into a `Draw`.
     """
 
-    def decorate(draw: Callable[[Run, Layout], Figure]) -> Draw:
+    def decorate(draw: Callable[[Source, Layout], Figure]) -> Draw[Source]:
         @functools.wraps(draw)
-        def styled(run: Run, layout: Layout = PAGE) -> Figure:
+        def styled(source: Source, /, layout: Layout = PAGE) -> Figure:
             with style(layout):
-                figure = draw(run, layout)
+                figure = draw(source, layout)
                 if layout.titled:
                     figure.suptitle(title, x=0.01, ha="left")
                 engine = figure.get_layout_engine()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import ModuleType
 
 from markupsafe import Markup
 
@@ -40,11 +42,24 @@ def draw_sections(run: Run) -> tuple[list[Section], list[tuple[str, str]]]:
     Returns:
         The figures, and titles with reasons.
     """
+    return sections_of(FIGURES, run)
+
+
+def sections_of(figures: Mapping[str, ModuleType], source: object) -> tuple[list[Section], list[tuple[str, str]]]:
+    """`draw_sections` of any figures.
+
+    Args:
+        figures: Their files by name.
+        source: What they are drawn from.
+
+    Returns:
+        The figures, and titles with reasons.
+    """
     sections, absent = [], []
-    for name, figure in FIGURES.items():
+    for name, figure in figures.items():
         try:
-            wide = inline_svg(figure.draw(run, WIDE), WIDE, f"{name}-wide-")
-            narrow = inline_svg(figure.draw(run, NARROW), NARROW, f"{name}-narrow-")
+            wide = inline_svg(figure.draw(source, WIDE), WIDE, f"{name}-wide-")
+            narrow = inline_svg(figure.draw(source, NARROW), NARROW, f"{name}-narrow-")
         except AbsentError as reason:
             absent.append((figure.TITLE, str(reason)))
             continue

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -55,19 +57,10 @@ def render(run: Run) -> str:
     rows, ranks = layer_rows(run)
     found, problem = find(run)
     sections, absent = draw_sections(run)
-    environment = Environment(
-        loader=PackageLoader("subspace_lab.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.jinja").render(
+    return render_page(
+        "report.html.jinja",
         run=run,
         directory=in_shell(run.path),
-        version=__version__,
-        style=_asset("report.css"),
-        script=_asset("report.js"),
         facts=facts(run),
         settings=settings(run),
         packages=packages(run),
@@ -79,6 +72,34 @@ def render(run: Run) -> str:
         ranks=ranks,
         warnings=[*problem, *warnings(run)],
     )
+
+
+def render_page(template: str, **values: Any) -> str:
+    """A page of this package: a template that extends ``page.html.jinja``, with style and script in it.
+
+    Args:
+        template: Its file.
+        values: What it shows; text is escaped.
+
+    Returns:
+        HTML.
+    """
+    environment = Environment(
+        loader=PackageLoader("subspace_lab.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["sort_value"] = _sort_value
+    assets = {"style": _asset("report.css"), "script": _asset("report.js")}
+    return environment.get_template(template).render(version=__version__, **assets, **values)
+
+
+def _sort_value(text: str) -> str:
+    """The number with which a text begins, for sorting by it; empty where there is none."""
+    found = re.match(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?", text)
+    return found[0] if found else ""
 
 
 def _asset(name: str) -> Markup:

@@ -66,7 +66,7 @@ def settle_optimizer(config: TrainConfig) -> TrainConfig:
         "update_interval": own.get("update_interval") or published or OPTIONS["update_interval"].default,
         "scale": own.get("scale", OPTIONS["scale"].default),
     }
-    takes = _settings_of(kind)
+    takes = settings_of(kind)
     given = {name: getattr(config, name) for name in defaults}
     for name, value in given.items():
         if value is not None and name not in takes:
@@ -94,8 +94,8 @@ def canonical_name(name: str) -> str:
     return next(key for key, method in METHODS.items() if method is kind)
 
 
-def _settings_of(kind: type[torch.optim.Optimizer]) -> tuple[str, ...]:
-    """Which of the settings that not all optimizers have this one has."""
+def settings_of(kind: type[torch.optim.Optimizer]) -> tuple[str, ...]:
+    """Which of ``rank``, ``update_interval`` and ``scale``, the settings that not all optimizers have, this one has."""
     if kind is torch.optim.AdamW:
         return ()
     return ("update_interval", "scale") if issubclass(kind, BAdam) else ("rank", "update_interval", "scale")

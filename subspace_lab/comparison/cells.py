@@ -1,0 +1,212 @@
+"""The cells of a comparison: one training for every method, learning rate and seed."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from subspace_lab.optim import method_named
+from subspace_lab.training import TrainConfig
+from subspace_lab.training.optimizers import canonical_name, settings_of, settle_optimizer
+
+Methods = Sequence[str] | Mapping[str, Mapping[str, Any]]
+_CHOSEN = {
+    "optimizer": "the methods say that",
+    "optimizer_options": "give them with a method, as in 'grasswalk:walk_step=0.05'",
+    "lr": "the grid says that; give lrs",
+    "seed": "seeds says how many, from 0 on",
+    "every": "cells capture no gradients, since they are timed",
+    "keep": "cells capture no gradients",
+    "layers": "cells capture no gradients",
+}
+_SOME_HAVE = ("rank", "update_interval", "scale")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of a comparison.
+
+    Attributes:
+        method: What the tables call the method.
+        lr: Peak learning rate.
+        seed: Of weights, order of the data and the optimizer's randomness.
+        config: The whole configuration, resolved.
+    """
+
+    method: str
+    lr: float
+    seed: int
+    config: TrainConfig
+
+    @property
+    def name(self) -> str:
+        """The name of its directory."""
+        return f"{re.sub(r'[^A-Za-z0-9_.=]+', '-', self.method)}_lr{self.lr:g}_seed{self.seed}"
+
+
+def parse_methods(methods: Methods) -> dict[str, dict[str, Any]]:
+    """The methods by what the tables call them, with the settings in which they differ.
+
+    Args:
+        methods: Names of optimizers, with settings of their own where there are any (``"grasswalk:rank=16"``); or
+            settings by a name of your own, ``"optimizer"`` among them: ``{"walk 16": {"optimizer": "grasswalk",
+            "rank": 16}}``. What is no field of `TrainConfig` is an option of the optimizer.
+
+    Returns:
+        Name to settings.
+
+    Raises:
+        ValueError: If there are none, one is there twice, or an optimizer is not known.
+
+    >>> parse_methods(["GrassWalk:walk-step=0.05:rank=16"])
+    {'grasswalk:walk_step=0.05:rank=16': {'optimizer': 'grasswalk', 'walk_step': 0.05, 'rank': 16}}
+    """
+    if isinstance(methods, str):
+        raise ValueError(f"methods must be a list of names, got the text {methods!r}; write [{methods!r}]")
+    if isinstance(methods, Mapping):
+        found = {name: _canonical(name, settings) for name, settings in methods.items()}
+    else:
+        parsed = [_parsed(text) for text in methods]
+        found = dict(parsed)
+        if twice := sorted({name for name, _ in parsed if [name for name, _ in parsed].count(name) > 1}):
+            raise ValueError(f"methods has {twice[0]} twice; leave one out")
+    if not found:
+        raise ValueError("methods is empty; name at least one optimizer, grasswalk or adamw for example")
+    return found
+
+
+def cells_of(
+    methods: Mapping[str, Mapping[str, Any]], lrs: Sequence[float], seeds: int, base: TrainConfig
+) -> list[Cell]:
+    """All cells of a grid.
+
+    Args:
+        methods: From `parse_methods`.
+        lrs: Peak learning rates.
+        seeds: How many, from 0 on.
+        base: What all cells have in common, from `common_config`.
+
+    Returns:
+        The cells, in an order in which all methods come early: by seed, then by learning rate, then by method.
+
+    Raises:
+        ValueError: If a setting is not sound, or two cells would share a directory.
+    """
+    _check_grid(lrs, seeds)
+    _check_used(base, methods.values())
+    cells = [
+        Cell(method, float(lr), seed, _config(base, settings, float(lr), seed))
+        for seed in range(seeds)
+        for lr in lrs
+        for method, settings in methods.items()
+    ]
+    names: dict[str, Cell] = {}
+    for cell in cells:
+        if (other := names.setdefault(cell.name.lower(), cell)) is not cell:
+            one, two = (f"{x.method!r} at {x.lr!r}" for x in (other, cell))
+            raise ValueError(f"{one} and {two} would share the directory {cell.name}; give them clearer names")
+    return cells
+
+
+def common_config(config: TrainConfig, before: TrainConfig | None = None) -> TrainConfig:
+    """What all cells of a comparison have in common.
+
+    Args:
+        config: What was asked for.
+        before: What they have in common already, where a comparison is continued; what is open is as it was.
+
+    Returns:
+        A configuration without a learning rate, otherwise resolved; it captures nothing and, unless it says otherwise,
+        trains on one thread.
+
+    Raises:
+        ValueError: If it settles what the cells settle, never evaluates, or differs from the earlier one.
+    """
+    defaults = TrainConfig()
+    for name, why in _CHOSEN.items():
+        if (value := getattr(config, name)) not in (getattr(defaults, name), None):
+            raise ValueError(f"{name}={value!r} has no use in a comparison: {why}")
+    if config.eval_every is None:
+        raise ValueError("a comparison needs the held-out loss; leave out eval_every=None")
+    asked = dataclasses.replace(config, every=None, lr=None)
+    if before is not None:
+        return asked.matched(before)
+    return dataclasses.replace(asked.resolved(), lr=None, threads=config.threads or 1)
+
+
+def _config(base: TrainConfig, settings: Mapping[str, Any], lr: float, seed: int) -> TrainConfig:
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
+    changes = {name: value for name, value in settings.items() if name in fields}
+    options = {name: value for name, value in settings.items() if name not in fields}
+    options |= changes.pop("optimizer_options", None) or {}
+    has = settings_of(method_named(changes["optimizer"]))
+    without = {name: None for name in _SOME_HAVE if name not in has}
+    changed = dataclasses.replace(base, **{**without, **changes, "optimizer_options": options, "lr": lr, "seed": seed})
+    return settle_optimizer(changed.resolved())
+
+
+def _check_grid(lrs: Sequence[float], seeds: int) -> None:
+    if not lrs:
+        raise ValueError("lrs is empty; give at least one learning rate, 1e-3 for example")
+    for lr in lrs:
+        if isinstance(lr, bool) or not isinstance(lr, int | float) or not 0 < lr < float("inf"):
+            raise ValueError(f"lrs must be positive numbers, got {lr!r}")
+        if list(lrs).count(lr) > 1:
+            raise ValueError(f"lrs has {lr:g} twice; leave one out")
+    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
+        raise ValueError(f"seeds must be a whole number of at least 1, got {seeds!r}")
+
+
+def _check_used(base: TrainConfig, methods: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse a common setting that no method has."""
+    used = {name for settings in methods for name in settings_of(method_named(settings["optimizer"]))}
+    for name in _SOME_HAVE:
+        if (value := getattr(base, name)) is not None and name not in used:
+            raise ValueError(f"{name}={value} has no effect on any of the methods; leave it out")
+
+
+def _parsed(text: str) -> tuple[str, dict[str, Any]]:
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"methods must be names of optimizers, got {text!r}")
+    name, *pairs = text.strip().split(":")
+    settings: dict[str, Any] = {"optimizer": canonical_name(name)}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not (key and equals and value):
+            raise ValueError(f"{text!r}: {pair!r} is no setting; write name=value, as in {name}:rank=16")
+        settings[key.replace("-", "_")] = plain_value(value)
+    label = ":".join([settings["optimizer"], *(f"{k}={v}" for k, v in settings.items() if k != "optimizer")])
+    return label, _canonical(label, settings)
+
+
+def _canonical(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    values = {"optimizer": name, **settings}
+    for key in ("lr", "seed"):
+        if key in values:
+            raise ValueError(f"method {name!r}: {key} is chosen by the grid; leave it out")
+    return {**values, "optimizer": canonical_name(values["optimizer"])}
+
+
+def plain_value(word: str) -> Any:
+    """What a word stands for: a number, true, false, none, or itself.
+
+    Args:
+        word: The word.
+
+    Returns:
+        Its value.
+
+    >>> plain_value("16"), plain_value("1e-3"), plain_value("None"), plain_value("channel")
+    (16, 0.001, None, 'channel')
+    """
+    words = {"true": True, "false": False, "none": None}
+    if word.lower() in words:
+        return words[word.lower()]
+    for number in (int, float):
+        with suppress(ValueError):
+            return number(word)
+    return word

@@ -1,0 +1,91 @@
+"""``subspace-lab compare``: parse, call, print."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from subspace_lab.training.config import TrainConfig
+
+_WIDE = 110
+_WIDTH_OF_A_PIPE = 120
+Words = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative_iterable=())]
+
+
+def compare(
+    out_dir: Annotated[Path, Parameter(name="OUT_DIR")],
+    /,
+    config: Annotated[TrainConfig, Parameter(name="*", consume_multiple=True, negative_iterable=())] | None = None,
+    *,
+    chosen: Annotated[Words, Parameter("--methods")],
+    lrs: Words,
+    seeds: int = 3,
+    executor: Literal["local", "slurm"] = "local",
+    workers: int | None = None,
+    slurm: dict[str, str] | None = None,
+    retry: bool = False,
+) -> None:
+    """Train optimizers side by side, each at every learning rate with every seed, and compare them.
+
+    The same command goes on where it was cut; with more methods, learning rates or seeds it adds them.
+
+    Parameters
+    ----------
+    out_dir
+        Where the comparison goes: tables, figures, report, and the run directories of all cells.
+    config
+        Settings that all cells have in common.
+    chosen
+        Optimizers, separated by commas or spaces; settings of one follow after colons: grasswalk:rank=16.
+    lrs
+        Peak learning rates, separated by commas or spaces.
+    seeds
+        How many seeds, from 0 on.
+    executor
+        Processes of this machine, or a Slurm job array.
+    workers
+        Cells trained at a time; by default one per core, or as many as Slurm gives.
+    slurm
+        Options of Slurm: --slurm.partition gpu --slurm.time 60.
+    retry
+        Begin cells again that diverged or failed.
+    """
+    from subspace_lab.comparison import compare as start
+    from subspace_lab.comparison.cells import plain_value
+
+    options = {name: plain_value(value) for name, value in (slurm or {}).items()} or None
+    rates = [_number(word) for word in _split(lrs)]
+    found = start(
+        out_dir, _split(chosen), lrs=rates, seeds=seeds, config=config, executor=executor, workers=workers,
+        slurm=options, retry=retry,
+    )  # fmt: skip
+    _tell(found)
+
+
+def _split(words: tuple[str, ...]) -> list[str]:
+    return [part.strip() for word in words for part in word.split(",") if part.strip()]
+
+
+def _number(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        raise ValueError(f"lrs must be positive numbers, got {word!r}") from None
+
+
+def _tell(found: Any) -> None:
+    from rich.console import Console
+
+    from subspace_lab.comparison.words import legend, terminal_table, verdicts
+
+    console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH_OF_A_PIPE)
+    with console.capture() as text:  # a console has a way of its own with whoever stops reading
+        console.print(terminal_table(found.table, wide=console.width >= _WIDE))
+    print(text.get())
+    for line in [*legend(found.table), *verdicts(found.table, found.results)]:
+        print(line)
+    print(f"\ntables: {found.path / 'results.parquet'}, table.csv, table.tex\nreport: {found.path / 'report.html'}")

@@ -1,0 +1,100 @@
+"""What a comparison says while it runs: bars on a terminal, a line for every cell that ended anywhere else."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich import progress
+from rich.console import Console
+
+from subspace_lab.comparison.cells import Cell
+from subspace_lab.comparison.record import Record
+
+_TAIL = 4096  # bytes that hold the last lines of a file of metrics
+
+
+class SweepProgress:
+    """Progress on standard error; a context manager.
+
+    Args:
+        cells_dir: The directory of all cells.
+        total: All cells.
+        done: Those that had come to their end before.
+    """
+
+    def __init__(self, cells_dir: Path, *, total: int, done: int) -> None:
+        self._dir, self._total, self._done = cells_dir, total, done
+        self._console = Console(stderr=True)
+        self._bars = progress.Progress(
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(bar_width=20),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.fields[loss]}", markup=False),
+            progress.TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._all = self._bars.add_task("cells", total=total, completed=done, loss="")
+        self._tasks: dict[str, progress.TaskID] = {}
+
+    def __enter__(self) -> Self:
+        if self._done:
+            self._say(f"{self._done} of {self._total} cells are there already")
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self._say("stopping: the cells finish their step and write a checkpoint; Ctrl-C again kills them")
+
+    def begun(self, cell: Cell) -> None:
+        """Show a cell as running."""
+        self._tasks[cell.name] = self._bars.add_task(cell.name, total=cell.config.steps, loss="")
+
+    def ended(self, cell: Cell, record: Record) -> None:
+        """Say what became of a cell."""
+        self._done += 1
+        self._bars.remove_task(self._tasks.pop(cell.name))
+        self._bars.update(self._all, completed=self._done)
+        last = last_line(self._dir / cell.name / "metrics.jsonl")
+        how = f"held-out {last.get('eval_loss', float('nan')):.4f}" if record.status == "complete" else record.status
+        reason = f" ({record.reason})" if record.reason else ""
+        self._say(f"{self._done}/{self._total} {cell.name}: {how}{reason}")
+
+    def look(self) -> None:
+        """See how far the running cells are."""
+        if not self._console.is_terminal:
+            return
+        for name, task in self._tasks.items():
+            if last := last_line(self._dir / name / "metrics.jsonl"):
+                loss = f"loss {last['loss']:.3f}" if "loss" in last else ""
+                self._bars.update(task, completed=last["step"] + 1, loss=loss)
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def last_line(path: Path) -> dict[str, Any]:
+    """The last whole line of a file of metrics that may be written just now, empty where there is none.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The line.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+            lines = file.read().split(b"\n")[:-1]
+        line = json.loads(lines[-1]) if lines else {}
+    except (OSError, ValueError):
+        return {}
+    return line if isinstance(line, dict) and "step" in line else {}

@@ -1,0 +1,135 @@
+"""The table of a comparison for people: on a terminal, in LaTeX, and what must be said beside it."""
+
+from __future__ import annotations
+
+import pandas as pd
+from rich.table import Table
+from rich.text import Text
+
+from subspace_lab.analysis.words import count
+
+EDGE = "*"
+
+
+def number(value: float, digits: int) -> str:
+    """A number with so many decimals, a dash for none."""
+    return "-" if pd.isna(value) else f"{value:.{digits}f}"
+
+
+def with_spread(mean: float, spread: float, digits: int = 3) -> str:
+    """A mean with the standard deviation beside it, where there is one."""
+    return number(mean, digits) + ("" if pd.isna(spread) else f" ± {spread:.{digits}f}")
+
+
+def rows_of(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as text, one column per heading.
+
+    Args:
+        table: Of `summary`.
+
+    Returns:
+        Text; the headings carry the units, in brackets.
+    """
+    rows = table.to_dict("records")
+    texts = {
+        "method": table["method"],
+        "lr": [f"{row['lr']:g}{EDGE if row['edge'] else ''}" for row in rows],
+        "held-out": [with_spread(row["eval_loss"], row["eval_sd"]) for row in rows],
+        "state [MB]": [number(value / 1e6, 2) for value in table["state_bytes"]],
+        "peak [MB]": [number(value / 1e6, 0) for value in table["peak_bytes"]],
+        "step [ms]": [number(value * 1e3, 1) for value in table["step_s"]],
+        "refresh [%]": [number(value * 100, 1) for value in table["refresh_share"]],
+        "tokens [k]": [number(value / 1e3, 0) for value in table["tokens"]],
+        "train": [with_spread(row["train_loss"], row["train_sd"]) for row in rows],
+        "gap": ["-", *(_gap(row["gap"], row["gap_low"], row["gap_high"]) for row in rows[1:])],
+    }
+    return pd.DataFrame(texts)
+
+
+def terminal_table(table: pd.DataFrame, *, wide: bool) -> Table:
+    """The table for a terminal; where there is room with the training loss and the gap.
+
+    Args:
+        table: Of `summary`.
+        wide: Whether there are 110 columns.
+
+    Returns:
+        For rich.
+    """
+    texts = rows_of(table)
+    names = list(texts.columns) if wide else list(texts.columns[:-2])
+    shown = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in names:
+        heading, _, unit = name.partition(" [")
+        left = name == "method"
+        shown.add_column(
+            Text(f"{heading}\n{unit.rstrip(']')}"), justify="left" if left else "right", no_wrap=not left,
+            overflow="fold",
+        )  # fmt: skip
+    for row in texts[names].itertuples(index=False):
+        shown.add_row(*(Text(value) for value in row))
+    return shown
+
+
+def latex_table(table: pd.DataFrame) -> str:
+    """The table in LaTeX, for the package booktabs; nothing is set in bold, the gaps say what is better than noise.
+
+    Args:
+        table: Of `summary`.
+
+    Returns:
+        A tabular, with what must be said of it in comments.
+    """
+    texts = rows_of(table)
+    texts.columns = [name.replace("[", "(").replace("]", ")") for name in texts.columns]
+    body = texts.to_latex(index=False, escape=True, column_format="l" + "r" * (len(texts.columns) - 1))
+    body = body.replace("±", r"$\pm$")
+    return "".join(f"% {line}\n" for line in legend(table)) + body
+
+
+def legend(table: pd.DataFrame) -> list[str]:
+    """What must be said beside the table.
+
+    Args:
+        table: Of `summary`.
+
+    Returns:
+        Lines of at most 80 characters.
+    """
+    seeds = sorted(set(table["seeds"]))
+    over = count(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+    lines = [
+        f"held-out: loss at each method's best learning rate, mean ± sd over {over}",
+        "state: the optimizer's tensors; peak: of the process, libraries included",
+        "step: median; refresh: share of the time that goes into subspaces",
+    ]
+    if (table["edge"] != "").any():
+        lines.append(f"{EDGE} at the end of its grid: a better learning rate may lie beyond")
+    return lines
+
+
+def verdicts(table: pd.DataFrame, results: pd.DataFrame) -> list[str]:
+    """What the table does not show: methods that are no worse than noise would make them, and cells without a result.
+
+    Args:
+        table: Of `summary`.
+        results: Of `results_table`.
+
+    Returns:
+        Lines.
+    """
+    lines = []
+    first, others = table.iloc[0], table.iloc[1:]
+    alike = others[others["gap_low"] <= 0]["method"]
+    if len(alike):
+        lines.append(f"not told apart from {first['method']} (95 %, paired by seed): {', '.join(alike)}")
+    if len(others) and table["gap_low"].iloc[1:].isna().any():
+        lines.append("too few seeds to tell all methods apart")
+    unfinished = results[results["status"] != "complete"]
+    for status, cell, reason in zip(unfinished["status"], unfinished["cell"], unfinished["reason"], strict=True):
+        lines.append(f"{status}: {cell}" + (f" ({reason})" if reason else ""))
+    return lines
+
+
+def _gap(gap: float, low: float, high: float) -> str:
+    return "-" if pd.isna(gap) else f"{gap:+.3f}" + ("" if pd.isna(low) else f" [{low:+.3f}, {high:+.3f}]")
