@@ -97,7 +97,6 @@ def cells_of(
         ValueError: If a setting is not sound, or two cells would share a directory.
     """
     _check_grid(lrs, seeds)
-    _check_used(base, methods.values())
     cells = [
         Cell(method, float(lr), seed, _config(base, settings, float(lr), seed))
         for seed in range(seeds)
@@ -161,8 +160,16 @@ def _check_grid(lrs: Sequence[float], seeds: int) -> None:
         raise ValueError(f"seeds must be a whole number of at least 1, got {seeds!r}")
 
 
-def _check_used(base: TrainConfig, methods: Iterable[Mapping[str, Any]]) -> None:
-    """Refuse a common setting that no method has."""
+def check_used(base: TrainConfig, methods: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse common settings that no method has.
+
+    Args:
+        base: What all cells have in common.
+        methods: The settings of the methods.
+
+    Raises:
+        ValueError: If there is one.
+    """
     used = {name for settings in methods for name in settings_of(method_named(settings["optimizer"]))}
     for name in _SOME_HAVE:
         if (value := getattr(base, name)) is not None and name not in used:

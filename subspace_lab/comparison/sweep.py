@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from subspace_lab._extras import require
-from subspace_lab.comparison.cells import Cell, Methods, cells_of, common_config, parse_methods
+from subspace_lab.comparison.cells import Cell, Methods, cells_of, check_used, common_config, parse_methods
 from subspace_lab.comparison.comparison import CELLS, Comparison
 from subspace_lab.comparison.local import LocalExecutor
 from subspace_lab.comparison.manifest import join_comparison, other_comparison, stored_base
@@ -85,7 +85,7 @@ def compare(
     path = Path(out_dir)
     parsed = parse_methods(methods)
     _check_execution(executor, workers, slurm)
-    base = _base(path, config or TrainConfig(), executor)
+    base = _base(path, config or TrainConfig(), parsed, executor)
     cells = cells_of(parsed, lrs, seeds, base)
     running = _executor(path / CELLS, executor, workers, slurm)
     load_tokens(cells[0].config)  # once, before all cells want them; bad data are one line here
@@ -106,7 +106,7 @@ def compare(
     return found
 
 
-def _base(path: Path, config: TrainConfig, executor: Executor) -> TrainConfig:
+def _base(path: Path, config: TrainConfig, methods: Mapping[str, Mapping[str, Any]], executor: Executor) -> TrainConfig:
     before = stored_base(path)
     if before is not None:
         common_config(config)  # what is wrong in itself is no difference
@@ -115,6 +115,7 @@ def _base(path: Path, config: TrainConfig, executor: Executor) -> TrainConfig:
         except ValueError as error:
             raise other_comparison(path, str(error)) from error
     base = common_config(config)
+    check_used(base, methods.values())
     if base.precision == "auto" and executor == "slurm":
         raise ValueError("precision auto is measured here, the cells run elsewhere; give float32 or bfloat16")
     with processes() as team:
