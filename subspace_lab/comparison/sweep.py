@@ -20,7 +20,7 @@ from subspace_lab.comparison.slurm import SlurmExecutor
 from subspace_lab.runs.lock import lock, unlock
 from subspace_lab.training import TrainConfig
 from subspace_lab.training.names import unknown
-from subspace_lab.training.start import settle_on_machine
+from subspace_lab.training.start import settle_on_machine, torch_state_of_a_run
 from subspace_lab.training.tokens import load_tokens
 from subspace_lab.training.workers import workers as processes
 
@@ -85,7 +85,7 @@ def compare(
     path = Path(out_dir)
     parsed = parse_methods(methods)
     _check_execution(executor, workers, slurm)
-    base = _base(path, config or TrainConfig(), parsed, executor)
+    base = _base(path, config, parsed, executor)
     cells = cells_of(parsed, lrs, seeds, base)
     running = _executor(path / CELLS, executor, workers, slurm)
     load_tokens(cells[0].config)  # once, before all cells want them; bad data are one line here
@@ -106,8 +106,13 @@ def compare(
     return found
 
 
-def _base(path: Path, config: TrainConfig, methods: Mapping[str, Mapping[str, Any]], executor: Executor) -> TrainConfig:
+def _base(
+    path: Path, config: TrainConfig | None, methods: Mapping[str, Mapping[str, Any]], executor: Executor
+) -> TrainConfig:
     before = stored_base(path)
+    if before is not None and config is None:
+        return before
+    config = config or TrainConfig()
     if before is not None:
         common_config(config)  # what is wrong in itself is no difference
         try:
@@ -118,7 +123,7 @@ def _base(path: Path, config: TrainConfig, methods: Mapping[str, Mapping[str, An
     check_used(base, methods.values())
     if base.precision == "auto" and executor == "slurm":
         raise ValueError("precision auto is measured here, the cells run elsewhere; give float32 or bfloat16")
-    with processes() as team:
+    with processes() as team, torch_state_of_a_run(base, team):
         return dataclasses.replace(settle_on_machine(base, team), threads=base.threads)
 
 

@@ -30,6 +30,7 @@ def test_a_grid_has_every_method_at_every_rate_with_every_seed():
 def test_settings_go_to_the_methods_that_have_them():
     base = common_config(TrainConfig(preset="llama-2m", rank=8, update_interval=7))
     methods = parse_methods(["adamw", "grasswalk:rank=16:zeta=none", "badam"])
+    assert list(methods) == ["adamw", "grasswalk:rank=16:zeta=none", "badam"]
     adamw, walk, badam = (cell.config for cell in cells_of(methods, [1e-3], 1, base))
     assert (adamw.rank, adamw.update_interval) == (None, None)
     assert (walk.rank, walk.update_interval, walk.optimizer_options) == (16, 7, {"zeta": None})

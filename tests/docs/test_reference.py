@@ -19,7 +19,7 @@ from tests.docs.pages import ROOT
 
 REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
 COMMANDS = [name for name in app if not name.startswith("-")]
-SUBPACKAGES = ("analysis", "capture", "figures", "numerics", "optim", "report", "runs", "training")
+SUBPACKAGES = ("analysis", "capture", "comparison", "figures", "numerics", "optim", "report", "runs", "training")
 METHOD_CLASSES = [kind for kind in sl.optim.METHODS.values() if kind is not torch.optim.AdamW] + [sl.optim.SubspaceAdam]
 TABLES = ("energy", "spectrum", "spectrum_summary", "spectrum_null", "angles", "curvature")
 
@@ -102,7 +102,7 @@ def test_options(command: str) -> None:
         name
         for argument in app[command].assemble_argument_collection()
         for name in argument.names
-        if argument.show and not name.startswith(("--no-", "--empty-")) and name != "RUN_DIR"
+        if argument.show and not name.startswith(("--no-", "--empty-")) and not name.endswith("_DIR")
     }
     assert set(names(section(f"subspace-lab {command}"))) == real
 

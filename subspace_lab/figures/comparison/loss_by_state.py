@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,6 +24,8 @@ CAPTION = (
     "state, which moves all points to the right."
 )
 
+_HEIGHT = 3.4  # inches
+
 
 @drawn(TITLE)
 def draw(tables: Tables, layout: Layout) -> Figure:
@@ -31,7 +35,7 @@ def draw(tables: Tables, layout: Layout) -> Figure:
         raise AbsentError("No cell came to its end.")
     table = table.assign(megabytes=table["state_bytes"] / 1e6)
     places = tables.places()
-    figure = Figure(figsize=(layout.width, 3.4), layout="constrained")
+    figure = Figure(figsize=(layout.width, _HEIGHT), layout="constrained")
     ax = figure.subplots()
     low, high = float(table["megabytes"].min()) / 1.25, float(table["megabytes"].max()) * 1.6
     log_axis(ax, x=True, low=low, high=high)
@@ -65,21 +69,22 @@ def pareto_front(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _name(ax: Axes, table: pd.DataFrame, layout: Layout) -> None:
-    """Names beside the points, moved up where they would overlap with one that is near."""
+    """Names beside the points, on the inner side, and moved up where they would overlap with one that is near."""
     low, high = ax.get_ylim()
-    need = 1.3 * (layout.font_size - 1) / (0.75 * 72 * 3.4) * (high - low)
-    placed: list[tuple[float, float]] = []
+    need = 1.3 * (layout.font_size - 1) / (0.75 * 72 * _HEIGHT) * (high - low)
+    middle = math.prod(ax.get_xlim()) ** 0.5
+    taken: dict[bool, list[float]] = {False: [], True: []}
     for row in table.sort_values("eval_loss").to_dict("records"):
-        y = float(row["eval_loss"])
-        while any(abs(y - other) < need and 0.5 < x / row["megabytes"] < 2 for x, other in placed):
-            y += need / 4
-        placed.append((row["megabytes"], y))
+        is_right, y = row["megabytes"] > middle, float(row["eval_loss"])
+        y = max([y, *(other + need for other in taken[is_right][-1:])])
+        taken[is_right].append(y)
         ax.annotate(
-            shortened(row["method"], 28),
+            shortened(row["method"], round(layout.width * 4)),
             (row["megabytes"], y),
-            xytext=(6, 0),
+            xytext=(-6 if is_right else 6, 0),
             textcoords="offset points",
+            ha="right" if is_right else "left",
             va="center",
             bbox={"facecolor": PAPER, "alpha": 0.75, "linewidth": 0, "pad": 0.6},
         )
-    ax.set_ylim(low, max(high, max(y for _, y in placed) + need))
+    ax.set_ylim(low, max(high, *(y + need for side in taken.values() for y in side)))

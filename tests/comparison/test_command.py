@@ -1,0 +1,96 @@
+"""The command line: what it prints in 80 columns, and one line for each mistake."""
+
+import sys
+
+import pytest
+
+from subspace_lab import cli
+from tests.comparison.conftest import SETTINGS
+
+
+@pytest.fixture
+def command(world, capsys, monkeypatch):
+    """Runs ``subspace-lab compare`` in this process: status, output, errors."""
+    monkeypatch.setattr("warnings.formatwarning", None)  # put back afterwards
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["subspace-lab", "compare", *map(str, arguments)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            status = int(end.code or 0)
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def words(world):
+    """The settings of the finished comparison."""
+    options = {**SETTINGS, "data": world}
+    return [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
+
+
+def test_it_prints_the_table_in_80_columns(command, words, finished, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    status, out, err = command(
+        finished.path, "--methods", "grasswalk,adamw", "--lrs", "1e-3,1e20", "--seeds", 2, *words
+    )
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    table, rest = lines[: lines.index("")], lines[lines.index("") + 1 :]
+    assert max(map(len, table)) <= 80
+    assert max(len(line) for line in rest if not line.startswith(("tables:", "report:", "diverged:"))) <= 80
+    heads = [" ".join(line.split()) for line in table[:2]]
+    assert heads == ["method lr held-out state peak step refresh tokens", "MB MB ms % k"]
+    cells = [line.split() for line in table[2:]]
+    rows = finished.table.to_dict("records")
+    assert [cell[0] for cell in cells] == [row["method"] for row in rows]
+    for cell, row in zip(cells, rows, strict=True):
+        assert cell[1:5] == ["0.001*", f"{row['eval_loss']:.3f}", "±", f"{row['eval_sd']:.3f}"]
+        assert cell[5:7] == [f"{row['state_bytes'] / 1e6:.2f}", f"{row['peak_bytes'] / 1e6:.0f}"]
+        assert cell[7] == f"{row['step_s'] * 1000:.1f}"
+        assert cell[8] == f"{row['refresh_share'] * 100:.1f}"
+    assert "* at the end of its grid: a better learning rate may lie beyond" in rest
+    reason = finished.results.set_index("cell").loc["adamw_lr1e+20_seed1", "reason"]
+    assert f"diverged: adamw_lr1e+20_seed1 ({reason})" in rest
+    assert rest[-2:] == [
+        f"tables: {finished.path / 'results.parquet'}, table.csv, table.tex",
+        f"report: {finished.path / 'report.html'}",
+    ]
+
+
+def test_a_wide_terminal_has_the_gaps(command, words, finished, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "140")
+    _, out, _ = command(finished.path, "--methods", "grasswalk", "adamw", "--lrs", "1e-3", "--seeds", 1, *words)
+    assert out.splitlines()[0].split()[-2:] == ["train", "gap"]
+    row = finished.table.loc[1]
+    assert f"{row['gap']:+.3f} [{row['gap_low']:+.3f}, {row['gap_high']:+.3f}]" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--methods", "graswalk", "--lrs", "1e-3"], "no optimizer is called 'graswalk'; nearest: GrassWalk"),
+        (["--methods", ",", "--lrs", "1e-3"], "methods is empty"),
+        (["--methods", "adamw", "--lrs", ","], "lrs is empty"),
+        (["--methods", "adamw", "--lrs", "1e-3,x"], "lrs must be positive numbers, got 'x'"),
+        (["--methods", "adamw", "--lrs", "-1e-3"], "lrs must be positive numbers, got -0.001"),
+        (["--methods", "adamw", "--lrs", "1e-3", "--seeds", 0], "seeds must be a whole number of at least 1"),
+        (["--methods", "adamw", "--lrs", "1e-3", "--seeds", 1.5], "1.5"),
+        (["--methods", "adamw", "--lrs", "1e-3", "--preset", "llama-3m"], "no preset 'llama-3m'; nearest: llama-"),
+        (["--methods", "adamw", "--lrs", "1e-3", "--lr", "1e-3"], "lr=0.001 has no use in a comparison"),
+        (["--methods", "adamw", "--lrs", "1e-3", "--executor", "slum"], "slum"),
+        (["--methods", "adamw", "--lrs", "1e-3", "--data", "/nowhere.txt"], "/nowhere.txt"),
+        (["--methods", "adamw", "--lrs", "1e-3", "--slurm.time", 3], "options of Slurm have no effect"),
+        (["--methods", "adamw"], "lrs"),
+    ],
+)
+def test_a_mistake_is_one_line(command, tmp_path, arguments, message):
+    status, out, err = command(tmp_path / "sweep", *arguments)
+    assert (status, out) == (2, "")
+    (line,) = err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert not (tmp_path / "sweep").exists()
