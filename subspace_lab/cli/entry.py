@@ -11,12 +11,12 @@ from cyclopts import App, CycloptsError, Group
 
 from subspace_lab._version import __version__
 from subspace_lab.cli.analyze import analyze, report, verify
+from subspace_lab.cli.compare import compare
 from subspace_lab.cli.demo import demo
 from subspace_lab.cli.memory import memory
 from subspace_lab.cli.parameters import check_whole
 from subspace_lab.cli.recommend import recommend
 from subspace_lab.cli.train import train
-from subspace_lab.comparison.command import compare
 
 app = App(
     name="subspace-lab",

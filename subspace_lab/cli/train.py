@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated
 
@@ -10,6 +9,7 @@ from cyclopts import Parameter
 
 from subspace_lab.cli.parameters import RunDir
 from subspace_lab.training.config import TrainConfig
+from subspace_lab.training.values import plain_value
 
 Config = Annotated[TrainConfig, Parameter(name="*", consume_multiple=True, negative_iterable=())]
 
@@ -27,20 +27,13 @@ def train(run_dir: RunDir, /, config: Config | None = None, *, resume: bool = Fa
         Go on with an interrupted run, from its last checkpoint.
     """
     from subspace_lab.runs.errors import in_shell
+    from subspace_lab.training import stored_config
     from subspace_lab.training import train as start
 
     if config is not None and config.optimizer_options:
-        config = replace(config, optimizer_options={k: _plain(v) for k, v in config.optimizer_options.items()})
+        config = replace(
+            config, optimizer_options={k: plain_value(str(v)) for k, v in config.optimizer_options.items()}
+        )
     start(run_dir, config, resume=resume)
-    print(f"next: subspace-lab analyze {in_shell(run_dir)}")
-
-
-def _plain(value: object) -> object:
-    """What a word of the command line stands for: a number, true, false, none, or itself."""
-    words = {"true": True, "false": False, "none": None}
-    if not isinstance(value, str) or value.lower() in words:
-        return words.get(str(value).lower(), value)
-    for number in (int, float):
-        with suppress(ValueError):
-            return number(value)
-    return value
+    if stored_config(run_dir).every is not None:
+        print(f"next: subspace-lab analyze {in_shell(run_dir)}")

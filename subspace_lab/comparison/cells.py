@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from subspace_lab.optim import method_named
 from subspace_lab.training import TrainConfig
 from subspace_lab.training.optimizers import canonical_name, settings_of, settle_optimizer
+from subspace_lab.training.values import plain_value
 
 Methods = Sequence[str] | Mapping[str, Mapping[str, Any]]
 _CHOSEN = {
@@ -196,24 +196,3 @@ def _canonical(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         if key in values:
             raise ValueError(f"method {name!r}: {key} is chosen by the grid; leave it out")
     return {**values, "optimizer": canonical_name(values["optimizer"])}
-
-
-def plain_value(word: str) -> Any:
-    """What a word stands for: a number, true, false, none, or itself.
-
-    Args:
-        word: The word.
-
-    Returns:
-        Its value.
-
-    >>> plain_value("16"), plain_value("1e-3"), plain_value("None"), plain_value("channel")
-    (16, 0.001, None, 'channel')
-    """
-    words = {"true": True, "false": False, "none": None}
-    if word.lower() in words:
-        return words[word.lower()]
-    for number in (int, float):
-        with suppress(ValueError):
-            return number(word)
-    return word

@@ -11,7 +11,7 @@ import pytest
 
 import subspace_lab as sl
 
-COMMANDS = ("train", "analyze", "report", "verify", "recommend", "memory", "demo")
+COMMANDS = ("train", "compare", "analyze", "report", "verify", "recommend", "memory", "demo")
 
 
 TABLES = {"energy", "spectrum", "spectrum_summary", "spectrum_null", "angles", "curvature"}

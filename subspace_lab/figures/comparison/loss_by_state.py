@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pandas as pd
-from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from subspace_lab.figures.axis import log_axis
@@ -41,12 +40,14 @@ def draw(tables: Tables, layout: Layout) -> Figure:
     ax.set_xlim(low, high)
     front = pareto_front(table)
     ax.plot(front["megabytes"], front["eval_loss"], color=INK, linewidth=0.9, linestyle=NULL_DASHES[0], zorder=1.5)
-    marks = {}
     for row in table.to_dict("records"):  # the lowest loss comes first
         spread = None if pd.isna(row["eval_sd"]) else row["eval_sd"]
-        style = {**line_style(places[row["method"]]), "linestyle": ""}
-        marks[row["method"]] = ax.errorbar(row["megabytes"], row["eval_loss"], spread, **style, markersize=5)
-    _key(figure, marks, layout)
+        style = {**line_style(places[row["method"]]), "linestyle": "", "label": shortened(row["method"], 24)}
+        ax.errorbar(row["megabytes"], row["eval_loss"], spread, **style, markersize=5)
+    if rows:
+        figure.legend(loc="outside lower left", ncols=2, fontsize=layout.font_size - 2)
+    else:
+        figure.legend(loc="outside right upper")
     ax.set(xlabel="optimizer state (MB)", ylabel="held-out loss")
     return figure
 
@@ -63,12 +64,3 @@ def pareto_front(table: pd.DataFrame) -> pd.DataFrame:
     ordered = table.sort_values(["state_bytes", "eval_loss"])
     before = ordered["eval_loss"].cummin().shift()
     return ordered[before.isna() | (ordered["eval_loss"] < before)]
-
-
-def _key(figure: Figure, marks: dict[str, ErrorbarContainer], layout: Layout) -> None:
-    """The names, the lowest loss first: beside the axes, or below them where the page is narrow."""
-    names = [shortened(name, 24) for name in marks]
-    if layout.columns > 2:
-        figure.legend([*marks.values()], names, loc="outside right upper")
-    else:
-        figure.legend([*marks.values()], names, loc="outside lower left", ncols=2, fontsize=layout.font_size - 2)

@@ -1,28 +1,18 @@
 """The command line: what it prints in 80 columns, and one line for each mistake."""
 
-import sys
-
 import pytest
 
-from subspace_lab import cli
-from tests.comparison.conftest import SETTINGS
+from subspace_lab.comparison import compare
+from subspace_lab.training import TrainConfig
+from tests.cli.helpers import TINY
+from tests.comparison.conftest import LRS, METHODS, SETTINGS
 
 
-@pytest.fixture
-def command(world, capsys, monkeypatch):
-    """Runs ``subspace-lab compare`` in this process: status, output, errors."""
-    monkeypatch.setattr("warnings.formatwarning", None)  # put back afterwards
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["subspace-lab", "compare", *map(str, arguments)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        return status, *capsys.readouterr()
-
-    return run
+@pytest.fixture(scope="module")
+def finished(world, tmp_path_factory):
+    """A comparison of two methods, with a learning rate that does and one that diverges."""
+    path = tmp_path_factory.mktemp("finished") / "sweep"
+    return compare(path, METHODS, lrs=LRS, seeds=2, config=TrainConfig(**SETTINGS, data=str(world)), workers=2)
 
 
 @pytest.fixture
@@ -34,10 +24,10 @@ def words(world):
 
 def test_it_prints_the_table_in_80_columns(command, words, finished, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    status, out, err = command(
-        finished.path, "--methods", "grasswalk,adamw", "--lrs", "1e-3,1e20", "--seeds", 2, *words
-    )
-    assert (status, err) == (0, "")
+    grid = ["--methods", "grasswalk,adamw", "--lrs", "1e-3,1e20", "--seeds", 2]
+    outcome = command("compare", finished.path, *grid, *words)
+    assert (outcome.status, outcome.err) == (0, "")
+    out = outcome.out
     lines = out.splitlines()
     table, rest = lines[: lines.index("")], lines[lines.index("") + 1 :]
     assert max(map(len, table)) <= 80
@@ -63,10 +53,18 @@ def test_it_prints_the_table_in_80_columns(command, words, finished, monkeypatch
 
 def test_a_wide_terminal_has_the_gaps(command, words, finished, monkeypatch):
     monkeypatch.setenv("COLUMNS", "140")
-    _, out, _ = command(finished.path, "--methods", "grasswalk", "adamw", "--lrs", "1e-3", "--seeds", 1, *words)
+    grid = ["--methods", "grasswalk", "adamw", "--lrs", "1e-3", "--seeds", 1]
+    out = command("compare", finished.path, *grid, *words).out
     assert out.splitlines()[0].split()[-2:] == ["train", "gap"]
     row = finished.table.loc[1]
     assert f"{row['gap']:+.3f} [{row['gap_low']:+.3f}, {row['gap_high']:+.3f}]" in out
+
+
+def test_a_training_without_captures_is_not_sent_to_the_analysis(command, world, tmp_path):
+    words = " ".join(TINY).replace("--every 3", "--every none").split()
+    outcome = command("train", tmp_path / "run", "--data", world, *words)
+    assert (outcome.status, outcome.out) == (0, "")
+    assert not (tmp_path / "run" / "snapshots").exists()
 
 
 @pytest.mark.parametrize(
@@ -88,9 +86,9 @@ def test_a_wide_terminal_has_the_gaps(command, words, finished, monkeypatch):
     ],
 )
 def test_a_mistake_is_one_line(command, tmp_path, arguments, message):
-    status, out, err = command(tmp_path / "sweep", *arguments)
-    assert (status, out) == (2, "")
-    (line,) = err.splitlines()
+    outcome = command("compare", tmp_path / "sweep", *arguments)
+    assert (outcome.status, outcome.out) == (2, "")
+    (line,) = outcome.err.splitlines()
     assert line.startswith("error: ")
     assert message in line
     assert not (tmp_path / "sweep").exists()

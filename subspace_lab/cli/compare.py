@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from subspace_lab.training.config import TrainConfig
+from subspace_lab.cli.console import output, show
+from subspace_lab.cli.train import Config
+from subspace_lab.training.values import plain_value
+
+if TYPE_CHECKING:
+    from subspace_lab.comparison import Comparison
 
 _WIDE = 110
-_WIDTH_OF_A_PIPE = 120
 Words = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative_iterable=())]
 
 
 def compare(
     out_dir: Annotated[Path, Parameter(name="OUT_DIR")],
     /,
-    config: Annotated[TrainConfig, Parameter(name="*", consume_multiple=True, negative_iterable=())] | None = None,
+    config: Config | None = None,
     *,
     chosen: Annotated[Words, Parameter("--methods")],
     lrs: Words,
@@ -55,7 +57,6 @@ def compare(
         Begin cells again that diverged or failed.
     """
     from subspace_lab.comparison import compare as start
-    from subspace_lab.comparison.cells import plain_value
 
     options = {name: plain_value(value) for name, value in (slurm or {}).items()} or None
     rates = [_number(word) for word in _split(lrs)]
@@ -77,15 +78,11 @@ def _number(word: str) -> float:
         raise ValueError(f"lrs must be positive numbers, got {word!r}") from None
 
 
-def _tell(found: Any) -> None:
-    from rich.console import Console
-
+def _tell(found: Comparison) -> None:
     from subspace_lab.comparison.words import legend, terminal_table, verdicts
 
-    console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH_OF_A_PIPE)
-    with console.capture() as text:  # a console has a way of its own with whoever stops reading
-        console.print(terminal_table(found.table, wide=console.width >= _WIDE))
-    print(text.get())
+    show(terminal_table(found.table, wide=output().width >= _WIDE))
+    print()
     for line in [*legend(found.table), *verdicts(found.table, found.results)]:
         print(line)
     print(f"\ntables: {found.path / 'results.parquet'}, table.csv, table.tex\nreport: {found.path / 'report.html'}")
