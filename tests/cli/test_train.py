@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 import subspace_lab as sl
-from subspace_lab.cli.train import _plain
 from tests.cli.helpers import TABLES, TINY, Command, Outcome, without_drawing
 
 
@@ -59,14 +58,3 @@ def test_train_with_another_optimizer(name: str, world: Path, command: Command, 
             "BAdam": ["badam", None, 4, 1.0, {"seed": 7}],
         }[name]
     )
-
-
-@pytest.mark.parametrize(
-    ("word", "value"),
-    [("5", 5), ("-1", -1), ("0.05", 0.05), ("1e-3", 1e-3), ("none", None), ("None", None), ("true", True),
-     ("False", False), ("exact", "exact"), (0.5, 0.5), (None, None), (True, True), (0, 0)],
-    ids=str,
-)  # fmt: skip
-def test_words_of_the_command_line(word: object, value: object) -> None:
-    plain = _plain(word)
-    assert (plain, type(plain)) == (value, type(value))
