@@ -1,4 +1,4 @@
-"""The table of measurements in the README, from ``benchmarks/results/*.json``: run ``python docs/benchmarks.py``."""
+"""The tables of measurements in the pages, from ``benchmarks/results/*.json``: run ``python docs/benchmarks.py``."""
 
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ ABOUT = {
     "angles": "principal angles, 512 × 128, float64",
     "capture_overhead": 'training with `keep="gram"`, every 10 steps',
     "help_time": "`subspace-lab --help`",
+    "optimizer_step": "one step",
     "snapshot_bytes": "snapshot files, 60M LLaMA, all reductions",
     "spectra": "singular spectra of a 60M LLaMA's gradients against `torch.linalg.svdvals`",
+}
+PAGES = {
+    "README.md": ("analyze_memory", "angles", "capture_overhead", "help_time", "snapshot_bytes", "spectra"),
+    "docs/concepts/optimizers.md": ("optimizer_step",),
 }
 HEAD = """\
 | what | measured (quartiles) | aim | load before | file, written by `python -m benchmarks.NAME` |
@@ -23,11 +28,12 @@ HEAD = """\
 """
 
 
-def render(results: dict[str, Any]) -> str:
+def render(results: dict[str, Any], *, root: str = "") -> str:
     """The table.
 
     Args:
         results: File name without its suffix -> content.
+        root: The way from the page to the root of the repository.
 
     Returns:
         Markdown.
@@ -42,7 +48,7 @@ def render(results: dict[str, Any]) -> str:
                 f"{target['measured']:.3g}{spread}",
                 target["wanted"] + ("" if target["met"] else " (missed)"),
                 f"{load:.1f}",
-                f"[{name}.json](benchmarks/results/{name}.json)",
+                f"[{name}.json]({root}benchmarks/results/{name}.json)",
             )
             lines.append(f"| {' | '.join(cells)} |\n")
     return HEAD + "".join(lines)
@@ -77,6 +83,20 @@ def fill(page: str, table: str) -> str:
     return before + BEGIN + table + END + rest.partition(END)[2]
 
 
+def table_of(page: str) -> str:
+    """The table that a page shows.
+
+    Args:
+        page: Its path from the root of the repository.
+
+    Returns:
+        Markdown.
+    """
+    results = read()
+    return render({name: results[name] for name in PAGES[page]}, root="../" * page.count("/"))
+
+
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(fill(readme.read_text(encoding="utf-8"), render(read())), encoding="utf-8")
+    for page in PAGES:
+        path = ROOT / page
+        path.write_text(fill(path.read_text(encoding="utf-8"), table_of(page)), encoding="utf-8")

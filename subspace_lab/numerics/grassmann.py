@@ -15,7 +15,7 @@ _STEEP = 0.99995  # the sine above which an arcsin loses more than a factor of 1
 def principal_angles(S1: Float[Tensor, "m r"], S2: Float[Tensor, "m r2"]) -> Float[Tensor, " r"]:
     """Principal angles between the spans of two orthonormal bases, in radians, ascending.
 
-    Sines are the singular values of ``S2 - S1 (S1^T S2)``, cosines those of ``S1^T S2``. An arccos returns noise for
+    Sines are the singular values of ``S2 - S1 (S1^T S2)``, cosines those of ``S2^T S1``. An arccos returns noise for
     angles under the square root of the rounding (1e-8 in float64), an arcsin for those as near to 90 degrees (Björck
     and Golub 1973, "Numerical methods for computing angles between linear subspaces"). The arcsin loses a factor of
     ``tan(theta)`` only, so that the cosines, an SVD of their own, are computed where an angle lies above 89.4 degrees
@@ -39,9 +39,10 @@ def principal_angles(S1: Float[Tensor, "m r"], S2: Float[Tensor, "m r2"]) -> Flo
     """
     if S1.shape != S2.shape:
         raise ValueError(f"bases of one shape are needed, got {tuple(S1.shape)} and {tuple(S2.shape)}")
-    M = S1.mT @ S2  # (r, r)
-    residual = S2 - S1 @ M  # (m, r)
-    sines = torch.linalg.svdvals(torch.linalg.qr(residual, mode="r").R).clamp_max_(1).flip(0)  # ascending
+    M = S2.mT @ S1  # (r, r)
+    residual = torch.addmm(S2.mT, M, S1.mT, alpha=-1).mT  # (m, r), by columns in memory as LAPACK wants it
+    triangle = torch.geqrf(residual)[0][: S1.shape[1]].triu()  # R of its QR
+    sines = torch.linalg.svdvals(triangle).clamp_max_(1).flip(0)  # ascending
     angles: Tensor = sines.asin()
     if angles.numel() and bool(sines[-1] > _STEEP):
         cosines = torch.linalg.svdvals(M).clamp_max_(1)  # descending

@@ -1,4 +1,4 @@
-"""The measurements in the README are those of the files that are named beside them."""
+"""The measurements in the pages are those of the files that are named beside them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,14 @@ def benchmarks() -> ModuleType:
     return module
 
 
-def test_readme_shows_the_results(benchmarks: ModuleType) -> None:
+@pytest.mark.parametrize("page", ["README.md", "docs/concepts/optimizers.md"])
+def test_pages_show_the_results(page: str, benchmarks: ModuleType) -> None:
     """If this fails, results were measured again: python docs/benchmarks.py"""
-    assert benchmarks.render(benchmarks.read()) in README
+    assert benchmarks.table_of(page) in (ROOT / page).read_text(encoding="utf-8")
+
+
+def test_every_result_is_on_a_page(benchmarks: ModuleType) -> None:
+    assert sorted(name for names in benchmarks.PAGES.values() for name in names) == sorted(benchmarks.read())
 
 
 def test_render(benchmarks: ModuleType) -> None:
