@@ -141,7 +141,7 @@ def test_a_state_of_other_groups():
         clip.load_state_dict({"steps": 3, "means": {"other": 1.0}})
 
 
-@pytest.mark.parametrize("nothing", [[], {}, (p for p in ())], ids=str)
+@pytest.mark.parametrize("nothing", [[], {}, (p for p in ())], ids=["list", "dict", "generator"])
 def test_nothing_to_clip(nothing):
     with pytest.raises(ValueError, match="a model or a mapping of names to parameters is needed, got"):
         AdaptiveGroupClipper(nothing)

@@ -145,7 +145,11 @@ def test_parameters_without_any_word_of_a_rank_are_warned_about(member):
         member.build(iter(groups(parameters())))
 
 
-@pytest.mark.parametrize("rule", [None, 3, object(), type("Rule", (), {"first": 0, "refresh": 0}), dict], ids=str)
+@pytest.mark.parametrize(
+    "rule",
+    [None, 3, object(), type("Rule", (), {"first": 0, "refresh": 0}), dict],
+    ids=["None", "number", "object", "class", "dict"],
+)
 def test_a_rule_that_is_none(rule):
     zoo = groups(parameters())
     message_of(
