@@ -48,7 +48,7 @@ def test_every_cell_is_in_the_results(finished):
     assert (complete["base_bytes"] > 50e6).all()
     shares = complete.groupby("method")["refresh_share"].mean()
     assert shares["adamw"] == 0
-    assert 0 < shares["grasswalk"] < 0.9
+    assert 0 < shares["grasswalk"] < 1
 
 
 def test_numbers_are_those_of_the_runs(finished):
@@ -166,19 +166,19 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(whole, world, t
     command = [sys.executable, "-c", "from subspace_lab.cli import main; main()", "compare", str(path)]
     command += ["--methods", "grasswalk", "--lrs", "1e-3", "--seeds", "1", *words]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while last_line(path / "cells" / WALK / "metrics.jsonl").get("step", 0) < 3:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 130, said
     assert said.splitlines()[-1] == f"interrupted; the same command goes on with {path}"
     record = read_record(path / "cells" / f"{WALK}.json")
     assert (record.status, record.reason.startswith("interrupted at step")) == ("cut", True)
     assert Comparison.open(path).results["status"].tolist() == ["cut"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     assert "grasswalk" in done.stdout
     pd.testing.assert_frame_equal(losses(path), losses(whole.path))
 
