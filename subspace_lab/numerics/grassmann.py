@@ -10,17 +10,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 _STEEP = 0.99995  # the sine above which an arcsin loses more than a factor of 100
+_SHALLOW = 0.005  # the sine below which the root of an eigenvalue loses more than a factor of 100
 
 
 def principal_angles(S1: Float[Tensor, "m r"], S2: Float[Tensor, "m r2"]) -> Float[Tensor, " r"]:
     """Principal angles between the spans of two orthonormal bases, in radians, ascending.
 
-    Sines are the singular values of ``S2 - S1 (S1^T S2)``, cosines those of ``S2^T S1``. An arccos returns noise for
-    angles under the square root of the rounding (1e-8 in float64), an arcsin for those as near to 90 degrees (Björck
-    and Golub 1973, "Numerical methods for computing angles between linear subspaces"). The arcsin loses a factor of
-    ``tan(theta)`` only, so that the cosines, an SVD of their own, are computed where an angle lies above 89.4 degrees
-    and nowhere else. Cheaper than `scipy.linalg.subspace_angles`, which first orthonormalizes both inputs by an SVD:
-    here they must already be orthonormal, and the sines come from the triangular factor of a QR.
+    Sines are the singular values of the residual ``R = S2 - S1 (S1^T S2)``, cosines those of ``S2^T S1``. An arccos
+    returns noise for angles under the square root of the rounding (1e-8 in float64), an arcsin for those as near to
+    90 degrees (Björck and Golub 1973, "Numerical methods for computing angles between linear subspaces"). Each SVD is
+    computed only where it is needed: an arcsin loses a factor of ``tan(theta)``, so that the cosines serve from 89.4
+    degrees on; the roots of the eigenvalues of ``R^T R``, the cheapest way to the sines, lose ``1 / (2 sin(theta))``,
+    so that the SVD of R, by the triangle of its QR, serves where an angle lies below 0.3 degrees. Cheaper than
+    `scipy.linalg.subspace_angles`, which first orthonormalizes both inputs by an SVD: here they must already be
+    orthonormal.
 
     Args:
         S1: Orthonormal basis (m, r).
@@ -41,8 +44,10 @@ def principal_angles(S1: Float[Tensor, "m r"], S2: Float[Tensor, "m r2"]) -> Flo
         raise ValueError(f"bases of one shape are needed, got {tuple(S1.shape)} and {tuple(S2.shape)}")
     M = S2.mT @ S1  # (r, r)
     residual = torch.addmm(S2.mT, M, S1.mT, alpha=-1).mT  # (m, r), by columns in memory as LAPACK wants it
-    triangle = torch.geqrf(residual)[0][: S1.shape[1]].triu()  # R of its QR
-    sines = torch.linalg.svdvals(triangle).clamp_max_(1).flip(0)  # ascending
+    sines = torch.linalg.eigvalsh(residual.mT @ residual).clamp_(0, 1).sqrt_()  # ascending
+    if sines.numel() and bool(sines[0] < _SHALLOW):
+        triangle = torch.geqrf(residual)[0][: S1.shape[1]].triu()  # R of its QR
+        sines = torch.linalg.svdvals(triangle).clamp_max_(1).flip(0)
     angles: Tensor = sines.asin()
     if angles.numel() and bool(sines[-1] > _STEEP):
         cosines = torch.linalg.svdvals(M).clamp_max_(1)  # descending

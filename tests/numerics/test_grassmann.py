@@ -39,6 +39,15 @@ def test_planted_angles_are_exact_up_to_a_right_one():
     np.testing.assert_allclose(np.pi / 2 - got.numpy(), complements.flip(0), rtol=1e-9, atol=1e-13)
 
 
+@pytest.mark.parametrize("smallest", [0.0045, 0.0055, 0.1])
+def test_planted_angles_are_exact_to_a_hundred_roundings_on_both_ways_to_the_sines(smallest):
+    """The roots of the eigenvalues serve from a sine of 0.005 on, singular values below it."""
+    Q = orthonormal(512, 256, 0)
+    angles = torch.logspace(np.log10(smallest), np.log10(1.5), 128, dtype=torch.float64)
+    got = numerics.principal_angles(Q[:, :128] @ orthonormal(128, 128, 1), rotated(Q[:, :128], Q[:, 128:], angles, 2))
+    np.testing.assert_allclose(got, angles, rtol=0, atol=100 * np.finfo(np.float64).eps)
+
+
 @pytest.mark.parametrize(("m", "r"), [(10, 1), (10, 4), (10, 10), (64, 16)])
 def test_angles_agree_with_scipy(m, r):
     S1, S2 = orthonormal(m, r, 3), orthonormal(m, r, 4)
