@@ -7,6 +7,7 @@ grow with the number of snapshots; chains are independent and may be spread over
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections import deque
@@ -14,6 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, as_completed
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
+
+import torch
 
 from subspace_lab.analysis.arguments import check_run
 from subspace_lab.analysis.columns import Columns, to_table
@@ -108,7 +111,7 @@ def _spread(
 ) -> list[list[Columns]]:
     """The chains over an executor; when one fails, or Ctrl-C comes, none is begun any more and threads stop soon."""
     stop = _Stop()
-    futures = {executor.submit(_sweep_chain, run, chain, measures, None, stop): len(chain) for chain in chains}
+    futures = {executor.submit(_spread_chain, os.getpid(), run, chain, measures, stop): len(chain) for chain in chains}
     try:
         for future in as_completed(futures):
             future.result()
@@ -120,6 +123,15 @@ def _spread(
         for future in futures:
             future.cancel()
     return [future.result() for future in futures]
+
+
+def _spread_chain(
+    caller: int, run: Run, chain: Sequence[Layer], measures: Sequence[Measure], stop: _Stop
+) -> list[Columns]:
+    """A chain in a worker. A process takes one thread: it has siblings, and OpenMP's threads do not survive a fork."""
+    if os.getpid() != caller:
+        torch.set_num_threads(1)
+    return _sweep_chain(run, chain, measures, None, stop)
 
 
 def _sweep_chain(

@@ -1,5 +1,8 @@
 """Energy tables against float64 SVDs, closed forms and simulated noise."""
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
@@ -103,6 +106,27 @@ def test_an_executor_gives_the_same_table(tmp_path, pool):
     run = write_run(tmp_path / "run", noise(SHAPES))
     with pool(2) as executor:
         pd.testing.assert_frame_equal(analysis.energy(run, executor=executor), analysis.energy(run))
+
+
+def test_processes_forked_beside_threads_of_torch_finish(tmp_path):
+    """OpenMP's threads do not survive a fork: a child that waited for them would hang forever."""
+    run = write_run(tmp_path / "run", noise({"up_proj.weight": (512, 512)}), steps=2)
+    code = f"""
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+import torch, subspace_lab as sl
+torch.ones(4096, 512).tril()  # starts the threads
+with ProcessPoolExecutor(2, get_context("fork")) as executor:
+    print(len(sl.analysis.energy(sl.Run.open({str(run.path)!r}), executor=executor)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"OMP_NUM_THREADS": "2"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.strip() == str(len(analysis.energy(run))), done.stderr
 
 
 def test_a_gradient_that_is_not_finite_is_left_out_with_a_notice(tmp_path):
