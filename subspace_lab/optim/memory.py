@@ -43,8 +43,8 @@ _RULE_BYTES: dict[str, Callable[[int, int, int, int], int]] = {
     "frozen": lambda m, n, r, e: e * m * r,  # noqa: ARG005
     "svd": _own_space,
     "golore": _own_space,
-    "walk": lambda m, n, r, e: e * (5 * m * r + r * r + 4 * r + 1),  # noqa: ARG005
-    "hybrid": lambda m, n, r, e: e * (5 * m * r + r * r + 4 * r + 1),  # noqa: ARG005
+    "walk": lambda m, n, r, e: e * (2 * m * r + 7 * r * r + 1),  # noqa: ARG005
+    "hybrid": lambda m, n, r, e: e * (2 * m * r + 7 * r * r + 1),  # noqa: ARG005
     "jump": lambda m, n, r, e: e * (2 * m * r + r * r + _QR * r),  # noqa: ARG005
     "track": lambda m, n, r, e: e * max(2 * n * r + m * r + 1, n * r + 3 * m * r + 2 * r * r + 9 * r + m + 3),
     "power": lambda m, n, r, e: e * (2 * n * r + 2 * m * r + r * r + _QR * r),
@@ -218,7 +218,7 @@ def _workspace(kind: type[LowRankOptimizer], shape: Shape, group: Group, dtype: 
         return 0
     copied = 0 if dtype == exact_dtype(dtype) else e * m * n  # G, for the rule or its norm
     if issubclass(kind, SubspaceAdam):
-        carried = e * (m * r + 3 * n * r + 2 * r * r) if group["moments"] == "transport" else e * m * r
+        carried = e * (m * r + n * r + 2 * r * r) if group["moments"] == "transport" else e * m * r
         old = e * (m * r + n * r) if group["recovery"] == "feedback" else 0
         return (0 if group["recovery"] == "feedback" else copied) + max(
             _RULE_BYTES[group["rule"]](m, n, r, e), carried + old

@@ -6,6 +6,7 @@ from 1; ``Mh, Vh`` bias-corrected moments before step t.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -24,11 +25,9 @@ def transport(M: Tensor, V: Tensor, Q: Tensor, *, age: int, betas: tuple[float, 
         betas: Adam's decay rates.
         clamped: Whether the variance is clamped at zero.
     """
-    correction1, correction2 = 1 - betas[0] ** age, 1 - betas[1] ** age
-    variance = V / correction2
-    variance.addcmul_(M, M, value=-1 / correction1**2)
+    c = (1 - betas[1] ** age) / (1 - betas[0] ** age) ** 2  # V - c M*M is the variance, times V's correction
+    V.addcmul_(M, M, value=-c)
     if clamped:
-        variance.clamp_min_(0)
+        V.clamp_min_(0)
     M.copy_(Q @ M)
-    mean = M / correction1
-    V.copy_(((Q * Q) @ variance).addcmul_(mean, mean).abs_().mul_(correction2))
+    torch.addcmul((Q * Q) @ V, M, M, value=c, out=V).abs_()

@@ -13,6 +13,7 @@ import scipy.stats
 import torch
 
 from subspace_lab import optim
+from subspace_lab.optim.rules import RULES, Context
 from tests.optim.trajectories import drifting
 
 
@@ -61,8 +62,10 @@ def test_orthonormal_in_both_precisions(rule):
             assert defect(S) < bound
 
 
-@pytest.mark.parametrize(("m", "r"), [(16, 1), (16, 4), (16, 12), (40, 8)])
-@pytest.mark.parametrize("walk_step", [0.001, 0.1, 0.3])
+@pytest.mark.parametrize(
+    ("m", "r", "walk_step"),
+    [*itertools.product((16,), (1, 4, 12), (0.001, 0.1, 0.3)), *((40, 8, step) for step in (0.001, 0.1, 0.3, 0.9))],
+)
 def test_one_walk_moves_by_exactly_walk_step(m, r, walk_step):
     """Root mean square over all r principal angles; r > m/2 has 2r - m that are 0 by necessity."""
     bases = refreshed_bases("walk", m, m + 4, r, drifting((m, m + 4), 8), walk_step=walk_step)
@@ -90,6 +93,17 @@ def test_a_walk_has_no_preferred_direction():
     expected = scipy.stats.beta(1 / 2, (m - 2) / 2)
     for coordinate in np.square(sines).T:
         assert scipy.stats.kstest(coordinate, expected.cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(("m", "r"), [(12, 5), (12, 11), (81, 9), (400, 100)])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-14), (torch.float32, 3e-6)])
+def test_a_jump_is_the_q_of_a_gaussian_matrix(m, r, dtype, bound):
+    """By Householder reflections or by Cholesky: numpy's QR spans the same space."""
+    X = torch.randn(m, r, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    S = RULES["jump"].first(torch.ones(m, m, dtype=dtype), r, Context({}, 1, 0, None, lambda *_: X)).double().numpy()
+    Q = np.linalg.qr(X.numpy())[0]
+    assert defect(S) < bound
+    assert np.abs(S @ S.T - Q @ Q.T).max() < bound
 
 
 @pytest.mark.parametrize(("m", "r"), [(6, 1), (8, 3), (10, 8)])

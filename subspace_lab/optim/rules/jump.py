@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from subspace_lab.optim.rules.base import Context
+
+_GAP = 6  # of sqrt(m) and sqrt(r), from which on no Gaussian matrix that is ever drawn is badly conditioned
 
 
 class Jump:
@@ -13,9 +17,25 @@ class Jump:
 
     def first(self, G: Tensor, rank: int, context: Context) -> Tensor:
         """See `Rule.first`."""
-        Q: Tensor = torch.linalg.qr(context.draw(G.shape[0], rank).to(G)).Q
-        return Q
+        return _orthonormal(context.draw(G.shape[0], rank).to(G))
 
     def refresh(self, S: Tensor, G: Tensor, context: Context) -> Tensor:
         """See `Rule.refresh`."""
         return self.first(G, S.shape[1], context)
+
+
+def _orthonormal(X: Tensor) -> Tensor:
+    """Q of the QR of a Gaussian X (m, r), by the Cholesky factor of ``X^T X`` where that loses no digits.
+
+    The singular values of X lie within ``sqrt(m) -+ sqrt(r)``, and the smallest falls short by t with a probability
+    below ``exp(-t^2 / 2)`` (Davidson and Szarek 2001).
+
+    Returns:
+        The orthonormal basis (m, r).
+    """
+    if math.sqrt(X.shape[0]) - math.sqrt(X.shape[1]) < _GAP:
+        Q: Tensor = torch.linalg.qr(X).Q
+        return Q
+    triangle = torch.linalg.cholesky(X.mT @ X, upper=True)
+    solved: Tensor = torch.linalg.solve_triangular(triangle, X, upper=True, left=False)
+    return solved
