@@ -81,7 +81,8 @@ def scaled_bulk(
         zeta: Largest growth per step, or None for any.
         last_norm: ``||L||_F`` of the last step, 0 for none; 0-dimensional.
         products: In which dtype A was computed.
-        deviation: ``S^T S - I`` (r, r) of the basis that A was computed with, where that was rounded.
+        deviation: ``S^T S - I`` (r, r) of the basis that A was computed with, where that was rounded; in the dtype of
+            the products, as its own digits matter little.
 
     Returns:
         Factors and norms.
@@ -93,7 +94,8 @@ def scaled_bulk(
     phi = squares.sqrt_()
     if deviation is not None:
         X = A * phi
-        square = square + torch.linalg.vecdot((deviation @ X).flatten(), X.flatten())
+        turned = cast(deviation @ cast(X, deviation.dtype), A.dtype)
+        square = square + torch.dot(turned.flatten(), X.flatten())
     norm = square.masked_fill_(square <= total * (_RESOLUTION * torch.finfo(A.dtype).eps), 0).sqrt_()
     if recovery_scale != 1:
         norm.mul_(recovery_scale)

@@ -206,9 +206,9 @@ class SubspaceAdam(LowRankOptimizer):
         if S.shape[0] == S.shape[1]:
             return None  # the bulk is zero
         rounded = S.dtype == torch.bfloat16 or state["basis"].dtype == torch.bfloat16
-        deviation = S.to(A.dtype).mT @ S.to(A.dtype) if rounded else None
+        deviation = S.mT @ S if rounded else None  # off the diagonal small enough for the products' dtype
         if deviation is not None:
-            deviation.diagonal().sub_(1)
+            deviation.diagonal().copy_(squared_columns(S).sub_(1))
         scaling = scaled_bulk(
             columns, A, O, recovery_scale=group["recovery_scale"], zeta=group["zeta"],
             last_norm=state["recovery_norm"], products=S.dtype, deviation=deviation,
