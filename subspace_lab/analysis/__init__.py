@@ -7,7 +7,8 @@ from subspace_lab.analysis.energy import energy
 from subspace_lab.analysis.everything import analyze
 from subspace_lab.analysis.findings import Finding, findings
 from subspace_lab.analysis.notices import AnalysisNotice, notices
-from subspace_lab.analysis.recommend import LayerPlan, Plan, recommend
+from subspace_lab.analysis.plan import LayerPlan, Plan
+from subspace_lab.analysis.recommend import recommend
 from subspace_lab.analysis.spectrum import spectrum, spectrum_null, spectrum_summary
 
 __all__ = [

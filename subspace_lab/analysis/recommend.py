@@ -1,136 +1,65 @@
-"""From measured energy to optimizer settings: rank and refresh interval of each layer, with their evidence."""
+"""From measured energy to optimizer settings for each layer, with their evidence."""
 
 from __future__ import annotations
 
-import json
+import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from subspace_lab.analysis.arguments import check_run
+from subspace_lab.analysis.budget import Choice, fit_ranks, state_bytes
 from subspace_lab.analysis.energy import energy
 from subspace_lab.analysis.noise import above_noise
 from subspace_lab.analysis.notices import AnalysisNotice
+from subspace_lab.analysis.plan import LayerPlan, Plan
 from subspace_lab.runs import Run, RunError
-from subspace_lab.runs.files import publish_json
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SATURATION = 0.9
 RETENTION = 0.5
+BULK = 0.1
+SMALLEST_STEP = 0.01
 
 
-@dataclass(frozen=True)
-class LayerPlan:
-    """The settings of one layer and the numbers they rest on.
-
-    Attributes:
-        layer: Canonical parameter name.
-        rank: The smallest measured rank whose energy above the noise null is 90 % of the largest measured one.
-        excess: Energy fraction above ``null_noise`` at this rank, mean over the captured steps.
-        fraction: Energy fraction at this rank.
-        null_noise: What noise would give.
-        update_interval: Steps after which a stale basis still keeps half of what it held above r/m; the longest
-            measured age at which it does, the shortest one when none does, None when the run has no stale energies.
-        retained: The share kept at that age; None without stale energies.
-        bound: "at least" when even the oldest measured basis keeps enough, "at most" when even the youngest does
-            not, "" when the interval lies between measured ages.
-        rank_bound: "at least" when the largest measured rank is the one, "at most" when already the smallest is,
-            "only" when no other was measured, "" when the rank lies between measured ones.
-        above_noise: Whether the energy at any measured rank is told from noise; where none is, the rank is the
-            smallest measured one and rests on nothing.
-    """
-
-    layer: str
-    rank: int
-    excess: float
-    fraction: float
-    null_noise: float
-    update_interval: int | None
-    retained: float | None
-    bound: str
-    rank_bound: str = ""
-    above_noise: bool = True
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Settings for every layer; saved as JSON.
-
-    Attributes:
-        layers: One plan per layer.
-        steps: How many captured steps it rests on.
-    """
-
-    layers: tuple[LayerPlan, ...]
-    steps: int
-
-    def save(self, path: str | Path) -> None:
-        """Write it as JSON, whole or not at all.
-
-        Args:
-            path: The file.
-
-        Raises:
-            RunError: If it cannot be written.
-        """
-        publish_json(Path(path), {"format": "subspace_lab.plan", "format_version": 1, **asdict(self)})
-
-    @classmethod
-    def load(cls, path: str | Path) -> Plan:
-        """Read what `save` wrote.
-
-        Args:
-            path: The file.
-
-        Returns:
-            The plan.
-
-        Raises:
-            RunError: If the file is missing or no plan.
-        """
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            return cls(tuple(LayerPlan(**layer) for layer in content["layers"]), content["steps"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{path} is not a plan; write one with: subspace-lab recommend RUN_DIR") from error
-
-    def table(self) -> pd.DataFrame:
-        """The plan as a table, one row per layer."""
-        import pandas as pd
-
-        return pd.DataFrame([asdict(layer) for layer in self.layers])
-
-
-def recommend(run: Run) -> Plan:
-    """A rank and a refresh interval for every layer, from the energy table.
+def recommend(run: Run, budget_bytes: int | None = None) -> Plan:
+    """Rank, refresh interval, rule, walk step and recovery for every layer, from the energy table.
 
     The rank is where the energy above the noise null saturates; the interval is how long a stale basis keeps its
-    energy above r/m. Both are read at the measured ranks and ages only, without interpolation: capture more often or
-    analyse more ranks for finer answers. What lies above the null is structure and need not be signal.
+    energy above r/m; a walk turns as far as the gradient did in that time. All are read at the measured ranks and ages
+    only, without interpolation: capture more often or analyse more ranks for finer answers. What lies above the null is
+    structure and need not be signal.
 
     Args:
         run: A run; its energy table is used when it covers all captured steps, otherwise it is computed.
+        budget_bytes: What the states of these layers' optimizers may take in float32; ranks then go to the layers where
+            energy above noise pays most per byte, none above where it saturates. None for no budget.
 
     Returns:
         The plan; layers without any gradient that is finite and other than zero are not in it, with a notice.
 
     Raises:
-        RunError: If the run is not sound, or none of its gradients has any energy.
+        ValueError: If the budget is no positive number of bytes.
+        RunError: If the run is not sound, none of its gradients has any energy, or the budget is below its minimum.
     """
     check_run(run)
+    if budget_bytes is not None and (isinstance(budget_bytes, bool) or not budget_bytes > 0):
+        raise ValueError(f"budget_bytes must be a positive number, got {budget_bytes!r}")
     table = _energy_table(run).dropna(subset=["fraction"])
-    plans = [_plan(str(name), rows) for name, rows in table.groupby("layer", observed=True, sort=False)]
-    if not plans:
+    evidence = {str(name): _Evidence.of(rows) for name, rows in table.groupby("layer", observed=True, sort=False)}
+    if not evidence:
         raise RunError(f"{run.path} holds no gradient with any energy; capture while the model trains")
-    planned = {plan.layer for plan in plans}
-    if absent := [row["name"] for row in run.manifest["layers"] if row["name"] not in planned]:
+    if absent := [row["name"] for row in run.manifest["layers"] if row["name"] not in evidence]:
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
         warnings.warn(f"no plan for {absent[0]}{more}: no gradient with any energy", AnalysisNotice, stacklevel=2)
-    return Plan(tuple(plans), len(run.steps))
+    ranks = {layer: found.saturated for layer, found in evidence.items()}
+    if budget_bytes is not None:
+        ranks = fit_ranks({layer: found.choices() for layer, found in evidence.items()}, int(budget_bytes))
+    plans = tuple(found.plan(layer, ranks[layer]) for layer, found in evidence.items())
+    return Plan(plans, len(run.steps), None if budget_bytes is None else int(budget_bytes))
 
 
 def _energy_table(run: Run) -> pd.DataFrame:
@@ -141,30 +70,81 @@ def _energy_table(run: Run) -> pd.DataFrame:
     return table if set(table["step"]) == set(run.steps) else energy(run)
 
 
-def _plan(layer: str, rows: pd.DataFrame) -> LayerPlan:
-    fresh = rows[rows["basis"] == "own"]
-    own = fresh.groupby("rank")[["fraction", "null_noise", "null_isotropic"]].mean()
-    excess = own["fraction"] - own["null_noise"]
-    told = above_noise(fresh, "rank")
-    rank = int(excess.index[(excess >= SATURATION * excess.max()).to_numpy().argmax() if told.any() else 0])
-    here: dict[Any, float] = own.loc[rank].to_dict()
-    stale = rows[(rows["basis"] == "stale") & (rows["rank"] == rank)].groupby("lag_steps")["fraction"].mean()
-    above = here["fraction"] - here["null_isotropic"]
-    held: dict[Any, float] = stale.to_dict()
-    retained = {age: (value - here["null_isotropic"]) / above if above > 0 else 0.0 for age, value in held.items()}
-    interval, share, bound = _interval(retained)
-    return LayerPlan(
-        layer=layer,
-        rank=rank,
-        excess=here["fraction"] - here["null_noise"],
-        fraction=here["fraction"],
-        null_noise=here["null_noise"],
-        update_interval=interval,
-        retained=share,
-        bound=bound,
-        rank_bound=_rank_bound(rank, own.index.tolist()),
-        above_noise=bool(told.any()),
-    )
+@dataclass(frozen=True)
+class _Evidence:
+    """What was measured of one layer.
+
+    Attributes:
+        own: By rank, means over the captured steps of fraction and nulls.
+        told: By rank, whether the energy is told from noise.
+        stale: By (rank, age in steps), mean fraction of a stale basis.
+        shape: m and n.
+    """
+
+    own: pd.DataFrame
+    told: pd.Series[bool]
+    stale: pd.Series[float]
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame) -> _Evidence:
+        fresh = rows[rows["basis"] == "own"]
+        own = fresh.groupby("rank")[["fraction", "null_noise", "null_isotropic"]].mean()
+        stale = rows[rows["basis"] == "stale"].groupby(["rank", "lag_steps"])["fraction"].mean()
+        return cls(own, above_noise(fresh, "rank"), stale, (int(fresh["m"].iloc[0]), int(fresh["n"].iloc[0])))
+
+    @property
+    def excess(self) -> pd.Series[float]:
+        """By rank, energy fraction above that of noise."""
+        return self.own["fraction"] - self.own["null_noise"]
+
+    @property
+    def saturated(self) -> int:
+        """The smallest rank with nearly all of the largest excess; the smallest where none is told from noise."""
+        ranks = [int(rank) for rank in self.own.index]
+        excess = self.excess.to_numpy()
+        return ranks[int((excess >= SATURATION * excess.max()).argmax()) if self.told.any() else 0]
+
+    def choices(self) -> list[Choice]:
+        """The ranks up to saturation, with what they gain and cost."""
+        m, n = self.shape
+        ranks = [int(rank) for rank in self.excess.index if rank <= self.saturated]
+        return [Choice(rank, float(self.excess[rank]) * m * n, state_bytes(m, n, rank)) for rank in ranks]
+
+    def plan(self, layer: str, rank: int) -> LayerPlan:
+        """The settings at a rank."""
+        here: dict[Any, float] = self.own.loc[rank].to_dict()
+        interval, retained, bound = _interval(self._retained(rank, here))
+        told = bool(self.told.any())
+        rule = "walk" if told and bound != "at most" else "jump"
+        return LayerPlan(
+            layer=layer,
+            rank=rank,
+            excess=here["fraction"] - here["null_noise"],
+            fraction=here["fraction"],
+            null_noise=here["null_noise"],
+            update_interval=interval,
+            retained=retained,
+            bound=bound,
+            rank_bound=_rank_bound(rank, self.own.index.tolist()),
+            above_noise=told,
+            rule=rule,
+            walk_step=None if rule == "jump" or retained is None else _turned(retained),
+            recovery="scaled" if 1 - here["fraction"] >= BULK else "none",
+            bulk=1 - here["fraction"],
+            state_bytes=state_bytes(*self.shape, rank),
+        )
+
+    def _retained(self, rank: int, here: Mapping[Any, float]) -> dict[int, float]:
+        """By age, the share that a stale basis keeps of what an own one holds above r/m."""
+        above = here["fraction"] - here["null_isotropic"]
+        ages: dict[Any, float] = self.stale[self.stale.index.get_level_values("rank") == rank].droplevel(0).to_dict()
+        return {age: (value - here["null_isotropic"]) / above if above > 0 else 0.0 for age, value in ages.items()}
+
+
+def _turned(retained: float) -> float:
+    """The angle in radians by which a basis turned that keeps this share; a walk that stood still would be none."""
+    return max(math.acos(math.sqrt(min(retained, 1.0))), SMALLEST_STEP)
 
 
 def _rank_bound(rank: int, measured: list[int]) -> str:

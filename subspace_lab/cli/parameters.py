@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, get_args
 
-from cyclopts import ArgumentCollection, CoercionError, Parameter
+from cyclopts import ArgumentCollection, CoercionError, Parameter, Token
 
 RunDir = Annotated[Path, Parameter(name="RUN_DIR")]
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+
+
+class Bytes(int):
+    """A number of bytes, given as 2GB, 500MB, 1.5GiB or a plain number."""
+
+
+def _to_bytes(_: type, tokens: Sequence[Token]) -> Bytes:
+    text = tokens[0].value
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMG]I?|)B?", text.strip().upper())
+    if not found:
+        raise ValueError(f"{text!r} is no size; give one such as 2GB, 500MB, 1.5GiB or a number of bytes")
+    return Bytes(float(found[1]) * _UNITS[found[2]])
+
+
+Size = Annotated[Bytes, Parameter(converter=_to_bytes)]
 
 
 def check_whole(arguments: ArgumentCollection) -> None:

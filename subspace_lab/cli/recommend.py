@@ -2,49 +2,87 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
 from subspace_lab.cli.console import show
-from subspace_lab.cli.parameters import RunDir
+from subspace_lab.cli.parameters import RunDir, Size
+
+if TYPE_CHECKING:
+    from subspace_lab.analysis import LayerPlan
 
 _SIGNS = {"": "", "at most": "≤", "at least": "≥", "only": "only"}
+_SETTINGS = ("rank", "interval", "rule", "step", "recovery")
+_EVIDENCE = ("energy", "noise", "kept", "bulk", "MB")
+_LEGEND = """\
+rank: the smallest measured one with 90% of the largest energy above noise, or
+      what a budget leaves; energy, noise: share of the gradient's energy that
+      it holds, and of noise's
+interval: steps for which a stale basis keeps half of what it held above r/m
+rule: walk where it does, by the angle (step, radians) that the gradient turned
+      in that time; jump where nothing is kept or nothing is above noise
+recovery: scaled where the bulk, outside of the rank, holds a tenth or more
+kept: what a basis keeps after the interval; MB: optimizer state, float32
+≤, ≥: the answer may lie beyond what was measured"""
 
 
-def recommend(run_dir: RunDir, /) -> None:
-    """Print a rank and a refresh interval for every layer, with the numbers they rest on, and save plan.json.
+def recommend(run_dir: RunDir, /, *, budget: Size | None = None) -> None:
+    """Print optimizer settings for every layer, with the numbers they rest on, and save plan.json.
 
     Parameters
     ----------
     run_dir
         The run directory.
+    budget
+        What the optimizer states of these layers may take: 2GB, 500MB, 1.5GiB. Rank goes where energy above noise pays.
     """
-    from rich.table import Table
-    from rich.text import Text
-
     from subspace_lab.analysis import recommend as plan_of
     from subspace_lab.analysis.words import count
     from subspace_lab.runs import Run
 
-    plan = plan_of(Run.open(run_dir, write=True))
+    plan = plan_of(Run.open(run_dir, write=True), budget)
     path = run_dir / "plan.json"
     plan.save(path)
-    table = Table(title=f"from {count(plan.steps, 'captured step')}", box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column("layer", overflow="fold")
-    for name in ("rank", "energy", "noise", "interval", "kept"):
-        table.add_column(name, no_wrap=True)
-    for row in plan.layers:
-        interval = "unknown" if row.update_interval is None else f"{_SIGNS[row.bound]} {row.update_interval}".strip()
-        shares = ("" if share is None else _percent(share) for share in (row.fraction, row.null_noise, row.retained))
-        energy, noise, kept = shares
-        table.add_row(Text(row.layer), f"{_SIGNS[row.rank_bound]} {row.rank}".strip(), energy, noise, interval, kept)
-    show(table)
+    _show(f"settings, from {count(plan.steps, 'captured step')}", _SETTINGS, [_settings(row) for row in plan.layers])
     print()
-    print("rank: the smallest measured one with 90% of the largest energy above noise")
-    print("energy, noise: share of the gradient's energy that it holds, and of noise's")
-    print("interval: steps for which a stale basis keeps half of what it held above r/m")
-    print("kept: what it keeps then; ≤, ≥: the answer may lie beyond what was measured")
+    _show("what they rest on", _EVIDENCE, [_evidence(row) for row in plan.layers])
+    print()
+    print(_LEGEND)
     if noisy := sum(not row.above_noise for row in plan.layers):
         print(f"note: at no rank told from noise: {noisy} of {count(len(plan.layers), 'layer')}; of these the smallest")
         print("measured rank is given, which rests on nothing")
+    within = "" if plan.budget_bytes is None else f", of a budget of {_megabytes(plan.budget_bytes)} MB"
+    print(f"states of these layers: {_megabytes(plan.state_bytes)} MB{within}; others are AdamW's")
+    print("use it: sl.optim.from_plan(model, '.../plan.json', lr=...)")
     print(f"saved {path}")
+
+
+def _show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, box=None, padding=(0, 2, 0, 0), pad_edge=False, title_justify="left")
+    table.add_column("layer", overflow="fold")
+    for name in columns:
+        table.add_column(name, no_wrap=True)
+    for layer, *cells in rows:
+        table.add_row(Text(layer), *cells)
+    show(table)
+
+
+def _settings(row: LayerPlan) -> tuple[str, ...]:
+    interval = "unknown" if row.update_interval is None else f"{_SIGNS[row.bound]} {row.update_interval}".strip()
+    step = "" if row.walk_step is None else f"{row.walk_step:.2f}"
+    return row.layer, f"{_SIGNS[row.rank_bound]} {row.rank}".strip(), interval, row.rule, step, row.recovery
+
+
+def _evidence(row: LayerPlan) -> tuple[str, ...]:
+    shares = (row.fraction, row.null_noise, row.retained, row.bulk)
+    return row.layer, *("" if share is None else _percent(share) for share in shares), _megabytes(row.state_bytes)
+
+
+def _megabytes(number: int) -> str:
+    return f"{number / 1e6:,.2f}"
 
 
 def _percent(share: float) -> str:

@@ -20,6 +20,7 @@ from subspace_lab.optim.ldadam import LDAdam
 from subspace_lab.optim.memory import MemoryReport, memory_report
 from subspace_lab.optim.methods import METHODS, method_named
 from subspace_lab.optim.online_subspace_descent import OnlineSubspaceDescent
+from subspace_lab.optim.plan import from_plan
 from subspace_lab.optim.refresh_clock import RefreshClock
 from subspace_lab.optim.rso import RSO
 from subspace_lab.optim.subspace_adam import SubspaceAdam
@@ -44,6 +45,7 @@ __all__ = [
     "RefreshClock",
     "SubTrack",
     "SubspaceAdam",
+    "from_plan",
     "memory_report",
     "method_named",
     "param_groups",

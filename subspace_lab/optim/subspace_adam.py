@@ -101,6 +101,7 @@ class SubspaceAdam(LowRankOptimizer):
         """
         if isinstance(param_group, dict) and "rule" in param_group:
             param_group = {**param_group, "rule": self._register(param_group["rule"])}
+            self._check_rule(param_group["rule"])
         super().add_param_group(param_group)
 
     def _defaults(self) -> Group:

@@ -145,13 +145,3 @@ def test_a_layer_without_a_finite_gradient_has_no_plan_and_that_is_said(tmp_path
     with pytest.warns(sl.analysis.AnalysisNotice, match=r"^no plan for blocks\.1\.q_proj\.weight: no gradient with"):
         plan = sl.recommend(run)
     assert {layer.layer for layer in plan.layers} == SHAPES.keys() - {"blocks.1.q_proj.weight"}
-
-
-def test_a_plan_of_an_earlier_release_is_read(tmp_path):
-    plan = sl.recommend(write_run(tmp_path / "run", noise({"a.w.weight": (6, 9)})))
-    plan.save(tmp_path / "plan.json")
-    text = (tmp_path / "plan.json").read_text()
-    older = re.sub(r',\s+"rank_bound": "[^"]*",\s+"above_noise": (true|false)', "", text)
-    assert "rank_bound" not in older
-    (tmp_path / "plan.json").write_text(older)
-    assert sl.Plan.load(tmp_path / "plan.json").layers[0].rank == plan.layers[0].rank

@@ -19,11 +19,13 @@ def test_recommend_prints_and_saves_the_plan(run_dir: Path, command: Command) ->
     lines = done.out.splitlines()
     assert lines[-1] == f"saved {run_dir / 'plan.json'}"
     for layer in plan.layers:
-        (line,) = (line for line in lines if layer.layer in line)
+        settings, evidence = (line.split()[1:] for line in lines if layer.layer in line)
         signs = {"at most": ["≤"], "at least": ["≥"], "": []}
         rank, interval = [*signs[layer.rank_bound], str(layer.rank)], [*signs[layer.bound], str(layer.update_interval)]
-        energy, noise, kept = (f"{share:.0%}" for share in (layer.fraction, layer.null_noise, layer.retained))
-        assert line.split() == [layer.layer, *rank, energy, noise, *interval, kept]
+        step = [] if layer.walk_step is None else [f"{layer.walk_step:.2f}"]
+        assert settings == [*rank, *interval, layer.rule, *step, layer.recovery]
+        shares = (layer.fraction, layer.null_noise, layer.retained, layer.bulk)
+        assert evidence == [*(f"{share:.0%}" for share in shares), f"{layer.state_bytes / 1e6:.2f}"]
 
 
 def test_recommend_fits_into_eighty_columns(run_dir: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,7 +34,8 @@ def test_recommend_fits_into_eighty_columns(run_dir: Path, command: Command, mon
     assert done.status == 0
     assert all(len(line) <= 80 for line in done.out.splitlines() if not line.startswith("saved "))
     names = [line.split()[0] for line in done.out.splitlines() if line.startswith("model.")]
-    assert names == [layer.layer for layer in sl.Plan.load(run_dir / "plan.json").layers], "whole names, one line each"
+    layers = [layer.layer for layer in sl.Plan.load(run_dir / "plan.json").layers]
+    assert names == layers * 2, "whole names, one line each, in both tables"
 
 
 def test_recommend_says_what_rests_on_nothing(command: Command, tmp_path: Path) -> None:
@@ -42,3 +45,19 @@ def test_recommend_says_what_rests_on_nothing(command: Command, tmp_path: Path) 
     assert "at no rank told from noise: 2 of 2 layers" in done.out
     assert done.out.count(" ≤ 2 ") == 2
     assert "-0%" not in done.out
+
+
+def test_recommend_honours_a_budget(command: Command, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", noise({"blocks.0.w.weight": (16, 24)}))
+    sl.analysis.energy(run, ranks=(2, 4))
+    done = command("recommend", tmp_path / "run", "--budget", "1.5KB")
+    assert "of a budget of 0.00 MB" in done.out
+    assert sl.Plan.load(tmp_path / "run" / "plan.json").budget_bytes == 1500
+    for size, said in (("1MiB", 2**20), ("2 GB", 2 * 10**9), ("4000", 4000)):
+        assert command("recommend", tmp_path / "run", "--budget", size).status == 0
+        assert sl.Plan.load(tmp_path / "run" / "plan.json").budget_bytes == said
+    small = command("recommend", tmp_path / "run", "--budget", "100")
+    assert small.status != 0
+    assert "take 516; give that" in small.err
+    wrong = command("recommend", tmp_path / "run", "--budget", "lots")
+    assert "'lots' is no size; give one such as 2GB" in wrong.err

@@ -1,0 +1,123 @@
+"""A plan: optimizer settings for every layer, each with the numbers that it rests on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from subspace_lab.runs import RunError
+from subspace_lab.runs.files import publish_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = "subspace_lab.plan"
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """The settings of one layer and the numbers they rest on.
+
+    Attributes:
+        layer: Canonical parameter name.
+        rank: The smallest measured rank whose energy above the noise null is 90 % of the largest measured one.
+        excess: Energy fraction above ``null_noise`` at this rank, mean over the captured steps.
+        fraction: Energy fraction at this rank.
+        null_noise: What noise would give.
+        update_interval: Steps after which a stale basis still keeps half of what it held above r/m; the longest
+            measured age at which it does, the shortest one when none does, None when the run has no stale energies.
+        retained: The share kept at that age; None without stale energies.
+        bound: "at least" when even the oldest measured basis keeps enough, "at most" when even the youngest does
+            not, "" when the interval lies between measured ages.
+        rank_bound: "at least" when the largest measured rank is the one, "at most" when already the smallest is,
+            "only" when no other was measured, "" when the rank lies between measured ones.
+        above_noise: Whether the energy at any measured rank is told from noise; where none is, the rank is the
+            smallest measured one and rests on nothing.
+        rule: ``"walk"`` where a stale basis still keeps half at the interval, so that turning it a little is enough;
+            ``"jump"`` where it does not at any measured age, or holds no more than noise would: a random basis is as
+            good.
+        walk_step: By how much a walk turns, radians: the angle by which the gradient turned out of the basis over the
+            interval, ``arccos(sqrt(retained))``, at least 0.01; None for a jump, and without stale energies.
+        recovery: ``"scaled"`` where the bulk holds a tenth of the energy or more, else ``"none"``.
+        bulk: Energy fraction outside of the subspace, ``1 - fraction``.
+        state_bytes: What an optimizer of this rank keeps, in float32: basis, two moments and one norm.
+    """
+
+    layer: str
+    rank: int
+    excess: float
+    fraction: float
+    null_noise: float
+    update_interval: int | None
+    retained: float | None
+    bound: str
+    rank_bound: str
+    above_noise: bool
+    rule: str
+    walk_step: float | None
+    recovery: str
+    bulk: float
+    state_bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Settings for every layer; saved as JSON, which `subspace_lab.optim.from_plan` makes an optimizer of.
+
+    Attributes:
+        layers: One plan per layer.
+        steps: How many captured steps it rests on.
+        budget_bytes: What the states of these layers had to fit into; None for no budget.
+    """
+
+    layers: tuple[LayerPlan, ...]
+    steps: int
+    budget_bytes: int | None = None
+
+    @property
+    def state_bytes(self) -> int:
+        """What the states of all layers take together."""
+        return sum(layer.state_bytes for layer in self.layers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `save` writes."""
+        return {"format": FORMAT, "format_version": 1, **asdict(self)}
+
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON, whole or not at all.
+
+        Args:
+            path: The file.
+
+        Raises:
+            RunError: If it cannot be written.
+        """
+        publish_json(Path(path), self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Read what `save` wrote.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The plan.
+
+        Raises:
+            RunError: If the file is missing or no plan.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            layers = tuple(LayerPlan(**layer) for layer in content["layers"])
+            return cls(layers, content["steps"], content["budget_bytes"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path} is not a plan; write one with: subspace-lab recommend RUN_DIR") from error
+
+    def table(self) -> pd.DataFrame:
+        """The plan as a table, one row per layer."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(layer) for layer in self.layers])

@@ -1,0 +1,94 @@
+"""An optimizer from a plan: settings of every layer as they were measured."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, Unpack
+
+from torch import nn
+
+from subspace_lab.optim.base import Group, canonical
+from subspace_lab.optim.options import Options
+from subspace_lab.optim.subspace_adam import SubspaceAdam
+
+_SETTINGS = ("rank", "update_interval", "rule", "walk_step", "recovery")
+
+
+class PlanLike(Protocol):
+    """Whatever can say its plan, such as what `subspace_lab.recommend` returns."""
+
+    def to_dict(self) -> Mapping[str, Any]:
+        """``{"layers": [{"layer": name, "rank": r, ...}, ...]}``."""
+
+
+def from_plan(
+    model: nn.Module,
+    plan: PlanLike | Mapping[str, Any] | str | Path,
+    lr: float | None = None,
+    **options: Unpack[Options],
+) -> SubspaceAdam:
+    """The optimizer that a plan describes: every planned layer with its own settings, everything else full-rank AdamW.
+
+    Args:
+        model: The model that was measured, or one with the same parameter names.
+        plan: What `subspace_lab.recommend` returned, the path of its plan.json, or its content: ``layers``, a list of
+            objects with ``layer`` (canonical parameter name) and ``rank``, and where they are not to be the defaults
+            ``update_interval``, ``rule``, ``walk_step`` and ``recovery``.
+        lr: Learning rate.
+        options: Of all layers, where the plan says nothing: ``moments=``, ``weight_decay=``, ``scale=``, ...
+
+    Returns:
+        The optimizer; layers with the same settings share a group.
+
+    Raises:
+        TypeError: If `model` is no module.
+        ValueError: If it is no plan, a setting is not sound, or a layer is no trainable parameter of the model.
+        OSError: If the file cannot be read.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"from_plan takes the model itself, got {type(model).__name__}")
+    trainable = {canonical(name): p for name, p in model.named_parameters() if p.requires_grad}
+    groups: dict[tuple[Any, ...], Group] = {}
+    planned = set()
+    for layer in _layers(plan):
+        name, settings = _settings(layer)
+        if name not in trainable or name in planned:
+            raise ValueError(_not_there(name, list(trainable), type(model).__name__, twice=name in planned))
+        planned.add(name)
+        group = groups.setdefault(tuple(settings.items()), {"params": [], "param_names": [], **settings})
+        group["params"].append(trainable[name])
+        group["param_names"].append(name)
+    rest = [name for name in trainable if name not in planned]
+    full = [{"params": [trainable[name] for name in rest], "param_names": rest, "rank": None}] if rest else []
+    return SubspaceAdam([*groups.values(), *full], lr, **options)
+
+
+def _layers(plan: PlanLike | Mapping[str, Any] | str | Path) -> list[Mapping[str, Any]]:
+    content: Any = plan
+    if isinstance(plan, str | Path):
+        try:
+            content = json.loads(Path(plan).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{plan} is no JSON; subspace-lab recommend RUN_DIR writes a plan") from error
+    elif not isinstance(plan, Mapping) and hasattr(plan, "to_dict"):
+        content = plan.to_dict()
+    layers = content.get("layers") if isinstance(content, Mapping) else None
+    if not layers or not all(isinstance(layer, Mapping) and {"layer", "rank"} <= set(layer) for layer in layers):
+        said = plan if isinstance(plan, str | Path) else type(plan).__name__
+        raise ValueError(f"{said} is no plan: it needs layers, each with layer and rank; see subspace_lab.recommend")
+    return list(layers)
+
+
+def _settings(layer: Mapping[str, Any]) -> tuple[str, Group]:
+    """Name and settings of a layer; what is None is left to the defaults."""
+    return str(layer["layer"]), {name: layer[name] for name in _SETTINGS if layer.get(name) is not None}
+
+
+def _not_there(name: str, known: list[str], owner: str, *, twice: bool) -> str:
+    if twice:
+        return f"the plan has {name} twice"
+    near = (difflib.get_close_matches(name, known, n=1, cutoff=0) or ["none"])[0]
+    return f"the plan has {name}, which is no trainable parameter of {owner}; nearest: {near}"

@@ -1,0 +1,120 @@
+"""Plans against planted rank, drift and noise; budgets against brute force and the bytes of a real state."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+import subspace_lab as sl
+from subspace_lab.analysis.budget import Choice, fit_ranks, state_bytes
+from tests.analysis.test_everything import planted
+from tests.runs_by_hand import noise, write_run
+
+ABOVE, BELOW = "blocks.0.up_proj.weight", "blocks.0.down_proj.weight"
+
+
+def signal_and_noise(tmp_path) -> sl.Run:
+    """Two layers of one shape: rank 8 above noise, and nothing but noise."""
+    S = torch.linalg.qr(torch.randn(32, 8, generator=torch.Generator().manual_seed(0))).Q
+
+    def at(step: int) -> dict[str, torch.Tensor]:
+        draw = torch.Generator().manual_seed(step)
+        signal = 10 * S @ torch.randn(8, 64, generator=draw)
+        return {ABOVE: signal + torch.randn(32, 64, generator=draw), BELOW: torch.randn(32, 64, generator=draw)}
+
+    run = write_run(tmp_path / "run", at)
+    sl.analysis.energy(run, ranks=(2, 4, 8, 16))
+    return run
+
+
+@pytest.mark.parametrize("turn", [0.2, 0.4, 0.7])
+def test_a_walk_turns_as_far_as_the_planted_space_did_over_the_interval(tmp_path, turn):
+    """By ``turn`` radians over the oldest age that is measured, 40 steps; half is kept up to 0.72."""
+    run = write_run(tmp_path / "run", planted(rank=4, half_life=40 * (np.pi / 4) / turn), steps=12)
+    sl.analysis.energy(run, ranks=(4,), lags=(1, 2, 4))
+    (layer,) = sl.recommend(run).layers
+    assert (layer.rule, layer.update_interval) == ("walk", 40)
+    assert layer.walk_step == pytest.approx(turn, rel=0.1)
+
+
+def test_a_space_that_turns_faster_than_was_measured_is_jumped(tmp_path):
+    run = write_run(tmp_path / "run", planted(rank=4, half_life=5.0))
+    (layer,) = sl.recommend(run).layers
+    assert (layer.rule, layer.walk_step, layer.above_noise) == ("jump", None, True)
+
+
+def test_noise_is_jumped_and_its_bulk_recovered_and_a_pure_core_needs_no_recovery(tmp_path):
+    above, below = sl.recommend(signal_and_noise(tmp_path)).layers
+    assert (above.rank, above.rule, above.recovery) == (8, "walk", "none")
+    assert (below.rank, below.rule, below.recovery) == (2, "jump", "scaled")
+    assert above.bulk == pytest.approx(1 - above.fraction)
+    assert not below.above_noise
+
+
+def test_a_space_that_stands_still_is_walked_by_the_smallest_step(tmp_path):
+    run = write_run(tmp_path / "run", planted(rank=4, half_life=1e9, strength=1e3))
+    (layer,) = sl.recommend(run).layers
+    assert (layer.rule, layer.walk_step) == ("walk", pytest.approx(0.01, abs=0.02))
+
+
+def test_a_budget_goes_to_the_layer_that_is_more_than_noise(tmp_path):
+    run = signal_and_noise(tmp_path)
+    smallest = state_bytes(32, 64, 2)
+    plans = {extra: sl.recommend(run, budget_bytes=2 * smallest + extra) for extra in (0, 3000, 10**6)}
+    assert [[layer.rank for layer in plan.layers] for plan in plans.values()] == [[2, 2], [4, 2], [8, 2]]
+    for plan in plans.values():
+        assert plan.state_bytes <= plan.budget_bytes
+    assert plans[10**6].layers == sl.recommend(run).layers, "enough is as good as no budget"
+
+
+def test_a_budget_below_the_minimum_states_it(tmp_path):
+    run = signal_and_noise(tmp_path)
+    minimum = 2 * state_bytes(32, 64, 2)
+    with pytest.raises(sl.RunError, match=f"smallest measured ranks of all layers take {minimum:,}; give that"):
+        sl.recommend(run, budget_bytes=minimum - 1)
+    for wrong in (0, -1, True, float("nan")):
+        with pytest.raises(ValueError, match="budget_bytes must be a positive number"):
+            sl.recommend(run, budget_bytes=wrong)
+
+
+def test_ranks_under_a_budget_are_the_best_that_brute_force_finds():
+    """Where every layer gains less from each further byte, greedy choices are optimal up to the last that fits."""
+    rng = np.random.default_rng(0)
+    choices = {}
+    for layer in "abc":
+        gains = np.cumsum(np.sort(rng.uniform(0.1, 1, 4))[::-1])
+        choices[layer] = [Choice(rank, float(gain), 100 * rank) for rank, gain in zip((1, 2, 3, 4), gains, strict=True)]
+    for budget in range(300, 1201, 100):
+        ranks = fit_ranks(choices, budget)
+        assert sum(100 * rank for rank in ranks.values()) <= budget
+        gain = sum(choices[layer][rank - 1].gain for layer, rank in ranks.items())
+        best = max(
+            sum(choice.gain for choice in some)
+            for some in itertools.product(*choices.values())
+            if sum(choice.state_bytes for choice in some) <= budget
+        )
+        assert gain == pytest.approx(best)
+
+
+def test_an_upgrade_may_skip_a_rank_that_gains_nothing():
+    options = [Choice(1, 0.0, 100), Choice(2, 0.0, 200), Choice(3, 1.0, 300)]
+    assert fit_ranks({"a": options}, 300) == {"a": 3}
+    assert fit_ranks({"a": options}, 299) == {"a": 1}
+
+
+def test_state_bytes_are_those_of_the_optimizer(tmp_path):
+    run = write_run(tmp_path / "run", noise({"up.weight": (40, 16), "down.weight": (16, 40), "q.weight": (16, 16)}))
+    plan = sl.recommend(run)
+    model = torch.nn.ModuleDict({row.layer.removesuffix(".weight"): torch.nn.Linear(16, 16) for row in plan.layers})
+    for name, shape in (("up", (40, 16)), ("down", (16, 40)), ("q", (16, 16))):
+        model[name] = torch.nn.Linear(shape[1], shape[0], bias=False)
+    optimizer = sl.optim.from_plan(model, plan)
+    for p in model.parameters():
+        p.grad = torch.randn_like(p)
+    optimizer.step()
+    kept = sum(v.nbytes for state in optimizer.state.values() for v in state.values() if isinstance(v, torch.Tensor))
+    norms = 4 * sum(layer.recovery == "none" for layer in plan.layers)  # counted, and kept by recovery only
+    assert kept == plan.state_bytes - norms
