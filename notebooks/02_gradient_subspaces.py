@@ -76,9 +76,9 @@ sl.figures.angle_drift.draw(runs["training"])
 sl.figures.angle_drift.draw(runs["still"])
 
 # %% [markdown]
-# Nothing learns here, and the spaces differ from capture to capture all the same: another batch has another gradient. So
-# an overlap far below 1 is no motion by itself. Motion is where the capture before is nearer than the first one, which
-# for weights that stand still it is not. Means over all layers:
+# Nothing learns here, and the spaces differ from capture to capture all the same: another batch has another gradient.
+# So an overlap far below 1 is no motion by itself. Motion is where the capture before is nearer than the first one,
+# which for weights that stand still it is not. Means over all layers:
 
 # %%
 overlaps = pd.concat({name: run.table("angles") for name, run in runs.items()}, names=["run"]).reset_index("run")
@@ -102,8 +102,8 @@ histogram.draw(cosines["still"])
 # %% [markdown]
 # For weights that stand still the outlines of the two distances are alike but for their scatter: time does nothing, and
 # what is not shared is the batch's. In training, some kinds of layer have directions near 1 between neighbouring
-# captures, and fewer of them over the longer distance: those are the ones that move. The bulk of each outline lies where
-# random subspaces have theirs, in both runs: most of sixteen directions are chance here.
+# captures, and fewer of them over the longer distance: those are the ones that move. The bulk of each outline lies
+# where random subspaces have theirs, in both runs: most of sixteen directions are chance here.
 #
 # ## What it costs to keep a basis
 #
