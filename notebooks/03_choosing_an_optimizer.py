@@ -186,8 +186,8 @@ drawn(
 # %% [markdown]
 # Read it by the lowest point of each line. At any one learning rate the order of the methods is mostly that of their
 # step lengths, and another learning rate gives another order: a comparison at one learning rate shows nothing. A line
-# whose lowest point lies at the edge was not tuned; widen the grid. Where a line lies on that of `frozen`, the refreshes
-# did nothing.
+# whose lowest point lies at the edge was not tuned; widen the grid. Where a line lies on that of `frozen`, the
+# refreshes did nothing.
 #
 # At its best learning rate each:
 
