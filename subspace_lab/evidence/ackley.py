@@ -10,6 +10,9 @@ own starting point. So this asks the paper's question in a setting of our own; i
 A scale factor multiplies the learning rate and does nothing else: two scales are two learning rates. That is why
 neighbouring scales are measured too, full-rank AdamW included.
 
+A basis that is never refreshed (frozen) is the null of every rule: alone for the SVD and for tracking alone, with
+transport and recovery for the others.
+
 Legend: W (m, m) the matrix; d = m^2 its entries; r rank.
 """
 
@@ -27,13 +30,15 @@ from subspace_lab import optim
 
 SCALES = (0.3, 1.0, 3.0, 10.0)  # the paper's are 1 and 3
 _ALONE: dict[str, Any] = {"moments": "keep", "recovery": "none"}  # as GaLore, but for the rule
+_WHOLE: dict[str, Any] = {"moments": "transport", "recovery": "scaled"}  # as SubTrack, GrassWalk and GrassJump
 _REACH = 5.0  # starting points are uniform in a cube from -5 to 5
 
 Make = Callable[..., torch.optim.Optimizer]
 METHODS: dict[str, tuple[Make, dict[str, Any]]] = {
     "GaLore (SVD)": (optim.GaLore, {}),
     "tracking alone": (optim.SubspaceAdam, {"rule": "track", **_ALONE}),
-    "frozen basis": (optim.SubspaceAdam, {"rule": "frozen", **_ALONE}),
+    "frozen alone": (optim.SubspaceAdam, {"rule": "frozen", **_ALONE}),
+    "frozen": (optim.SubspaceAdam, {"rule": "frozen", **_WHOLE}),
     "SubTrack": (optim.SubTrack, {}),
     "GrassWalk": (optim.GrassWalk, {}),
     "GrassJump": (optim.GrassJump, {}),

@@ -53,7 +53,7 @@ def test_all_methods_start_from_the_same_points(table: pd.DataFrame) -> None:
         (FULL_RANK, SIZE * SIZE),
         ("GaLore (SVD)", RANK * SIZE),
         ("tracking alone", RANK * SIZE),
-        ("frozen basis", RANK * SIZE),
+        ("frozen alone", RANK * SIZE),
     ],
 )
 def test_first_steps_have_the_length_of_adams(table: pd.DataFrame, method: str, entries: int) -> None:
@@ -75,7 +75,7 @@ def test_refreshed_bases_part_from_the_frozen_one_at_the_refresh(table: pd.DataF
         index="step", columns="method", values="move"
     )
     for method in ("GaLore (SVD)", "tracking alone"):
-        ratio = (moves[method] / moves["frozen basis"]).loc[1:]
+        ratio = (moves[method] / moves["frozen alone"]).loc[1:]
         assert ratio.loc[:5].tolist() == pytest.approx([1.0] * 5, rel=1e-9)
         assert abs(ratio.loc[6] - 1) > 1e-6
 

@@ -21,8 +21,9 @@ CAPTION = (
     "middle half of them. The entries of a 16 × 16 matrix are the coordinates, rank 4, a refresh every 10 steps; "
     "the scale factors are those of the published figure, its other settings are not known. "
     "A scale only multiplies the learning rate, so the panels are two learning rates, and what suits one method need "
-    "not suit another: see the value by scale before ranking them. A basis that is never refreshed (frozen) is what a "
-    "rule has to beat."
+    "not suit another: see the value by scale before ranking them. What a rule has to beat is a basis that is never "
+    "refreshed: frozen alone for GaLore and tracking alone, frozen for the others, which carry the moments over and "
+    "recover the rest of the gradient."
 )
 SHOWN = (1.0, 3.0)
 
