@@ -34,7 +34,7 @@ def draw(table: pd.DataFrame, layout: Layout) -> Figure:
     methods = list(dict.fromkeys(table["method"]))
     for place, method in enumerate(methods):
         rows, style = summary.loc[method], line_style(place)
-        aside = rows.index * 1.03 ** (place - (len(methods) - 1) / 2)  # so that bars do not cover one another
+        aside = rows.index * 1.2 ** (place / max(1, len(methods) - 1) - 0.5)  # so that bars do not cover one another
         bars = (rows[0.5] - rows[0.25], rows[0.75] - rows[0.5])
         ax.errorbar(aside, rows[0.5], bars, **style, elinewidth=0.8, label=method)
     ax.set(xlabel="scale factor", ylabel="value after the last step")
