@@ -103,6 +103,8 @@ def settings_of(kind: type[torch.optim.Optimizer]) -> tuple[str, ...]:
 
 def _checked(kind: type[torch.optim.Optimizer], config: TrainConfig) -> dict[str, Any]:
     options = dict(config.optimizer_options or {})
+    if "recovery" in options and options["recovery"] is None:  # the word, which a command line reads as no value
+        options["recovery"] = "none"
     for name in options:
         if name in _FIELDS:
             raise ValueError(f"optimizer_options: {name} is a setting of its own; give --{name.replace('_', '-')}")

@@ -208,6 +208,11 @@ def test_impossible_settings_are_one_line_and_nothing_is_begun(settings, message
     assert not (tmp_path / "run").exists()
 
 
+def test_no_recovery_is_a_word_and_no_value(text):
+    config = tiny_config(text, optimizer="subspaceadam", optimizer_options={"recovery": None, "rule": "svd"}, rank=3)
+    assert settle_optimizer(config.resolved()).optimizer_options == {"recovery": "none", "rule": "svd"}
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [
