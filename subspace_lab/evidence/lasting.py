@@ -10,10 +10,11 @@ from typing import Self
 from subspace_lab.comparison.cells import Cell
 from subspace_lab.comparison.local import LocalExecutor
 from subspace_lab.evidence.store import Store
+from subspace_lab.evidence.torchrun import TorchrunExecutor
 
 
 class Lasting:
-    """A `LocalExecutor` that many batches of cells share: the libraries are imported once.
+    """An executor that many batches of cells share: the libraries are imported once.
 
     Args:
         store: Where the cells are.
@@ -26,8 +27,17 @@ class Lasting:
     def __init__(self, store: Store, workers: int | None) -> None:
         if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
             raise ValueError(f"workers must be a whole number of at least 1, got {workers!r}")
-        self.workers = workers or os.cpu_count() or 1
-        self._executor = LocalExecutor(store.cells_dir, self.workers)
+        self.workers = (workers or os.cpu_count() or 1) if store.profile.processes == 1 else 1
+        processes = store.profile.processes
+        if processes > 1 and workers not in {None, 1}:
+            raise ValueError(
+                f"workers={workers} has no use here: {processes} processes share a training, one after the other"
+            )
+        self._executor = (
+            LocalExecutor(store.cells_dir, self.workers)
+            if processes == 1
+            else TorchrunExecutor(store.cells_dir, processes)
+        )
         self._depth, self._begun = 0, False
 
     def __enter__(self) -> Self:

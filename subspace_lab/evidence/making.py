@@ -89,8 +89,9 @@ def regenerate(
         try:
             with executor:
                 for name in names:
-                    _make(store, name, executor)
-                    pages.write(store, target)
+                    if _make(store, name, executor):
+                        pages.write(store, target)
+            pages.write(store, target)
         except KeyboardInterrupt:
             _absorb_all(store, names)
             for name in names:
@@ -145,7 +146,8 @@ def _is_tuned(store: Store, name: str, settings: dict[str, object]) -> bool:
     return not missing(store, tuning_cells({name: dict(settings)}, store.profile))
 
 
-def _make(store: Store, name: str, executor: Lasting) -> None:
+def _make(store: Store, name: str, executor: Lasting) -> bool:
+    """Train what an experiment lacks, measure and draw; returns whether anything was trained."""
     experiment, trained = EXPERIMENTS[name], False
     for phase in (0, 1):
         cells = missing(store, cells_for(store, experiment)[phase])
@@ -157,6 +159,7 @@ def _make(store: Store, name: str, executor: Lasting) -> None:
             train_cells(store.cells_dir, cells, executor, retry=True)
             absorb(store, cells)
     _conclude(store, name, again=trained)
+    return trained
 
 
 def _conclude(store: Store, name: str, *, again: bool) -> None:

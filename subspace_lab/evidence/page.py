@@ -28,7 +28,8 @@ def write(store: Store, path: Path) -> None:
         RunError: If it cannot be written.
     """
     figures = Path(os.path.relpath(str(store.path), str(path.parent))).as_posix()
-    parts = [_head(store), _verdicts(store), _rules(), *(_claim(store, claim) for claim in CLAIMS)]
+    found = {claim.name: claim.statements(store) for claim in CLAIMS}
+    parts = [_head(store), _verdicts(found), _rules(), *(_claim(claim, found[claim.name]) for claim in CLAIMS)]
     parts += [_table(store), _pictures(store, figures), _failures(store)]
     with publish(path) as aside:
         aside.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
@@ -73,13 +74,12 @@ def scale(profile: Profile) -> str:
     )
 
 
-def _verdicts(store: Store) -> str:
+def _verdicts(found: dict[str, list[Statement]]) -> str:
     lines = ["| claim | verdict | statements that hold |", "|---|---|---|"]
-    for claim in CLAIMS:
-        statements = claim.statements(store)
+    for name, statements in found.items():
         holding = sum(one.verdict == "holds" for one in statements)
         verdict = together(statements) if statements else "not measured yet"
-        lines.append(f"| {claim.name} | *{verdict}* | {holding} of {len(statements)} |")
+        lines.append(f"| {name} | *{verdict}* | {holding} of {len(statements)} |")
     return "## In short\n\n" + "\n".join(lines)
 
 
@@ -87,9 +87,8 @@ def _rules() -> str:
     return f"## How it is decided\n\n{RULES}"
 
 
-def _claim(store: Store, claim: Claim) -> str:
+def _claim(claim: Claim, statements: list[Statement]) -> str:
     head = f"## {claim.name}\n\n{claim.text}\n\n"
-    statements = claim.statements(store)
     if not statements:
         return head + f"Not measured yet: {', '.join(claim.figures)}."
     rows = ["| statement | mean | 95 % interval | seeds | verdict |", "|---|---|---|---|---|"]

@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-from subspace_lab.comparison.cells import Cell
-from subspace_lab.evidence.cells import tuning_cells
+from subspace_lab.comparison.cells import Cell, cells_of, parse_methods
+from subspace_lab.evidence.cells import base_config, tuning_cells
 from subspace_lab.evidence.experiments import EXPERIMENTS, chosen
 from subspace_lab.evidence.making import settled
 from subspace_lab.evidence.profiles import Profile
 from subspace_lab.evidence.store import WORK
-from subspace_lab.evidence.variants import CAPTURED, captured
+from subspace_lab.evidence.torchrun import command
+from subspace_lab.evidence.variants import CAPTURED, Variants, captured
 from subspace_lab.optim import MemoryReport, memory_report, method_named
 from subspace_lab.runs.errors import in_shell
 from subspace_lab.training import TrainConfig, parameter_shapes, preset
@@ -21,7 +22,9 @@ _TERA = 1e12
 _GIGA = 1e9
 
 
-def plan_lines(out_dir: str | Path, profile: str, *, only: list[str] | None = None, longer: bool = False) -> Iterator[str]:
+def plan_lines(
+    out_dir: str | Path, profile: str, *, only: list[str] | None = None, longer: bool = False
+) -> Iterator[str]:
     """What a profile would train, line by line.
 
     Args:
@@ -35,7 +38,7 @@ def plan_lines(out_dir: str | Path, profile: str, *, only: list[str] | None = No
     """
     scale, names = settled(profile, longer=longer), chosen(only)
     known: set[str] = set()
-    tokens = trainings = 0
+    tokens, trainings = 0.0, 0.0
     for name in names:
         yield f"# {name}: {EXPERIMENTS[name].title}"
         for cell in _cells(scale, name):
@@ -66,10 +69,7 @@ def _cells(scale: Profile, name: str) -> list[Cell]:
     return [*tuning_cells(variants, scale), *extra]
 
 
-def _captured(scale: Profile, variant: dict[str, dict[str, object]], rates: dict[str, float], number: int) -> list[Cell]:
-    from subspace_lab.comparison.cells import cells_of, parse_methods
-    from subspace_lab.evidence.cells import base_config
-
+def _captured(scale: Profile, variant: Variants, rates: dict[str, float], number: int) -> list[Cell]:
     (name,) = variant
     return cells_of(parse_methods(variant), [rates[name]], number, base_config(scale))
 
@@ -101,41 +101,10 @@ def memory_of(config: TrainConfig) -> MemoryReport:
     return memory_report(shapes, kind, rank=config.rank or size.usual_rank, **options)
 
 
-def command_of(cell: Cell, cells_dir: Path, processes: int) -> list[str]:
-    """The command that trains a cell by itself.
-
-    Args:
-        cell: The cell.
-        cells_dir: Where its run directory goes.
-        processes: How many share it; several are begun by torchrun.
-
-    Returns:
-        Its words.
-    """
-    words = ["train", str(cells_dir / cell.name)]
-    defaults = TrainConfig().to_dict()
-    for name, value in cell.config.to_dict().items():
-        if value == defaults[name]:
-            continue
-        flag = f"--{name.replace('_', '-')}"
-        if name == "optimizer_options":
-            for key, one in (value or {}).items():
-                words += [f"{flag}.{key.replace('_', '-')}", str(one).lower()]
-        elif isinstance(value, list):
-            words += [flag, *map(str, value)]
-        else:
-            words += [flag, str(value).lower() if value is None else str(value)]
-    if processes == 1:
-        return ["subspace-lab", *words]
-    return ["torchrun", "--nproc-per-node", str(processes), "-m", "subspace_lab.cli", *words]
-
-
 def _lines(cell: Cell, cells_dir: Path, processes: int) -> Iterator[str]:
     report, config = memory_of(cell.config), cell.config
     yield f"# {cell.method}, lr {cell.lr:g}, seed {cell.seed}"
-    yield (
-        f"#   {tokens_of(config):,} tokens; per process {report.total / _GIGA:.2f} GB beside activations: weights "
-        f"{report.weights / _GIGA:.2f}, gradients {report.gradients / _GIGA:.2f}, optimizer {report.optimizer / "
-        f"_GIGA:.2f}"
-    )
-    yield " ".join(map(in_shell, command_of(cell, cells_dir, processes)))
+    sizes = {"weights": report.weights, "gradients": report.gradients, "optimizer": report.optimizer}
+    parts = ", ".join(f"{name} {size / _GIGA:.2f}" for name, size in sizes.items())
+    yield f"#   {tokens_of(config):,} tokens; per process {report.total / _GIGA:.2f} GB beside activations: {parts}"
+    yield " ".join(map(in_shell, command(cells_dir, cell.name, processes)))

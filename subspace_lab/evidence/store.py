@@ -38,6 +38,7 @@ class Store:
 
     def __init__(self, path: Path, profile: Profile) -> None:
         self.path, self.profile = path, profile
+        self._tables: dict[str, pd.DataFrame] = {}
         wanted = json.loads(json.dumps(profile.settings))
         if (path / MANIFEST).exists():
             _check_same(path, read_manifest(path), wanted)
@@ -58,7 +59,7 @@ class Store:
         return self._file(name).is_file()
 
     def read(self, name: str) -> pd.DataFrame:
-        """A table; an empty one where there is none.
+        """A table, not to be changed; an empty one where there is none.
 
         Args:
             name: The table.
@@ -72,12 +73,15 @@ class Store:
         if not self.has(name):
             return pd.DataFrame()
         try:
-            return pd.read_parquet(self._file(name))
+            if name not in self._tables:
+                self._tables[name] = pd.read_parquet(self._file(name))
+            return self._tables[name]
         except (OSError, ValueError) as error:
             raise RunError(f"{self._file(name)} cannot be read ({error}); remove it, and it is made again") from error
 
     def write(self, name: str, table: pd.DataFrame) -> None:
         """Publish a table."""
+        self._tables.pop(name, None)
         with publish(self._file(name)) as aside:
             table.to_parquet(aside, index=False)
 

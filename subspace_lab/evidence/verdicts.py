@@ -21,9 +21,10 @@ Every statement is put as a number that is negative where the claim is right, me
 interval over seeds (Student's t, by scipy; differences between trainings are paired by seed), the statement *holds*
 where the interval lies below zero, *does not hold here* where it lies above, and *cannot be told at this scale* where
 it contains zero or there are fewer than two seeds. To "match" is to be worse by less than {MATCH:g} nats. A claim of
-several statements holds where all of them do, does not hold here where one of them does not, and cannot be told otherwise.
-Intervals are not widened for the number of statements: of a hundred that are true of nothing, about five are decided by
-chance. The learning rate of every training was chosen on the first of the seeds, by the same grid for all."""
+several statements holds where all of them do, does not hold here where one of them does not, and cannot be told
+otherwise. Intervals are not widened for the number of statements: of a hundred that are true of nothing, about five
+are decided by chance. The learning rate of every training was chosen on the first of the seeds, by the same grid for
+all."""
 
 
 @dataclass(frozen=True)

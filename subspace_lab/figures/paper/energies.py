@@ -39,8 +39,9 @@ def draw_energies(table: pd.DataFrame, layout: Layout, *, x: str, xlabel: str) -
     seeds = table["seed"].nunique()
     figure, axes = grid(
         layout, list(panels.values()), xlabel=f"{xlabel} (mean of {seeds} seed{'s' * (seeds != 1)})",
-        ylabel="‖SᵀG‖ / ‖G‖", key=key, height=1.7,
+        ylabel="‖SᵀG‖ / ‖G‖", height=1.7,
     )  # fmt: skip
+    figure.legend(handles=key, loc="outside lower center", ncols=5 if layout.columns > 2 else 2)
     for rank, name in panels.items():
         rows, ax = table[table["rank"] == rank], axes[name]
         for kind, of_kind in rows.groupby("kind", sort=False):
