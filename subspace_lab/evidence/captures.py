@@ -32,7 +32,7 @@ def absorb(store: Store, cells: Sequence[Cell]) -> None:
         width = int(run.layers[["rows", "cols"]].min(axis=1).median())
         ranks = sorted({max(1, width // share) for share in store.profile.shares} | {cell_rank(store)})
         own = energy(run, ranks=ranks, lags=())
-        tangent = curvature(run, rank=cell_rank(store), top=TOP)
+        tangent = curvature(run, rank=max(1, width // 4), top=TOP)  # the habit of the field
         store.add(ENERGY, _about(own[list(_ENERGY)], cell))
         store.add(TANGENT, _about(tangent[list(_TANGENT)], cell))
         if cell.method == f"{CAPTURED}adamw":

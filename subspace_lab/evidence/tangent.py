@@ -29,4 +29,4 @@ def measure(store: Store) -> pd.DataFrame:
     shown = sorted({steps[round(place * (len(steps) - 1) / (_MOMENTS - 1))] for place in range(_MOMENTS)})
     keys = ["seed", "step", "kind", "index", "rank", "lag_steps"]
     values = ["singular_value", "normalized", "null_noise"]
-    return rows[rows["step"].isin(shown)].groupby(keys, as_index=False)[values].mean()
+    return rows[rows["step"].isin(shown)].groupby(keys, as_index=False, sort=False)[values].mean()

@@ -20,7 +20,18 @@ from tests.docs.pages import ROOT
 
 REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
 COMMANDS = [name for name in app if not name.startswith("-")]
-SUBPACKAGES = ("analysis", "capture", "comparison", "figures", "numerics", "optim", "report", "runs", "training")
+SUBPACKAGES = (
+    "analysis",
+    "capture",
+    "comparison",
+    "evidence",
+    "figures",
+    "numerics",
+    "optim",
+    "report",
+    "runs",
+    "training",
+)
 METHOD_CLASSES = [kind for kind in sl.optim.METHODS.values() if kind is not torch.optim.AdamW] + [sl.optim.SubspaceAdam]
 TABLES = ("energy", "spectrum", "spectrum_summary", "spectrum_null", "angles", "curvature")
 

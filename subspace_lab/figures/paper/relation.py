@@ -20,7 +20,7 @@ CAPTION = (
     "methods with its "
     "p value. A dozen points that share much else prove no cause: a lower loss changes gradients, too."
 )
-_PANELS = {"energy": "‖SᵀG‖ / ‖G‖", "flatness": "σ₂₀ / σ₁", "steepness": "σ₁ / ‖G‖²"}
+_PANELS = {"energy": "‖SᵀG‖ / ‖G‖", "flatness": "evenness, σ₂₀ / σ₁", "steepness": "σ₁ / ‖G‖²"}
 
 
 @drawn(TITLE)
