@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from subspace_lab.comparison.cells import Cell
 from subspace_lab.comparison.local import LocalExecutor
-from subspace_lab.evidence.store import Store
 from subspace_lab.evidence.torchrun import TorchrunExecutor
 
 
@@ -17,26 +17,24 @@ class Lasting:
     """An executor that many batches of cells share: the libraries are imported once.
 
     Args:
-        store: Where the cells are.
+        cells_dir: Where the cells are.
+        processes: How many share a cell; several are begun by torchrun, one cell after the other.
         workers: How many cells at a time; None for one per core.
 
     Raises:
         ValueError: If workers is no positive whole number.
     """
 
-    def __init__(self, store: Store, workers: int | None) -> None:
+    def __init__(self, cells_dir: Path, processes: int, workers: int | None) -> None:
         if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
             raise ValueError(f"workers must be a whole number of at least 1, got {workers!r}")
-        self.workers = (workers or os.cpu_count() or 1) if store.profile.processes == 1 else 1
-        processes = store.profile.processes
+        self.workers = (workers or os.cpu_count() or 1) if processes == 1 else 1
         if processes > 1 and workers not in {None, 1}:
             raise ValueError(
                 f"workers={workers} has no use here: {processes} processes share a training, one after the other"
             )
         self._executor = (
-            LocalExecutor(store.cells_dir, self.workers)
-            if processes == 1
-            else TorchrunExecutor(store.cells_dir, processes)
+            LocalExecutor(cells_dir, self.workers) if processes == 1 else TorchrunExecutor(cells_dir, processes)
         )
         self._depth, self._begun = 0, False
 

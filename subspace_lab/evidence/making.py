@@ -20,7 +20,7 @@ from subspace_lab.evidence.estimate import Estimate, estimate, in_words
 from subspace_lab.evidence.experiments import EXPERIMENTS, Experiment, chosen
 from subspace_lab.evidence.lasting import Lasting
 from subspace_lab.evidence.profiles import Profile, profile_named
-from subspace_lab.evidence.store import CELLS, Store
+from subspace_lab.evidence.store import CELLS, WORK, Store
 from subspace_lab.evidence.variants import captured
 from subspace_lab.figures.all import save_all
 from subspace_lab.runs.lock import lock, unlock
@@ -77,10 +77,10 @@ def regenerate(
     """
     require("transformers", extra="hf")
     scale, names = settled(profile, longer=longer), chosen(None if only is None else list(only))
+    executor = Lasting(Path(out_dir, WORK, "cells"), scale.processes, workers)
     store = Store(Path(out_dir), scale)
     target = Path(page) if page else store.path / PAGE
     held = lock(store.path)
-    executor = Lasting(store, workers)
     try:
         _absorb_all(store, names)  # what a killed call has left
         if recompute:
