@@ -21,7 +21,7 @@ from subspace_lab.evidence.experiments import EXPERIMENTS, Experiment, chosen
 from subspace_lab.evidence.lasting import Lasting
 from subspace_lab.evidence.profiles import Profile, profile_named
 from subspace_lab.evidence.store import CELLS, WORK, Store
-from subspace_lab.evidence.variants import captured
+from subspace_lab.evidence.variants import CAPTURED, captured
 from subspace_lab.figures.all import save_all
 from subspace_lab.runs.lock import lock, unlock
 from subspace_lab.training.tokens import load_tokens
@@ -182,7 +182,8 @@ def _absorb_all(store: Store, names: Sequence[str]) -> None:
 def _forget(store: Store, names: Sequence[str]) -> None:
     for name in names:
         experiment = EXPERIMENTS[name]
-        methods = [*experiment.variants(store.profile), *captured(store.profile)]
+        runs = [CAPTURED + method for method in experiment.captured(store.profile)]
+        methods = [*experiment.variants(store.profile), *runs]
         for cell in itertools.chain(*cells_for(store, experiment)):
             shutil.rmtree(store.cells_dir / cell.name, ignore_errors=True)
             record_path(store.cells_dir, cell.name).unlink(missing_ok=True)

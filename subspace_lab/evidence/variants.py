@@ -127,8 +127,9 @@ def random_bases(profile: Profile) -> Variants:  # noqa: ARG001
 
 def captured(profile: Profile) -> Variants:
     """Runs whose gradients are kept: AdamW's for the first figures, every method's for the relation to the loss."""
-    assert profile.config.steps is not None
-    keeps = {"every": max(1, profile.config.steps // profile.captures), "keep": "gram"}
+    steps = profile.config.resolved().steps
+    assert steps is not None
+    keeps = {"every": max(1, steps // profile.captures), "keep": "gram"}
     return {f"{CAPTURED}{name}": {"optimizer": name, **keeps} for name in profile.methods}
 
 
