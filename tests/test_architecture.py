@@ -24,8 +24,11 @@ BELOW = {
     "figures": {"analysis", "training", "capture", "optim", "runs", "numerics"},
     "report": {"figures", "analysis", "training", "capture", "optim", "runs", "numerics"},
     "comparison": {"report", "figures", "analysis", "training", "capture", "optim", "runs", "numerics"},
-    "cli": {"comparison", "report", "figures", "analysis", "training", "capture", "optim", "runs", "numerics"},
-}
+    "evidence": {"comparison", "report", "figures", "analysis", "training", "capture", "optim", "runs", "numerics"},
+    "cli": {
+        "evidence", "comparison", "report", "figures", "analysis", "training", "capture", "optim", "runs", "numerics",
+    },
+}  # fmt: skip
 EVERYWHERE = {"_version", "_extras"}
 HEAVY = ("torch", "transformers", "pandas", "matplotlib", "datasets", "lightning", "scipy")
 

@@ -59,15 +59,16 @@ def compare(
     from subspace_lab.comparison import compare as start
 
     options = {name: plain_value(value) for name, value in (slurm or {}).items()} or None
-    rates = [_number(word) for word in _split(lrs)]
+    rates = [_number(word) for word in split(lrs)]
     found = start(
-        out_dir, _split(chosen), lrs=rates, seeds=seeds, config=config, executor=executor, workers=workers,
+        out_dir, split(chosen), lrs=rates, seeds=seeds, config=config, executor=executor, workers=workers,
         slurm=options, retry=retry,
     )  # fmt: skip
     _tell(found)
 
 
-def _split(words: tuple[str, ...]) -> list[str]:
+def split(words: tuple[str, ...]) -> list[str]:
+    """Words that were given one by one, or several of them with commas between."""
     return [part.strip() for word in words for part in word.split(",") if part.strip()]
 
 

@@ -13,6 +13,7 @@ from subspace_lab._version import __version__
 from subspace_lab.cli.analyze import analyze, report, verify
 from subspace_lab.cli.compare import compare
 from subspace_lab.cli.demo import demo
+from subspace_lab.cli.figures import figures
 from subspace_lab.cli.memory import memory
 from subspace_lab.cli.parameters import check_whole
 from subspace_lab.cli.recommend import recommend
@@ -25,7 +26,7 @@ app = App(
     group_parameters=Group("Parameters", validator=check_whole),
     suppress_keyboard_interrupt=False,  # main says how to go on
 )
-for _command in (train, compare, analyze, report, verify, recommend, memory, demo):
+for _command in (train, compare, figures, analyze, report, verify, recommend, memory, demo):
     app.command(_command)
 
 

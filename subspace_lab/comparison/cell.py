@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,25 +19,30 @@ from subspace_lab.training import DivergedError, TrainConfig, TrainingInterrupte
 from subspace_lab.training.checkpoint import checkpoint_path, checkpoint_steps
 
 
-def run_cell(cells: str, name: str, config: Mapping[str, Any], attempt: int) -> None:
+def run_cell(cells: str, name: str, config: Mapping[str, Any], attempt: int, *, resume: bool | None = None) -> None:
     """Train a cell, or go on with it, and write its record; an error becomes a line in it and a traceback on stderr.
 
-    The checkpoints of a complete cell are removed: everything that the tables hold is in its metrics and its record.
+    Of several processes that share a cell the first one writes. The checkpoints of a complete cell are removed:
+    everything that the tables hold is in its metrics and its record.
 
     Args:
         cells: The directory of all cells.
         name: The cell.
         config: Its configuration, as `TrainConfig.to_dict` has it.
         attempt: Which time it is begun or resumed, from 1 on.
+        resume: Whether there is a run to go on with; None looks, which several processes may not do by themselves.
     """
     run_dir, path = Path(cells, name), record_path(Path(cells), name)
+    is_first = os.environ.get("RANK", "0") == "0"
     before = read_record(path)
     record = Record(attempts=attempt, base_bytes=before.base_bytes or peak_memory())
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         record = dataclasses.replace(record, base_bytes=0)
     try:
-        _train(run_dir, TrainConfig.from_dict(config))
+        _train(run_dir, TrainConfig.from_dict(config), resume=resume)
+        if not is_first:
+            return
         record = dataclasses.replace(record, status="complete", state_bytes=state_bytes(run_dir))
     except TrainingInterrupted as interrupt:
         record = dataclasses.replace(record, status="cut", reason=f"interrupted at step {interrupt.step}")
@@ -46,6 +52,8 @@ def run_cell(cells: str, name: str, config: Mapping[str, Any], attempt: int) -> 
     except Exception as error:
         traceback.print_exc()
         record = dataclasses.replace(record, status="failed", reason=_reason(error))
+    if not is_first:
+        return
     write_record(path, dataclasses.replace(record, peak_bytes=max(_peak(), before.peak_bytes or 0)))
     if record.status == "complete":
         for step in checkpoint_steps(run_dir):
@@ -67,8 +75,8 @@ def state_bytes(run_dir: Path) -> int:
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
 
-def _train(run_dir: Path, config: TrainConfig) -> None:
-    begun = (run_dir / MANIFEST).exists()
+def _train(run_dir: Path, config: TrainConfig, *, resume: bool | None) -> None:
+    begun = (run_dir / MANIFEST).exists() if resume is None else resume
     if not (begun and Run.open(run_dir).manifest.get("finished")):
         train(run_dir, config, resume=begun)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from types import TracebackType
+from typing import Any, Literal, Protocol, get_args
 
 from subspace_lab._extras import require
 from subspace_lab.comparison.cells import Cell, Methods, cells_of, check_used, common_config, parse_methods
@@ -25,7 +26,25 @@ from subspace_lab.training.tokens import load_tokens
 from subspace_lab.training.workers import workers as processes
 
 Executor = Literal["local", "slurm"]
-AnyExecutor = LocalExecutor | SlurmExecutor
+
+
+class AnyExecutor(Protocol):
+    """What trains cells: processes of this machine, a job array, or either of them kept open by the caller."""
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+    def run(
+        self,
+        todo: Sequence[Cell],
+        begun: Callable[[Cell], None],
+        ended: Callable[[Cell, str], None],
+        look: Callable[[], None],
+    ) -> None:
+        """Train cells until all have ended; see `LocalExecutor.run`."""
 
 
 class ComparisonInterrupted(KeyboardInterrupt):
@@ -92,10 +111,8 @@ def compare(
     held = lock(path)
     try:
         join_comparison(path, base, parsed, cells)
-        todo = _todo(path / CELLS, cells, retry=retry)
         try:
-            if todo:
-                _train(path / CELLS, running, todo, total=len(cells))
+            train_cells(path / CELLS, cells, running, retry=retry)
         except KeyboardInterrupt:
             Comparison.collect(path)
             raise ComparisonInterrupted(path) from None
@@ -140,6 +157,19 @@ def _executor(cells_dir: Path, kind: Executor, workers: int | None, slurm: Mappi
     if kind == "slurm":
         return SlurmExecutor(cells_dir, workers, slurm)
     return LocalExecutor(cells_dir, workers or os.cpu_count() or 1)
+
+
+def train_cells(cells_dir: Path, cells: Sequence[Cell], executor: AnyExecutor, *, retry: bool = False) -> None:
+    """Train those of some cells that have not come to their end, and leave a record of each.
+
+    Args:
+        cells_dir: The directory of all cells.
+        cells: The cells, in this order.
+        executor: Where they are trained.
+        retry: Begin cells again that diverged or failed.
+    """
+    if todo := _todo(cells_dir, cells, retry=retry):
+        _train(cells_dir, executor, todo, total=len(cells))
 
 
 def _todo(cells_dir: Path, cells: Sequence[Cell], *, retry: bool) -> list[Cell]:

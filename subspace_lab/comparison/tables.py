@@ -24,8 +24,10 @@ RESULTS: dict[str, str] = {
 }  # fmt: skip
 CURVES: dict[str, str] = {
     "cell": "category", "method": "category", "lr": "float64", "seed": "int64", "step": "int64", "wall_s": "float64",
-    "loss": "float64", "eval_loss": "float64",
+    "loss": "float64", "eval_loss": "float64", "bulk_share": "float64", "recovery_share": "float64",
+    "limiter": "float64", "limited_share": "float64",
 }  # fmt: skip
+_SHARES = ("bulk_share", "recovery_share", "limiter", "limited_share")
 
 
 def results_table(cells_dir: Path, cells: Sequence[Cell]) -> pd.DataFrame:
@@ -95,7 +97,7 @@ def formula_bytes(config: TrainConfig) -> int | None:
 
 
 def _metrics(cells_dir: Path, cell: Cell) -> pd.DataFrame:
-    columns = ["step", "loss", "eval_loss", "tokens", "seconds", "refresh_seconds"]
+    columns = ["step", "loss", "eval_loss", "tokens", "seconds", "refresh_seconds", *_SHARES]
     return pd.DataFrame(read_metrics(cells_dir / cell.name / "metrics.jsonl"), columns=columns)
 
 

@@ -1,6 +1,7 @@
 """Linear algebra that knows nothing of training: spectra, Grassmann geometry, null references."""
 
 from subspace_lab.numerics.grassmann import overlap, principal_angles, subspace_error, subspace_error_tangent
+from subspace_lab.numerics.null_angles import null_cosines
 from subspace_lab.numerics.nulls import null_isotropic, null_noise, null_noise_margin, null_spectrum, null_tangent
 from subspace_lab.numerics.orientation import Side, default_side, flatten, gram, orient
 from subspace_lab.numerics.spectra import (
@@ -22,6 +23,7 @@ __all__ = [
     "gram",
     "gram_eigh",
     "gram_singular_values",
+    "null_cosines",
     "null_isotropic",
     "null_noise",
     "null_noise_margin",

@@ -21,6 +21,7 @@ from subspace_lab.optim.memory import MemoryReport, memory_report
 from subspace_lab.optim.methods import METHODS, method_named
 from subspace_lab.optim.online_subspace_descent import OnlineSubspaceDescent
 from subspace_lab.optim.plan import from_plan
+from subspace_lab.optim.recovery_shares import recovery_shares
 from subspace_lab.optim.refresh_clock import RefreshClock
 from subspace_lab.optim.rso import RSO
 from subspace_lab.optim.subspace_adam import SubspaceAdam
@@ -49,4 +50,5 @@ __all__ = [
     "memory_report",
     "method_named",
     "param_groups",
+    "recovery_shares",
 ]

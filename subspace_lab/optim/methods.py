@@ -17,6 +17,7 @@ from subspace_lab.optim.grasswalk import GrassWalk
 from subspace_lab.optim.ldadam import LDAdam
 from subspace_lab.optim.online_subspace_descent import OnlineSubspaceDescent
 from subspace_lab.optim.rso import RSO
+from subspace_lab.optim.subspace_adam import SubspaceAdam
 from subspace_lab.optim.subtrack import SubTrack
 
 METHODS: dict[str, type[torch.optim.Optimizer]] = {
@@ -28,8 +29,11 @@ METHODS: dict[str, type[torch.optim.Optimizer]] = {
 }  # fmt: skip
 
 
+_BY_NAME = {**METHODS, SubspaceAdam.__name__.lower(): SubspaceAdam}  # no method of its own, but any of them in parts
+
+
 def method_named(name: str) -> type[torch.optim.Optimizer]:
-    """The optimizer of that name, whatever its case and hyphens.
+    """The optimizer of that name, whatever its case and hyphens; `SubspaceAdam`, which takes any parts, too.
 
     Args:
         name: ``"GrassWalk"``, ``"grass-walk"``, ``"adamw"``, ...
@@ -41,9 +45,9 @@ def method_named(name: str) -> type[torch.optim.Optimizer]:
         ValueError: If there is none; names the nearest.
     """
     key = name.lower().replace("-", "").replace("_", "")
-    if key not in METHODS:
-        begun = [method for method in METHODS if method.startswith(key)]  # "adam" is a short AdamW, no misspelt BAdam
-        near = (begun or difflib.get_close_matches(key, METHODS, n=1, cutoff=0))[0]
-        known = ", ".join(method.__name__ for method in METHODS.values())
-        raise ValueError(f"no optimizer is called {name!r}; nearest: {METHODS[near].__name__}; there are {known}")
-    return METHODS[key]
+    if key not in _BY_NAME:
+        begun = [method for method in _BY_NAME if method.startswith(key)]  # "adam" is a short AdamW, no misspelt BAdam
+        near = (begun or difflib.get_close_matches(key, _BY_NAME, n=1, cutoff=0))[0]
+        known = ", ".join(method.__name__ for method in _BY_NAME.values())
+        raise ValueError(f"no optimizer is called {name!r}; nearest: {_BY_NAME[near].__name__}; there are {known}")
+    return _BY_NAME[key]

@@ -223,6 +223,24 @@ class SubspaceAdam(LowRankOptimizer):
 SubspaceAdam.__signature__ = signature_of(SubspaceAdam.options, {})
 
 
+def options_with(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """The options that `SubspaceAdam` has with the parts among the given ones.
+
+    Args:
+        options: ``rule``, ``moments`` and ``recovery`` as far as they are no defaults, and others.
+
+    Returns:
+        Names.
+
+    Raises:
+        ValueError: If there is no such rule.
+    """
+    parts = {name: options.get(name, OPTIONS[name].default) for name in _PARTS}
+    if parts["rule"] not in RULES:
+        raise ValueError(f"rule must be one of {', '.join(RULES)}, got {parts['rule']!r}")
+    return (*LowRankOptimizer.options, *_PARTS, *part_options(parts, {}))
+
+
 def part_options(parts: Mapping[str, Any], custom: Mapping[str, Rule]) -> tuple[str, ...]:
     """Options that belong to the three parts.
 

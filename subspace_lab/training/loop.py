@@ -13,7 +13,7 @@ import torch
 
 from subspace_lab._extras import require
 from subspace_lab.capture import GradientCapture
-from subspace_lab.optim import RefreshClock
+from subspace_lab.optim import RefreshClock, recovery_shares
 from subspace_lab.optim.low_rank import LowRankOptimizer
 from subspace_lab.runs import Run, RunError
 from subspace_lab.training.checkpoint import load_checkpoint, save_checkpoint
@@ -27,6 +27,8 @@ from subspace_lab.training.start import config_to_resume, config_to_start, settl
 from subspace_lab.training.tokens import TokenData, load_tokens
 from subspace_lab.training.trainer import Trainer
 from subspace_lab.training.workers import Workers, workers
+
+_LOOKS = 50  # at the recovery, over a training
 
 
 def train(run_dir: str | Path, config: TrainConfig | None = None, *, resume: bool = False) -> Path:
@@ -112,6 +114,7 @@ class _Loop:
         self._config = config
         self._steps = config.steps
         self._trainer = trainer
+        self._shares: dict[str, float] = {}
         self._capture = capture
         self._team = team
         self._interrupt = interrupt
@@ -140,6 +143,7 @@ class _Loop:
         self._capture.log(loss=loss, lr=trainer.schedule.at(step), grad_norm=norm, clipped=False, eval_loss=eval_loss)
         self._capture.log(accumulation=self._config.accumulation, tokens=trainer.tokens_per_step, seconds=seconds)
         self._capture.log(refresh_seconds=self._refreshes.lap() if self._refreshes else None)
+        self._capture.log(**self._shares)
         self._capture.step(step)
         if not (math.isfinite(loss) and math.isfinite(norm.item())):
             raise DivergedError(
@@ -147,7 +151,16 @@ class _Loop:
                 "start again with a smaller lr"
             )
         trainer.update(step, norm)
+        self._look(step + 1)
+        trainer.optimizer.zero_grad()
         progress.show(step, loss, eval_loss, seconds)
+
+    def _look(self, taken: int) -> None:
+        """What the step did outside of the subspace, for the next line of the metrics where one is due."""
+        self._shares = {}
+        if taken % max(1, self._steps // _LOOKS) == 0:
+            with self._clock.stopped():
+                self._shares = recovery_shares(self._trainer.optimizer)
 
     def _evaluate(self, step: int) -> float | None:
         every = self._config.eval_every

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from subspace_lab.optim import METHODS, BAdam, GoLore, method_named, param_groups
+from subspace_lab.optim import BAdam, GoLore, method_named, param_groups
 from subspace_lab.optim.options import OPTIONS, check_known, check_options
+from subspace_lab.optim.subspace_adam import SubspaceAdam, options_with
 from subspace_lab.training.config import TrainConfig
 from subspace_lab.training.presets import preset
 
@@ -88,10 +89,9 @@ def canonical_name(name: str) -> str:
         name: Of any case, with or without hyphens.
 
     Returns:
-        The key of the optimizer in `METHODS`.
+        The name of the class in small letters: for a method its key in `METHODS`.
     """
-    kind = method_named(name)
-    return next(key for key, method in METHODS.items() if method is kind)
+    return method_named(name).__name__.lower()
 
 
 def settings_of(kind: type[torch.optim.Optimizer]) -> tuple[str, ...]:
@@ -103,12 +103,16 @@ def settings_of(kind: type[torch.optim.Optimizer]) -> tuple[str, ...]:
 
 def _checked(kind: type[torch.optim.Optimizer], config: TrainConfig) -> dict[str, Any]:
     options = dict(config.optimizer_options or {})
+    if "recovery" in options and options["recovery"] is None:  # the word, which a command line reads as no value
+        options["recovery"] = "none"
     for name in options:
         if name in _FIELDS:
             raise ValueError(f"optimizer_options: {name} is a setting of its own; give --{name.replace('_', '-')}")
         if name in _USELESS:
             raise ValueError(f"optimizer_options: {name} has no use here, {_USELESS[name]}; leave it out")
     known: tuple[str, ...] = getattr(kind, "options", _ADAMW)
+    if kind is SubspaceAdam:
+        known = options_with(options)
     check_known(options, [name for name in known if name not in {*_FIELDS, *_USELESS}], kind.__name__)
     check_options(options)
     if issubclass(kind, GoLore) and config.steps is not None:

@@ -78,7 +78,7 @@ class Trainer:
         return norm
 
     def update(self, step: int, norm: Tensor) -> None:
-        """Clip, take the step and forget the gradient.
+        """Clip and take the step; the gradient is left for whoever looks at it.
 
         Args:
             step: Steps taken before.
@@ -89,7 +89,6 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.at(step)
         self.optimizer.step()
-        self.optimizer.zero_grad()
 
     @torch.no_grad()
     def evaluate(self) -> float:

@@ -13,13 +13,25 @@ import torch
 
 import subspace_lab as sl
 from subspace_lab.cli import app
+from subspace_lab.evidence import ackley, projection_angles
 from subspace_lab.optim.options import OPTIONS
 from subspace_lab.training import PRESETS, TrainConfig
 from tests.docs.pages import ROOT
 
 REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
 COMMANDS = [name for name in app if not name.startswith("-")]
-SUBPACKAGES = ("analysis", "capture", "comparison", "figures", "numerics", "optim", "report", "runs", "training")
+SUBPACKAGES = (
+    "analysis",
+    "capture",
+    "comparison",
+    "evidence",
+    "figures",
+    "numerics",
+    "optim",
+    "report",
+    "runs",
+    "training",
+)
 METHOD_CLASSES = [kind for kind in sl.optim.METHODS.values() if kind is not torch.optim.AdamW] + [sl.optim.SubspaceAdam]
 TABLES = ("energy", "spectrum", "spectrum_summary", "spectrum_null", "angles", "curvature")
 
@@ -66,6 +78,18 @@ def test_columns(run: sl.Run, table: str) -> None:
     real: pd.DataFrame = run.table(table)
     documented = [(cells[0].strip("`"), cells[1]) for cells in rows(section(table))]
     assert documented == [(name, str(dtype)) for name, dtype in real.dtypes.items()]
+
+
+def test_columns_of_experiments(run: sl.Run) -> None:
+    tables = {
+        "Ackley's function": ackley.measure(scales=(1.0,), num_seeds=1, steps=1, size=4, rank=1),
+        "Histograms of principal angles": projection_angles.measure(run, rank=2, lags=1),
+    }
+    for heading, table in tables.items():
+        real = [(name, str(dtype)) for name, dtype in table.dtypes.items()]
+        text = {name for name in table if pd.api.types.is_string_dtype(table[name])}
+        documented = [(cells[0].strip("`"), cells[1]) for cells in rows(section(heading))]
+        assert documented == [(name, "string" if name in text else dtype) for name, dtype in real]
 
 
 def test_all_tables_are_documented(run: sl.Run) -> None:

@@ -55,7 +55,7 @@ def test_orthonormal_after_ten_thousand_refreshes_in_float32(rule, r):
     assert worst < 1e-5
 
 
-@pytest.mark.parametrize("rule", ["svd", "jump", "golore", "walk", "track", "power", "hybrid"])
+@pytest.mark.parametrize("rule", ["svd", "jump", "golore", "walk", "track", "power", "hybrid", "coordinates"])
 def test_orthonormal_in_both_precisions(rule):
     for dtype, bound in ((torch.float64, 1e-14), (torch.float32, 2e-6)):
         for S in refreshed_bases(rule, 12, 20, 5, drifting((12, 20)), dtype):
@@ -239,7 +239,7 @@ def test_power_iterations_converge_to_the_best_space_at_the_rate_of_the_gap():
     assert angles[80] / angles[60] == pytest.approx((s[4] / s[3]) ** 40, rel=1e-3)
 
 
-@pytest.mark.parametrize("rule", ["svd", "frozen", "jump", "walk", "hybrid", "track", "power", "golore"])
+@pytest.mark.parametrize("rule", ["svd", "frozen", "jump", "walk", "hybrid", "track", "power", "golore", "coordinates"])
 @pytest.mark.parametrize("recovery", ["scaled", "sign"])
 def test_at_full_rank_the_basis_stays_and_nothing_is_recovered(rule, recovery):
     """With the moments in an orthonormal basis of everything, the step lives in Adam's box of that basis."""

@@ -234,7 +234,7 @@ def test_a_model_has_a_dtype_of_its_own():
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"rule": "newton"}, "rule must be one of frozen, .*whose bytes are known, got 'newton'"),
+        ({"rule": "newton"}, "rule must be one of coordinates, frozen, .*whose bytes are known, got 'newton'"),
         ({"rule": "svd", "walk_step": 0.1}, "SubspaceAdam has no option 'walk_step'"),
     ],
     ids=str,

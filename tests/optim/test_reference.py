@@ -17,7 +17,7 @@ from subspace_lab.optim.reference import bases
 from tests.optim.trajectories import LR, SHAPES, Run, distance, draws, drifting, fast, rounding_bound, weights
 
 EXACT = 1e-9
-RULES = ("svd", "frozen", "jump", "walk", "hybrid", "track", "power", "golore")
+RULES = ("svd", "frozen", "jump", "walk", "hybrid", "track", "power", "golore", "coordinates")
 MOMENTS = ("keep", "reset", "transport")
 RECOVERIES = ("none", "scaled", "sign", "feedback")
 RULE_SETTINGS: dict[str, dict[str, Any]] = {
@@ -36,6 +36,7 @@ def literal_rule(name: str, m: int, r: int, like: list[np.ndarray], settings: di
         "svd": lambda: bases.svd(r, like),
         "frozen": lambda: bases.frozen(r, like),
         "jump": lambda: bases.jump(draw),
+        "coordinates": lambda: bases.coordinates(draw),
         "walk": lambda: bases.walk(r, draw, settings["walk_step"], like),
         "hybrid": lambda: bases.hybrid(r, draw, settings["walk_step"], settings["jump_every"], like),
         "track": lambda: bases.track(r, settings["step_size"], like, eps),

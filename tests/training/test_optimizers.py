@@ -26,8 +26,9 @@ FURTHER = {  # beside rank 3 and the interval
     "APOLLO": {"scaling": "tensor"},
     "FRUGAL": {"density": 0.5},
     "RSO": {"prox": 2.0},
+    "SubspaceAdam": {"rule": "coordinates", "moments": "reset", "recovery": "scaled", "zeta": None},
 }
-NAMES = [method.__name__ for method in optim.METHODS.values()]
+NAMES = [*(method.__name__ for method in optim.METHODS.values()), "SubspaceAdam"]
 
 
 def config_of(name, text, **changes):
@@ -205,3 +206,24 @@ def test_impossible_settings_are_one_line_and_nothing_is_begun(settings, message
         train(tmp_path / "run", TrainConfig(**{"preset": "tiny", "data": "none", **settings}))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_no_recovery_is_a_word_and_no_value(text):
+    config = tiny_config(text, optimizer="subspaceadam", optimizer_options={"recovery": None, "rule": "svd"}, rank=3)
+    assert settle_optimizer(config.resolved()).optimizer_options == {"recovery": "none", "rule": "svd"}
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"rule": "wallk"}, "rule must be one of coordinates, frozen, .* got 'wallk'"),
+        ({"rule": "svd", "walk_step": 0.1}, "SubspaceAdam has no option 'walk_step'"),
+        ({"recovery": "none", "zeta": None}, "SubspaceAdam has no option 'zeta'"),
+        ({"moments": "kept"}, "moments must be one of"),
+    ],
+    ids=str,
+)
+def test_parts_without_sense_are_refused_before_any_work(options, match, text):
+    config = tiny_config(text, optimizer="subspace-adam", optimizer_options=options)
+    with pytest.raises(ValueError, match=match):
+        settle_optimizer(config.resolved())

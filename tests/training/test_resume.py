@@ -49,13 +49,17 @@ def interrupted(run_dir, config, step, monkeypatch):
 
 
 def content(run_dir):
-    """All that a run must repeat: snapshots and the last checkpoint byte for byte, metrics without times."""
+    """All that a run must repeat: snapshots and the last checkpoint byte for byte, metrics without times.
+
+    What a step did outside of the subspace is told in the line after it, which a resumed run begins without.
+    """
     last = checkpoint_path(run_dir, checkpoint_steps(run_dir)[-1])
     snapshots = {path.name: path.read_bytes() for path in (run_dir / "snapshots").iterdir()}
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     for line in lines:
         line.pop("seconds")
-        line.pop("refresh_seconds", None)
+        for name in ("refresh_seconds", "bulk_share", "recovery_share", "limiter", "limited_share"):
+            line.pop(name, None)
     return {"last": (last.name, last.read_bytes()), "snapshots": snapshots, "metrics": lines}
 
 

@@ -40,6 +40,19 @@ def jump(draw: Draw) -> Basis:
     return lambda _S, _G, _t, refresh, _Mh: np.linalg.qr(draw(refresh))[0]
 
 
+def coordinates(draw: Draw) -> Basis:
+    """FRUGAL's rows (arXiv 2411.07837) as a basis: those r of the m whose first draw is smallest, in their order."""
+
+    def rule(_S: Array | None, _G: Array, _t: int, refresh: int, _Mh: Array | None) -> Array:
+        m, r = (X := draw(refresh)).shape
+        S = np.zeros((m, r))
+        for column, row in enumerate(sorted(np.argsort(X[:, 0])[:r])):
+            S[row, column] = 1
+        return S
+
+    return rule
+
+
 def walk(rank: int, draw: Draw, walk_step: float, like: Sequence[Array] | None = None) -> Basis:
     """GrassWalk (arXiv 2510.01878): a geodesic in a random direction, of the given root-mean-square principal angle."""
 

@@ -4,6 +4,7 @@ Legend: G oriented gradient (m, n), ``m <= n``; ``S (m, r)`` orthonormal basis, 
 """
 
 from subspace_lab.optim.rules.base import Context, Moment, Rule
+from subspace_lab.optim.rules.coordinates import Coordinates
 from subspace_lab.optim.rules.frozen import Frozen
 from subspace_lab.optim.rules.golore import GoloreRule
 from subspace_lab.optim.rules.hybrid import Hybrid
@@ -14,6 +15,7 @@ from subspace_lab.optim.rules.track import Track
 from subspace_lab.optim.rules.walk import Walk
 
 RULES: dict[str, Rule] = {
+    "coordinates": Coordinates(),
     "frozen": Frozen(),
     "golore": GoloreRule(),
     "hybrid": Hybrid(),
@@ -24,4 +26,17 @@ RULES: dict[str, Rule] = {
     "walk": Walk(),
 }
 
-__all__ = ["RULES", "Context", "Frozen", "Hybrid", "Jump", "Moment", "Power", "Rule", "Svd", "Track", "Walk"]
+__all__ = [
+    "RULES",
+    "Context",
+    "Coordinates",
+    "Frozen",
+    "Hybrid",
+    "Jump",
+    "Moment",
+    "Power",
+    "Rule",
+    "Svd",
+    "Track",
+    "Walk",
+]

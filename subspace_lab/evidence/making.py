@@ -1,0 +1,201 @@
+"""All figures and tables of a profile: train what is missing, measure, draw, and write what came out claim by claim."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from subspace_lab._extras import require
+from subspace_lab.comparison.cells import Cell
+from subspace_lab.comparison.record import record_path
+from subspace_lab.comparison.sweep import train_cells
+from subspace_lab.evidence import page as pages
+from subspace_lab.evidence.cells import absorb, captured_cells, missing, seed_cells, tuning_cells
+from subspace_lab.evidence.estimate import Estimate, estimate, in_words
+from subspace_lab.evidence.experiments import EXPERIMENTS, Experiment, chosen
+from subspace_lab.evidence.lasting import Lasting
+from subspace_lab.evidence.profiles import Profile, profile_named
+from subspace_lab.evidence.store import CELLS, WORK, Store
+from subspace_lab.evidence.variants import CAPTURED, captured
+from subspace_lab.figures.all import save_all
+from subspace_lab.runs.lock import lock, unlock
+from subspace_lab.training.tokens import load_tokens
+
+PAGE = "evidence.md"
+
+
+class EvidenceInterrupted(KeyboardInterrupt):
+    """Ctrl-C was pressed; what is there is sound and drawn, and the same command goes on with it.
+
+    Attributes:
+        path: ``OUT_DIR``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"interrupted; the same command goes on with {path}")
+        self.path = path
+
+
+def regenerate(
+    out_dir: str | Path,
+    *,
+    profile: str,
+    only: Sequence[str] | None = None,
+    longer: bool = False,
+    workers: int | None = None,
+    recompute: bool = False,
+    page: str | Path | None = None,
+) -> Path:
+    """Make the figures and tables of a profile, training whatever the tables do not hold yet.
+
+    Interrupted or killed at any instant, the same call goes on; of ``OUT_DIR`` only ``evidence.json`` and ``tables``
+    are needed for that, so that it may go on in a copy of them elsewhere. With all tables there, nothing is computed
+    and the figures are drawn again, the same byte for byte.
+
+    Args:
+        out_dir: ``OUT_DIR``: tables, figures, the page, and the run directories in ``work``.
+        profile: ``smoke``, ``cpu`` or ``paper``.
+        only: Names of figures; all by default.
+        longer: Four times the steps and two more seeds; needs an ``OUT_DIR`` of its own.
+        workers: Trainings at a time; one per core by default.
+        recompute: Forget what the chosen figures rest on and train it again.
+        page: Where the page with the claims goes; ``OUT_DIR/evidence.md`` by default.
+
+    Returns:
+        The page.
+
+    Raises:
+        ValueError: If a profile or a figure is not known, or options contradict each other.
+        RunError: If ``OUT_DIR`` holds something else or another profile, or cannot be written.
+        ModuleNotFoundError: Without the packages that it takes.
+        EvidenceInterrupted: After Ctrl-C.
+    """
+    require("transformers", extra="hf")
+    scale, names = settled(profile, longer=longer), chosen(None if only is None else list(only))
+    executor = Lasting(Path(out_dir, WORK, "cells"), scale.processes, workers)
+    store = Store(Path(out_dir), scale)
+    target = Path(page) if page else store.path / PAGE
+    held = lock(store.path)
+    try:
+        _absorb_all(store, names)  # what a killed call has left
+        if recompute:
+            _forget(store, names)
+        _announce(estimate(store, names), executor.workers)
+        try:
+            with executor:
+                for name in names:
+                    if _make(store, name, executor):
+                        pages.write(store, target)
+            pages.write(store, target)
+        except KeyboardInterrupt:
+            _absorb_all(store, names)
+            for name in names:
+                _conclude(store, name, again=True)
+            pages.write(store, target)
+            raise EvidenceInterrupted(store.path) from None
+    finally:
+        unlock(held)
+    return target
+
+
+def settled(profile: str, *, longer: bool) -> Profile:
+    """The profile of a name, or its longer variant.
+
+    Args:
+        profile: Its name.
+        longer: Whether the longer one is meant.
+
+    Returns:
+        The profile.
+
+    Raises:
+        ValueError: If it is not known, or has no longer variant.
+    """
+    found = profile_named(profile)
+    if longer and profile == "paper":
+        raise ValueError("longer has no use with profile paper, which has the published length; leave it out")
+    return found.longer if longer else found
+
+
+def cells_for(store: Store, experiment: Experiment) -> list[list[Cell]]:
+    """The cells of an experiment in the order in which they can be known: tuning, then all seeds and captured runs.
+
+    Args:
+        store: The tables.
+        experiment: Which.
+
+    Returns:
+        Two lists; the second grows when the first is in the tables.
+    """
+    scale, cells = store.profile, store.read(CELLS)
+    variants = experiment.variants(scale)
+    if not variants:
+        return [[], []]
+    tuned = {name: settings for name, settings in variants.items() if _is_tuned(store, name, settings)}
+    then = seed_cells(tuned, cells, scale)
+    seeds = {method: number for method, number in experiment.captured(scale).items() if method in tuned}
+    return [tuning_cells(variants, scale), [*then, *captured_cells(captured(scale), seeds, cells, scale)]]
+
+
+def _is_tuned(store: Store, name: str, settings: dict[str, object]) -> bool:
+    return not missing(store, tuning_cells({name: dict(settings)}, store.profile))
+
+
+def _make(store: Store, name: str, executor: Lasting) -> bool:
+    """Train what an experiment lacks, measure and draw; returns whether anything was trained."""
+    experiment, trained = EXPERIMENTS[name], False
+    for phase in (0, 1):
+        cells = missing(store, cells_for(store, experiment)[phase])
+        if cells:
+            trained = True
+            what = ("learning rates", "seeds")[phase]
+            say(f"{name} ({experiment.title}), {what}: {len(cells)} trainings")
+            load_tokens(cells[0].config)
+            train_cells(store.cells_dir, cells, executor, retry=True)
+            absorb(store, cells)
+    _conclude(store, name, again=trained)
+    return trained
+
+
+def _conclude(store: Store, name: str, *, again: bool) -> None:
+    """Make the table of an experiment where it has to be made, and draw it."""
+    experiment = EXPERIMENTS[name]
+    if again or not store.has(name):
+        table = experiment.measure(store)
+        if table.empty:
+            return
+        store.write(name, table)
+    save_all(experiment.figures, store.read(name), store.path)
+
+
+def _absorb_all(store: Store, names: Sequence[str]) -> None:
+    for name in names:
+        for phase in (0, 1):
+            absorb(store, cells_for(store, EXPERIMENTS[name])[phase])
+
+
+def _forget(store: Store, names: Sequence[str]) -> None:
+    for name in names:
+        experiment = EXPERIMENTS[name]
+        runs = [CAPTURED + method for method in experiment.captured(store.profile)]
+        methods = [*experiment.variants(store.profile), *runs]
+        for cell in itertools.chain(*cells_for(store, experiment)):
+            shutil.rmtree(store.cells_dir / cell.name, ignore_errors=True)
+            record_path(store.cells_dir, cell.name).unlink(missing_ok=True)
+        store.forget(methods)
+        store.remove(name)
+
+
+def _announce(found: Estimate, workers: int) -> None:
+    if found.cells:
+        say(f"{found.there} trainings are there, {found.cells} to come: {in_words(found.seconds, workers)}")
+
+
+def say(text: str) -> None:
+    """A line on standard error."""
+    Console(file=sys.stderr).print(text, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,115 @@
+"""How large the experiments are: a smoke test, a two-core machine, the published setting."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from subspace_lab.optim import METHODS
+from subspace_lab.training import TrainConfig
+from subspace_lab.training.names import unknown
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The scale of all experiments.
+
+    Attributes:
+        name: As the command line has it.
+        config: What all trainings have in common.
+        lrs: Learning rates that every variant is tuned over, on the first seed.
+        seeds: Trained at the best of them.
+        ranks: Around the usual rank, for the sensitivity to it.
+        intervals: Steps between refreshes.
+        walk_steps: Radians.
+        zetas: Largest growths of the recovered part per step.
+        shares: r/m of the energy figure.
+        captures: Captured steps of a captured run.
+        cell_s: About how long a cell takes on one thread, for the estimate before anything was measured.
+        angle_pairs: Pairs of bases in the histogram of principal angles.
+        rules: For the basis, in the ablation; the frozen one is the null.
+        methods: Of Tables 1 and 2.
+        larger: Settings of a second, larger size that Table 2 has, none where there is none.
+        processes: Of one training; more than one are begun by torchrun.
+    """
+
+    name: str
+    config: TrainConfig
+    lrs: tuple[float, ...]
+    seeds: int
+    ranks: tuple[int, ...]
+    intervals: tuple[int, ...]
+    walk_steps: tuple[float, ...]
+    zetas: tuple[float, ...]
+    shares: tuple[int, ...]
+    captures: int
+    cell_s: float
+    rules: tuple[str, ...] = ("frozen", "svd", "track", "walk", "jump")
+    methods: tuple[str, ...] = tuple(METHODS)
+    larger: dict[str, Any] | None = None
+    processes: int = 1
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """JSON-ready values that decide what is computed; the estimate is none of them."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del values["cell_s"]
+        return {**values, "config": self.config.to_dict()}
+
+    @property
+    def longer(self) -> Profile:
+        """The same with four times the steps and two more seeds."""
+        assert self.config.steps is not None
+        config = dataclasses.replace(self.config, steps=4 * self.config.steps)
+        name = f"{self.name}-longer"
+        return dataclasses.replace(self, name=name, config=config, seeds=self.seeds + 2, cell_s=4 * self.cell_s)
+
+
+def _small(**changes: Any) -> TrainConfig:
+    shared: dict[str, Any] = {"preset": "llama-2m", "precision": "float32", "checkpoint_every": 100}
+    return TrainConfig(**{**shared, **changes})
+
+
+PROFILES: dict[str, Profile] = {
+    "smoke": Profile(
+        "smoke",
+        _small(vocab_size=300, steps=4, batch_size=2, sequence_length=16, rank=16, update_interval=2, eval_every=2,
+               eval_batches=1),
+        lrs=(1e-2,), seeds=2, ranks=(8,), intervals=(3,), walk_steps=(0.5,), zetas=(1.5,), shares=(4, 8), captures=2,
+        cell_s=0.6, rules=("frozen", "walk", "jump"), methods=("adamw", "grasswalk", "grassjump", "galore", "subtrack"),
+    ),
+    "cpu": Profile(
+        "cpu",
+        _small(vocab_size=1024, steps=300, batch_size=8, sequence_length=64, rank=16, update_interval=20,
+               eval_every=150, eval_batches=16),
+        lrs=(1e-3, 2e-3, 4e-3, 8e-3), seeds=3, ranks=(4, 8, 32, 64), intervals=(5, 10, 50, 150),
+        walk_steps=(0.01, 0.03, 0.3, 1.0), zetas=(1.001, 1.003, 1.03, 1.1), shares=(2, 4, 8, 16, 32, 64), captures=20,
+        cell_s=22.0,
+    ),
+    "paper": Profile(
+        "paper",
+        TrainConfig(preset="llama-1b", data="hf:allenai/c4:en", precision="bfloat16", eval_every=1000,
+                    checkpoint_every=500, eval_batches=64),
+        lrs=(3e-5, 1e-4, 3e-4), seeds=3, ranks=(128, 256, 1024), intervals=(50, 100, 500), walk_steps=(0.01, 0.03, 0.3),
+        zetas=(1.001, 1.1), shares=(4, 8, 16, 32, 64), captures=20, cell_s=86_400.0, processes=8,
+        larger={"preset": "llama-7b", "batch_size": 4, "accumulation": 4, "rank": 1024, "update_interval": 500},
+    ),
+}  # fmt: skip
+
+
+def profile_named(name: str) -> Profile:
+    """A profile by its name.
+
+    Args:
+        name: A key of `PROFILES`.
+
+    Returns:
+        The profile.
+
+    Raises:
+        ValueError: If there is none; names the nearest.
+    """
+    if name not in PROFILES:
+        raise ValueError(unknown("profile", name, PROFILES))
+    return PROFILES[name]

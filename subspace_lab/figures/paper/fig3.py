@@ -1,0 +1,58 @@
+"""Fig. 3: rule x AO x RS, the losses at the best learning rate of each cell."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from subspace_lab.figures.panels import grid
+from subspace_lab.figures.paper.points import null_level, seed_points, seeds_of
+from subspace_lab.figures.style import Layout, drawn
+from subspace_lab.figures.tables import AbsentError
+
+TITLE = "Rule, moments and recovery"
+CAPTION = (
+    "Held-out loss of every rule for the basis with moments kept or transported (AO), without recovery "
+    "scaling, with it "
+    "(RS) and with it but without its limiter; the learning rate is tuned for each of the thirty cells. Points are "
+    "seeds, bars their means. The dashed line is the mean of the basis that is never refreshed: a rule that "
+    "is not below "
+    "it has gained nothing by moving. Numbers under the points are the factor that the limiter applied to what was "
+    "recovered, mean over steps and matrices: where it differs between rules, RS is not the same thing for them. "
+    "Overlapping points are no proof of equality, since seeds pair up: the page has the paired differences."
+)
+_COLUMNS = {"none": "no RS", "limited": "RS", "free": "RS, no limiter"}
+_ROWS = {"keep": "moments kept", "transport": "AO"}
+
+
+@drawn(TITLE)
+def draw(table: pd.DataFrame, layout: Layout) -> Figure:
+    """Draw the figure; see CAPTION."""
+    table = table.dropna(subset=["eval_loss"])
+    if table.empty:
+        raise AbsentError("No cell came to its end.")
+    panels = {
+        (moments, recovery): f"{row}, {column}"
+        for moments, row in _ROWS.items()
+        for recovery, column in _COLUMNS.items()
+    }
+    rules = list(dict.fromkeys(table["rule"]))
+    columns = min(3, layout.columns)
+    shape = Layout(layout.width, columns, layout.font_size, layout.titled)
+    figure, axes = grid(
+        shape, list(panels.values()), xlabel=f"rule ({seeds_of(table)})", ylabel="held-out loss", height=2.0
+    )
+    low, high = table["eval_loss"].min(), table["eval_loss"].max()
+    room = 0.08 * (high - low) or 0.05
+    for (moments, recovery), name in panels.items():
+        ax, rows = axes[name], table[(table["moments"] == moments) & (table["recovery"] == recovery)]
+        ax.set_ylim(low - 2.2 * room, high + room)
+        seed_points(ax, rows, rules, by="rule", y="eval_loss")
+        if (rows["rule"] == "frozen").any():
+            null_level(ax, float(rows.loc[rows["rule"] == "frozen", "eval_loss"].mean()))
+        if recovery == "limited":
+            for place, rule in enumerate(rules):
+                factor = rows.loc[rows["rule"] == rule, "limiter"].mean()
+                if factor == factor:
+                    ax.text(place, low - 1.9 * room, f"×{factor:.2f}", ha="center", fontsize=layout.font_size - 2)
+    return figure

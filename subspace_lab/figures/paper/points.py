@@ -1,0 +1,46 @@
+"""Losses of single seeds as points with their mean as a bar, by category."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from subspace_lab.figures.style import COLOURS, INK
+
+_HALF = 0.28  # width of a bar
+
+
+def seed_points(ax: Axes, table: pd.DataFrame, names: Sequence[str], *, by: str, y: str) -> None:
+    """One place on the x axis per name; a place without rows stays empty.
+
+    Args:
+        ax: Where to draw.
+        table: One row per seed.
+        names: The places, from left to right.
+        by: The column that has the names.
+        y: The column that is drawn.
+    """
+    for place, name in enumerate(names):
+        values = table.loc[table[by] == name, y].dropna()
+        if len(values):
+            colour = COLOURS[place % len(COLOURS)]
+            ax.plot([place] * len(values), values, "o", color=colour, alpha=0.55, markersize=3.2, markeredgewidth=0)
+            ax.plot([place - _HALF, place + _HALF], [values.mean()] * 2, color=colour, linewidth=2)
+    ax.set_xticks(range(len(names)), list(names))
+    ax.set_xlim(-0.6, len(names) - 0.4)
+    ax.grid(axis="x", visible=False)
+
+
+def null_level(ax: Axes, value: float) -> None:
+    """A dashed line behind the points: what the null reaches."""
+    ax.axhline(value, color=INK, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1.5)
+
+
+def seeds_of(table: pd.DataFrame) -> str:
+    """How many seeds a figure rests on: ``3 seeds``, or ``1 to 3 seeds`` while some are to come."""
+    keys = [name for name in ("method", "rule", "moments", "recovery", "setting", "value") if name in table]
+    counts = table.groupby(keys, dropna=False)["seed"].nunique()
+    low, high = int(counts.min()), int(counts.max())
+    return f"{low} to {high} seeds" if low != high else f"{low} seed{'s' * (low != 1)}"

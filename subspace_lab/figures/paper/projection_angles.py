@@ -1,0 +1,62 @@
+"""Histograms of principal angles between gradients' subspaces at different steps, beside random ones (FRUGAL)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from subspace_lab.figures.panels import grid, line_style
+from subspace_lab.figures.style import INK, NULL_DASHES, Layout, drawn
+from subspace_lab.figures.tables import AbsentError
+
+TITLE = "Principal angles between steps"
+CAPTION = (
+    "How the cosines of the principal angles between the top-r spaces of a layer's gradients at two captures are "
+    "distributed, by how many steps lie between them, over all pairs and all layers of a kind. 1 is a direction that "
+    "both share. The dashed outline is what two random subspaces of these dimensions have: cosines to the right of "
+    "its edge are directions that stayed, those within are no nearer than chance. "
+    "It misleads as motion of the training: the directions of smallest energy are those of the noise of single "
+    "batches, and they would not be found again if the weights stood still."
+)
+
+
+@drawn(TITLE)
+def draw(table: pd.DataFrame, layout: Layout) -> Figure:
+    """Draw the figure; see CAPTION."""
+    if table.empty:
+        raise AbsentError("No two captures were compared.")
+    panels = {str(name): rows for name, rows in table.groupby(_names(table), sort=False)}
+    lags = sorted(set(table["lag_steps"]))
+    styles = {lag: {**line_style(place), "marker": ""} for place, lag in enumerate(lags)}
+    key = [Line2D([], [], label=f"{lag} step{'s' * (lag != 1)} apart", **styles[lag]) for lag in lags]
+    figure, axes = grid(
+        layout,
+        list(panels),
+        xlabel=f"cosine of the principal angle (rank {', '.join(map(str, sorted(set(table['rank']))))})",
+        ylabel="density",
+        key=[*key, Line2D([], [], label="random subspaces", color=INK, linestyle=NULL_DASHES[0], linewidth=1)],
+    )
+    for name, rows in panels.items():
+        ax = axes[name]
+        for lag in sorted(set(rows["lag_steps"])):
+            bins = rows[rows["lag_steps"] == lag]
+            style = styles[lag]
+            ax.stairs(bins["density"], _edges(bins), baseline=None, color=style["color"], ls=style["linestyle"])
+        bins = rows[rows["lag_steps"] == rows["lag_steps"].min()]
+        ax.stairs(bins["null_density"], _edges(bins), baseline=None, color=INK, ls=NULL_DASHES[0])
+        ax.set_xlim(0, 1)
+        ax.set_xticks([0, 0.5, 1])
+    next(iter(axes.values())).set_ylim(0)
+    return figure
+
+
+def _names(table: pd.DataFrame) -> pd.Series:
+    """The panel of each row: its kind, and m where layers of that kind differ in it."""
+    several = table.groupby("kind")["m"].transform("nunique") > 1
+    return table["kind"].where(~several, table["kind"] + ", m = " + table["m"].astype(str))
+
+
+def _edges(bins: pd.DataFrame) -> np.ndarray:
+    return np.append(bins["bin_low"], bins["bin_high"].iloc[-1])

@@ -1,0 +1,47 @@
+"""Energy and flatness of a method's gradients against the loss that it reaches."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from subspace_lab.figures.axis import log_axis
+from subspace_lab.figures.panels import line_style
+from subspace_lab.figures.style import Layout, drawn
+from subspace_lab.figures.tables import AbsentError
+
+TITLE = "Energy, flatness and loss"
+CAPTION = (
+    "For every method, from one captured run at its best learning rate: the mean energy ratio of its gradients at the "
+    "methods' rank, how even the derivative's singular values are (20th over 1st) and how large the 1st is "
+    "(over ‖G‖²), "
+    "all in the second half of training, against its mean held-out loss. ρ is Spearman's correlation over "
+    "methods with its "
+    "p value. A dozen points that share much else prove no cause: a lower loss changes gradients, too."
+)
+_PANELS = {"energy": "‖SᵀG‖ / ‖G‖", "flatness": "evenness, σ₂₀ / σ₁", "steepness": "σ₁ / ‖G‖²"}
+
+
+@drawn(TITLE)
+def draw(table: pd.DataFrame, layout: Layout) -> Figure:
+    """Draw the figure; see CAPTION."""
+    if table.empty:
+        raise AbsentError("No captured run came to its end.")
+    figure = Figure(figsize=(layout.width, 3.1 + 0.16 * -(-len(table) // 5)), layout="constrained")
+    axes = figure.subplots(1, len(_PANELS), sharey=True)
+    key = []
+    for ax, (column, label) in zip(axes, _PANELS.items(), strict=True):
+        for place, row in enumerate(table.to_dict("records")):
+            style = {**line_style(place), "linestyle": "", "markersize": 5}
+            ax.plot(row[column], row["eval_loss"], **style)
+            if column == "energy":
+                key.append(Line2D([], [], label=row["method"], **style))
+        if column == "flatness" and (table[column] > 0).all():
+            log_axis(ax, x=True, low=float(table[column].min()), high=float(table[column].max()))
+        rho, p = table[f"rho_{column}"].iloc[0], table[f"p_{column}"].iloc[0]
+        ax.set_title("" if rho != rho else f"ρ = {rho:+.2f} (p = {p:.2f})")
+        ax.set_xlabel(label)
+    axes[0].set_ylabel("held-out loss")
+    figure.legend(handles=key, loc="outside lower center", ncols=5 if layout.columns > 2 else 2)
+    return figure

@@ -1,0 +1,53 @@
+"""What the last step did outside of the subspace: how much was there, how much of it was used, and the limiter's part.
+
+Legend: G gradient (m, n); ``S (m, r)`` basis; ``A = S^T G``; L recovered part of the bulk, all of one matrix.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from subspace_lab.optim.matrices import pieces
+from subspace_lab.optim.subspace_adam import SubspaceAdam
+
+
+@torch.no_grad()
+def recovery_shares(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """Shares of the last step, over all matrices with a basis; call it after ``step``, before the gradients are gone.
+
+    It costs one product with the basis per matrix and is meant for the steps that are logged.
+
+    Args:
+        optimizer: Any; one without the parts of `SubspaceAdam` has none of these numbers.
+
+    Returns:
+        ``bulk_share``: ``||G - S A|| / ||G||``, norms over all matrices together. Where the bulk is recovered by
+        scaling also ``recovery_share``: ``||L|| / ||G||``; ``limiter``: the factor that the limiter applied, mean over
+        the matrices; ``limited_share``: at how many of them it acted. Empty where there is nothing to tell.
+    """
+    if not isinstance(optimizer, SubspaceAdam):
+        return {}
+    whole = core = recovered = 0.0
+    for group in optimizer.param_groups:
+        if group["rank"] is None:
+            continue
+        for p in group["params"]:
+            state = optimizer.state.get(p) or {}
+            if p.grad is None or "basis" not in state:
+                continue
+            split = group["splits"] > 1
+            for k, matrix in enumerate(pieces(p, p.grad, group)):
+                S = state["basis"][k] if split else state["basis"]
+                whole += float(matrix.G.double().square().sum())
+                core += float((S.mT.to(matrix.G) @ matrix.G).double().square().sum())
+            if "recovery_norm" in state:
+                recovered += float(state["recovery_norm"].double().square().sum())
+    if whole == 0:
+        return {}
+    shares = {"bulk_share": max(0.0, 1 - core / whole) ** 0.5}
+    if any(group["rank"] is not None and group["recovery"] == "scaled" for group in optimizer.param_groups):
+        factors = [float(factor) for factor in optimizer.limiter.values()] or [1.0]
+        shares["recovery_share"] = (recovered / whole) ** 0.5
+        shares["limiter"] = sum(factors) / len(factors)
+        shares["limited_share"] = sum(factor < 1 for factor in factors) / len(factors)
+    return shares
