@@ -26,9 +26,9 @@ class LayerPlan:
         excess: Energy fraction above ``null_noise`` at this rank, mean over the captured steps.
         fraction: Energy fraction at this rank.
         null_noise: What noise would give.
-        update_interval: Steps after which a stale basis still keeps half of what it held above r/m; the longest
-            measured age at which it does, the shortest one when none does, None when the run has no stale energies.
-        retained: The share kept at that age; None without stale energies.
+        update_interval: Steps after which a stale basis still keeps half of what it held above r/m: the longest
+            measured age at which it does. None for a jump, as a random basis does not age, and without stale energies.
+        retained: The share kept at that age, for a jump at the shortest one; None without stale energies.
         bound: "at least" when even the oldest measured basis keeps enough, "at most" when even the youngest does
             not, "" when the interval lies between measured ages.
         rank_bound: "at least" when the largest measured rank is the one, "at most" when already the smallest is,

@@ -123,7 +123,7 @@ class _Evidence:
             excess=here["fraction"] - here["null_noise"],
             fraction=here["fraction"],
             null_noise=here["null_noise"],
-            update_interval=interval,
+            update_interval=None if rule == "jump" else interval,
             retained=retained,
             bound=bound,
             rank_bound=_rank_bound(rank, self.own.index.tolist()),

@@ -64,7 +64,7 @@ def compare(
         out_dir, split(chosen), lrs=rates, seeds=seeds, config=config, executor=executor, workers=workers,
         slurm=options, retry=retry,
     )  # fmt: skip
-    _tell(found)
+    tell(found)
 
 
 def split(words: tuple[str, ...]) -> list[str]:
@@ -79,7 +79,8 @@ def _number(word: str) -> float:
         raise ValueError(f"lrs must be positive numbers, got {word!r}") from None
 
 
-def _tell(found: Comparison) -> None:
+def tell(found: Comparison) -> None:
+    """Print what came out of a comparison."""
     from subspace_lab.comparison.words import legend, terminal_table, verdicts
 
     show(terminal_table(found.table, wide=output().width >= _WIDE))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from subspace_lab.cli.compare import tell
 from subspace_lab.cli.console import show
 from subspace_lab.cli.parameters import RunDir, Size
 
@@ -20,13 +21,22 @@ rank: the smallest measured one with 90% of the largest energy above noise, or
       it holds, and of noise's
 interval: steps for which a stale basis keeps half of what it held above r/m
 rule: walk where it does, by the angle (step, radians) that the gradient turned
-      in that time; jump where nothing is kept or nothing is above noise
+      in that time; jump (whenever) where it never does, or all is noise
 recovery: scaled where the bulk, outside of the rank, holds a tenth or more
 kept: what a basis keeps after the interval; MB: optimizer state, float32
 ≤, ≥: the answer may lie beyond what was measured"""
 
 
-def recommend(run_dir: RunDir, /, *, budget: Size | None = None) -> None:
+def recommend(
+    run_dir: RunDir,
+    /,
+    *,
+    budget: Size | None = None,
+    check: bool = False,
+    seeds: int = 3,
+    steps: int | None = None,
+    workers: int | None = None,
+) -> None:
     """Print optimizer settings for every layer, with the numbers they rest on, and save plan.json.
 
     Parameters
@@ -35,12 +45,21 @@ def recommend(run_dir: RunDir, /, *, budget: Size | None = None) -> None:
         The run directory.
     budget
         What the optimizer states of these layers may take: 2GB, 500MB, 1.5GiB. Rank goes where energy above noise pays.
+    check
+        Train by the plan and by the default at equal state, and compare them: RUN_DIR/check/comparison.
+    seeds
+        With --check: how many seeds, from 0 on.
+    steps
+        With --check: steps of each training, instead of the run's.
+    workers
+        With --check: trainings at a time, instead of one per core.
     """
     from subspace_lab.analysis import recommend as plan_of
     from subspace_lab.analysis.words import count
     from subspace_lab.runs import Run
 
-    plan = plan_of(Run.open(run_dir, write=True), budget)
+    run = Run.open(run_dir, write=True)
+    plan = plan_of(run, budget)
     path = run_dir / "plan.json"
     plan.save(path)
     _show(f"settings, from {count(plan.steps, 'captured step')}", _SETTINGS, [_settings(row) for row in plan.layers])
@@ -55,6 +74,18 @@ def recommend(run_dir: RunDir, /, *, budget: Size | None = None) -> None:
     print(f"states of these layers: {_megabytes(plan.state_bytes)} MB{within}; others are AdamW's")
     print("use it: sl.optim.from_plan(model, '.../plan.json', lr=...)")
     print(f"saved {path}")
+    if check:
+        from subspace_lab.comparison.check import check_plan, gap_to_default
+
+        print()
+        found = check_plan(run, plan, seeds=seeds, steps=steps, workers=workers)
+        tell(found)
+        print(_verdict(**gap_to_default(found)))
+
+
+def _verdict(gap: float, gap_low: float, gap_high: float) -> str:
+    told = "the plan is better" if gap_high < 0 else "the default is better" if gap_low > 0 else "not told apart"
+    return f"\nplan - default: {gap:+.4f} [{gap_low:+.4f}, {gap_high:+.4f}] (95 %, paired by seed): {told}"
 
 
 def _show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -71,7 +102,8 @@ def _show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
 
 
 def _settings(row: LayerPlan) -> tuple[str, ...]:
-    interval = "unknown" if row.update_interval is None else f"{_SIGNS[row.bound]} {row.update_interval}".strip()
+    known = f"{_SIGNS[row.bound]} {row.update_interval}".strip()
+    interval = known if row.update_interval is not None else "any" if row.rule == "jump" else "unknown"
     step = "" if row.walk_step is None else f"{row.walk_step:.2f}"
     return row.layer, f"{_SIGNS[row.rank_bound]} {row.rank}".strip(), interval, row.rule, step, row.recovery
 

@@ -18,13 +18,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from subspace_lab.comparison.check import check_plan
     from subspace_lab.comparison.comparison import Comparison
     from subspace_lab.comparison.statistics import summary
     from subspace_lab.comparison.sweep import ComparisonInterrupted, compare
 
-__all__ = ["Comparison", "ComparisonInterrupted", "compare", "summary"]
+__all__ = ["Comparison", "ComparisonInterrupted", "check_plan", "compare", "summary"]
 
-_LATE = {"Comparison": "comparison", "ComparisonInterrupted": "sweep", "compare": "sweep", "summary": "statistics"}
+_LATE = {
+    "Comparison": "comparison",
+    "ComparisonInterrupted": "sweep",
+    "check_plan": "check",
+    "compare": "sweep",
+    "summary": "statistics",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -142,7 +142,7 @@ def _config(base: TrainConfig, settings: Mapping[str, Any], lr: float, seed: int
     changes = {name: value for name, value in settings.items() if name in fields}
     options = {name: value for name, value in settings.items() if name not in fields}
     options |= changes.pop("optimizer_options", None) or {}
-    has = settings_of(method_named(changes["optimizer"]))
+    has = settings_of(method_named(changes["optimizer"]), options)
     without = {name: None for name in _SOME_HAVE if name not in has}
     changed = dataclasses.replace(base, **{**without, **changes, "optimizer_options": options, "lr": lr, "seed": seed})
     return settle_optimizer(changed.resolved())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from subspace_lab.optim import BAdam, GoLore, method_named, param_groups
+from subspace_lab.optim import BAdam, GoLore, from_plan, method_named, param_groups
 from subspace_lab.optim.options import OPTIONS, check_known, check_options
 from subspace_lab.optim.subspace_adam import SubspaceAdam, options_with
 from subspace_lab.training.config import TrainConfig
@@ -21,6 +22,7 @@ _USELESS = {
     "block": "in a training run a block is a layer of the model",
 }
 _ADAMW = ("eps",)
+_PLAN = "plan"  # option of SubspaceAdam in a training run: the path of a plan
 _INFORMED = (4, 5)  # share of the steps after which GoLore's bases are random, as in its scripts
 
 
@@ -41,7 +43,11 @@ def build_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.
     further = config.optimizer_options or {}
     if kind is torch.optim.AdamW:
         return kind([p for p in model.parameters() if p.requires_grad], fused=True, **shared, **further)
-    own: dict[str, Any] = {"update_interval": config.update_interval, "scale": config.scale, "seed": config.seed}
+    own: dict[str, Any]
+    if _PLAN in further:
+        own = {"scale": config.scale, "seed": config.seed, **further}
+        return from_plan(model, own.pop(_PLAN), **shared, **own)
+    own = {"update_interval": config.update_interval, "scale": config.scale, "seed": config.seed}
     return kind(param_groups(model, rank=config.rank), **{**shared, **own, **further})
 
 
@@ -67,7 +73,7 @@ def settle_optimizer(config: TrainConfig) -> TrainConfig:
         "update_interval": own.get("update_interval") or published or OPTIONS["update_interval"].default,
         "scale": own.get("scale", OPTIONS["scale"].default),
     }
-    takes = settings_of(kind)
+    takes = settings_of(kind, config.optimizer_options)
     given = {name: getattr(config, name) for name in defaults}
     for name, value in given.items():
         if value is not None and name not in takes:
@@ -94,10 +100,20 @@ def canonical_name(name: str) -> str:
     return method_named(name).__name__.lower()
 
 
-def settings_of(kind: type[torch.optim.Optimizer]) -> tuple[str, ...]:
-    """Which of ``rank``, ``update_interval`` and ``scale``, the settings that not all optimizers have, this one has."""
+def settings_of(kind: type[torch.optim.Optimizer], options: Mapping[str, Any] | None = None) -> tuple[str, ...]:
+    """Which of ``rank``, ``update_interval`` and ``scale``, the settings that not all optimizers have, this one has.
+
+    Args:
+        kind: The optimizer.
+        options: Its further options; a plan says rank and interval layer by layer.
+
+    Returns:
+        Names.
+    """
     if kind is torch.optim.AdamW:
         return ()
+    if options and _PLAN in options:
+        return ("scale",)
     return ("update_interval", "scale") if issubclass(kind, BAdam) else ("rank", "update_interval", "scale")
 
 
@@ -112,9 +128,9 @@ def _checked(kind: type[torch.optim.Optimizer], config: TrainConfig) -> dict[str
             raise ValueError(f"optimizer_options: {name} has no use here, {_USELESS[name]}; leave it out")
     known: tuple[str, ...] = getattr(kind, "options", _ADAMW)
     if kind is SubspaceAdam:
-        known = options_with(options)
+        known = (_PLAN, *options_with({name: value for name, value in options.items() if name != _PLAN}))
     check_known(options, [name for name in known if name not in {*_FIELDS, *_USELESS}], kind.__name__)
-    check_options(options)
+    check_options({name: value for name, value in options.items() if name != _PLAN})
     if issubclass(kind, GoLore) and config.steps is not None:
         share, whole = _INFORMED
         options.setdefault("random_after", config.steps * share // whole)

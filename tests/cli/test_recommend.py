@@ -22,6 +22,8 @@ def test_recommend_prints_and_saves_the_plan(run_dir: Path, command: Command) ->
         settings, evidence = (line.split()[1:] for line in lines if layer.layer in line)
         signs = {"at most": ["≤"], "at least": ["≥"], "": []}
         rank, interval = [*signs[layer.rank_bound], str(layer.rank)], [*signs[layer.bound], str(layer.update_interval)]
+        if layer.rule == "jump":
+            interval = ["any"]
         step = [] if layer.walk_step is None else [f"{layer.walk_step:.2f}"]
         assert settings == [*rank, *interval, layer.rule, *step, layer.recovery]
         shares = (layer.fraction, layer.null_noise, layer.retained, layer.bulk)
