@@ -39,7 +39,7 @@ def rows_of(table: pd.DataFrame) -> pd.DataFrame:
         "peak [MB]": [number(value / 1e6, 0) for value in table["peak_bytes"]],
         "step [ms]": [number(value * 1e3, 1) for value in table["step_s"]],
         "refresh [%]": [number(value * 100, 1) for value in table["refresh_share"]],
-        "tokens [k]": [number(value / 1e3, 0) for value in table["tokens"]],
+        "tokens [k]": [number(value / 1e3, 0 if value >= 1e4 else 1) for value in table["tokens"]],
         "train": [with_spread(row["train_loss"], row["train_sd"]) for row in rows],
         "gap": ["-", *(_gap(row["gap"], row["gap_low"], row["gap_high"]) for row in rows[1:])],
     }

@@ -65,6 +65,7 @@ def test_a_learning_rate_at_the_end_of_its_grid_is_marked(losses, edge):
     table = summary(results(a={lr: [loss] for lr, loss in zip((0.1, 0.2, 0.3), losses, strict=True)}))
     assert table["edge"].tolist() == [edge]
     assert rows_of(table)["lr"][0].endswith("*") == bool(edge)
+    assert rows_of(table)["tokens [k]"][0] == "0.5"  # 500, not none
     assert ("end of its grid" in latex_table(table)) == bool(edge)
 
 
