@@ -258,7 +258,7 @@ figure
 #
 # ## On a model of yours
 #
-# - `subspace-lab compare OUT_DIR --methods grasswalk,grassjump,frozen,adamw --lrs 1e-3,3e-3 --seeds 3` does the same
+# - `subspace-lab compare OUT_DIR --methods grasswalk,grassjump,galore,adamw --lrs 1e-3,3e-3 --seeds 3` does the same
 #   with language models: the same batches and initial weights for all, in parallel, resumable.
 # - `subspace-lab recommend RUN_DIR` reads a rank and a refresh interval per layer off a captured run.
 # - What misleads here misleads there: too few seeds, a grid that ends too early, one learning rate for all.

@@ -23,6 +23,10 @@ _CHOSEN = {
     "keep": "cells capture no gradients",
     "layers": "cells capture no gradients",
 }
+_SAME_FOR_ALL = (  # weights, batches, evaluation, and how it is timed
+    "preset", "model", "data", "tokenizer", "vocab_size", "steps", "batch_size", "accumulation", "sequence_length",
+    "precision", "threads", "eval_every", "eval_batches",
+)  # fmt: skip
 _SOME_HAVE = ("rank", "update_interval", "scale")
 
 
@@ -68,7 +72,7 @@ def parse_methods(methods: Methods) -> dict[str, dict[str, Any]]:
     if isinstance(methods, str):
         raise ValueError(f"methods must be a list of names, got the text {methods!r}; write [{methods!r}]")
     if isinstance(methods, Mapping):
-        found = {name: _canonical(name, settings) for name, settings in methods.items()}
+        found = {_label(name): _canonical(name, settings) for name, settings in methods.items()}
     else:
         parsed = [_parsed(text) for text in methods]
         found = dict(parsed)
@@ -149,6 +153,8 @@ def _config(base: TrainConfig, settings: Mapping[str, Any], lr: float, seed: int
 
 
 def _check_grid(lrs: Sequence[float], seeds: int) -> None:
+    if isinstance(lrs, str) or not isinstance(lrs, Sequence):
+        raise ValueError(f"lrs must be a list of numbers, got {lrs!r}; write [{lrs!r}]")
     if not lrs:
         raise ValueError("lrs is empty; give at least one learning rate, 1e-3 for example")
     for lr in lrs:
@@ -190,9 +196,20 @@ def _parsed(text: str) -> tuple[str, dict[str, Any]]:
     return label, _canonical(label, settings)
 
 
+def _label(name: str) -> str:
+    if not isinstance(name, str) or not name.strip() or name.startswith("_"):
+        raise ValueError(f"the name of a method must be a text that does not begin with an underscore, got {name!r}")
+    return name
+
+
 def _canonical(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(settings, Mapping):
+        raise ValueError(f"method {name!r}: settings must be a mapping such as {{'rank': 16}}, got {settings!r}")
     values = {"optimizer": name, **settings}
     for key in ("lr", "seed"):
         if key in values:
             raise ValueError(f"method {name!r}: {key} is chosen by the grid; leave it out")
+    for key in _SAME_FOR_ALL:
+        if key in values:
+            raise ValueError(f"method {name!r}: {key} must be the same for all methods; give it for the comparison")
     return {**values, "optimizer": canonical_name(values["optimizer"])}

@@ -62,7 +62,7 @@ def _facts(manifest: Mapping[str, Any], tables: Tables) -> list[tuple[str, str]]
         ("Data", str(config["data"])),
         ("Grid", f"{', '.join(grid)}, {count(results['seed'].nunique(), 'seed')}"),
         ("Cells", f"{complete} of {len(results)} complete"),
-        ("Training", f"{config['steps']} steps" + ("" if pd.isna(tokens) else f", {tokens:,} tokens a cell")),
+        ("Training", count(config["steps"], "step") + ("" if pd.isna(tokens) else f", {tokens:,} tokens a cell")),
         ("Machine", ", ".join(str(environment[k]) for k in ("processor", "platform") if environment[k])),
     ]
 

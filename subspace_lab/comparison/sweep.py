@@ -96,11 +96,14 @@ def compare(
 
     Raises:
         ValueError: If an argument is wrong.
+        TypeError: If `config` is none.
         RunError: If the directory holds something else or another comparison, or cannot be written.
         ModuleNotFoundError: Without the packages that it takes.
         ComparisonInterrupted: After Ctrl-C; cells that were running have left a checkpoint.
     """
     require("transformers", extra="hf")
+    if config is not None and not isinstance(config, TrainConfig):
+        raise TypeError(f"config must be a TrainConfig, got {type(config).__name__}; write TrainConfig(steps=100)")
     path = Path(out_dir)
     parsed = parse_methods(methods)
     _check_execution(executor, workers, slurm)

@@ -33,13 +33,13 @@ def rows_of(table: pd.DataFrame) -> pd.DataFrame:
     rows = table.to_dict("records")
     texts = {
         "method": table["method"],
-        "lr": [f"{row['lr']:g}{EDGE if row['edge'] else ''}" for row in rows],
+        "lr": [f"{row['lr']:g}{EDGE if row['edge'] else ''}" if row["seeds"] else "-" for row in rows],
         "held-out": [with_spread(row["eval_loss"], row["eval_sd"]) for row in rows],
         "state [MB]": [number(value / 1e6, 2) for value in table["state_bytes"]],
         "peak [MB]": [number(value / 1e6, 0) for value in table["peak_bytes"]],
         "step [ms]": [number(value * 1e3, 1) for value in table["step_s"]],
         "refresh [%]": [number(value * 100, 1) for value in table["refresh_share"]],
-        "tokens [k]": [number(value / 1e3, 0) for value in table["tokens"]],
+        "tokens [k]": [number(value / 1e3, 0 if value >= 1e4 else 1) for value in table["tokens"]],
         "train": [with_spread(row["train_loss"], row["train_sd"]) for row in rows],
         "gap": ["-", *(_gap(row["gap"], row["gap_low"], row["gap_high"]) for row in rows[1:])],
     }
@@ -103,7 +103,7 @@ def legend(table: pd.DataFrame) -> list[str]:
         "state: the optimizer's tensors; peak: of the process, libraries included",
         "step: median; refresh: share of the time that goes into subspaces",
     ]
-    if (table["edge"] != "").any():
+    if ((table["edge"] != "") & (table["seeds"] > 0)).any():
         lines.append(f"{EDGE} at the end of its grid: a better learning rate may lie beyond")
     return lines
 
@@ -126,6 +126,8 @@ def verdicts(table: pd.DataFrame, results: pd.DataFrame) -> list[str]:
     if len(others) and table["gap_low"].iloc[1:].isna().any():
         lines.append("too few seeds to tell all methods apart")
     unfinished = results[results["status"] != "complete"]
+    if unfinished["status"].isin(["diverged", "failed"]).any():
+        lines.append("what diverged or failed stays so; --retry (in Python retry=True) begins it again")
     for status, cell, reason in zip(unfinished["status"], unfinished["cell"], unfinished["reason"], strict=True):
         lines.append(f"{status}: {cell}" + (f" ({reason})" if reason else ""))
     return lines

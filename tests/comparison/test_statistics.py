@@ -58,6 +58,7 @@ def test_noise_is_not_told_apart_and_what_failed_is_named():
     lines = verdicts(summary(cells), cells)
     assert lines[0] == "not told apart from a (95 %, paired by seed): c"  # b is 0.2 worse with every seed
     assert lines[-3:] == [f"diverged: d_lr0.01_seed{seed}" for seed in range(3)]
+    assert "--retry" in lines[-4]
 
 
 @pytest.mark.parametrize(("losses", "edge"), [([1, 2, 3], "low"), ([2, 1, 3], ""), ([3, 2, 1], "high")])
@@ -65,6 +66,7 @@ def test_a_learning_rate_at_the_end_of_its_grid_is_marked(losses, edge):
     table = summary(results(a={lr: [loss] for lr, loss in zip((0.1, 0.2, 0.3), losses, strict=True)}))
     assert table["edge"].tolist() == [edge]
     assert rows_of(table)["lr"][0].endswith("*") == bool(edge)
+    assert rows_of(table)["tokens [k]"][0] == "0.5"  # 500, not none
     assert ("end of its grid" in latex_table(table)) == bool(edge)
 
 
@@ -86,6 +88,7 @@ def test_a_method_of_which_nothing_came_to_an_end_stays_in_the_table():
     table = summary(results(a={0.1: [math.nan], 0.2: [math.nan]}, b={0.1: [3.0], 0.2: [4.0]}))
     assert table["method"].tolist() == ["b", "a"]
     assert rows_of(table).loc[1, "held-out"] == "-"
+    assert rows_of(table).loc[1, "lr"] == "-"  # none is the best
 
 
 def test_where_every_learning_rate_failed_somewhere_the_one_that_failed_least_is_taken():

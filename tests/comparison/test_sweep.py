@@ -242,6 +242,12 @@ def test_other_directories_are_refused(tmp_path, settings, finished):
         compare(tmp_path / "sweep", ["adamw"], **arguments)
 
 
+def test_a_configuration_is_a_train_config(tmp_path):
+    with pytest.raises(TypeError, match="config must be a TrainConfig, got dict"):
+        compare(tmp_path / "sweep", ["adamw"], lrs=[1e-3], config={"steps": 3})
+    assert not (tmp_path / "sweep").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
