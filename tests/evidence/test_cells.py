@@ -31,9 +31,7 @@ def test_cells_of_the_ablation_that_are_methods_are_those_methods():
         if (kind := method_named(settings["optimizer"])) is not SubspaceAdam:
             assert kind.parts == (parts[0], parts[1], "scaled")
             same = {**part_settings(*parts), "optimizer": "subspaceadam"}
-            one, two = (
-                cells_of(parse_methods({"x": s}), [1e-3], 1, base_config(profile))[0] for s in (settings, same)
-            )
+            one, two = (cells_of(parse_methods({"x": s}), [1e-3], 1, base_config(profile))[0] for s in (settings, same))
             assert (one.config.scale, one.config.rank, one.config.betas) == (
                 two.config.scale, two.config.rank, two.config.betas,
             )  # fmt: skip
