@@ -47,7 +47,8 @@ def figures(
     """
     chosen = None if only is None else split(only)
     if dry_run:
-        _dry_run(out_dir, profile, chosen, longer=longer, recompute=recompute, page=page)
+        given = {"recompute": recompute, "page": page is not None, "workers": workers is not None}
+        _dry_run(out_dir, profile, chosen, longer=longer, given=[name for name, is_given in given.items() if is_given])
         return
     from subspace_lab.evidence import regenerate
 
@@ -57,13 +58,10 @@ def figures(
     print(f"figures: {out_dir}\ntables: {out_dir / 'tables'}\nclaims: {written}")
 
 
-def _dry_run(
-    out_dir: Path, profile: str, only: list[str] | None, *, longer: bool, recompute: bool, page: Path | None
-) -> None:
+def _dry_run(out_dir: Path, profile: str, only: list[str] | None, *, longer: bool, given: list[str]) -> None:
     from subspace_lab.evidence.plan import plan_lines
 
-    for name, given in (("recompute", recompute), ("page", page is not None)):
-        if given:
-            raise ValueError(f"--{name} has no effect on --dry-run, which changes nothing; leave it out")
+    for name in given:
+        raise ValueError(f"--{name} has no effect on --dry-run, which begins nothing; leave it out")
     for line in plan_lines(out_dir, profile, only=only, longer=longer):
         print(line)

@@ -107,4 +107,20 @@ def _lines(cell: Cell, cells_dir: Path, processes: int) -> Iterator[str]:
     sizes = {"weights": report.weights, "gradients": report.gradients, "optimizer": report.optimizer}
     parts = ", ".join(f"{name} {size / _GIGA:.2f}" for name, size in sizes.items())
     yield f"#   {tokens_of(config):,} tokens; per process {report.total / _GIGA:.2f} GB beside activations: {parts}"
-    yield " ".join(map(in_shell, command(cells_dir, cell.name, processes)))
+    if processes > 1:
+        yield " ".join(map(in_shell, command(cells_dir, cell.name, processes)))
+    else:
+        yield " ".join(map(in_shell, ["subspace-lab", "train", str(cells_dir / cell.name), *_settings(config)]))
+
+
+def _settings(config: TrainConfig) -> list[str]:
+    """The settings of a training that are no defaults, as the command line has them."""
+    words, defaults = [], TrainConfig().to_dict()
+    for name, value in config.to_dict().items():
+        flag = f"--{name.replace('_', '-')}"
+        if name == "optimizer_options":
+            for option, chosen in (value or {}).items():
+                words += [f"{flag}.{option.replace('_', '-')}", str(chosen).lower()]
+        elif value != defaults[name]:
+            words += [flag, *(map(str, value) if isinstance(value, list) else [str(value).lower()])]
+    return words

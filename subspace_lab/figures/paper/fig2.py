@@ -21,4 +21,4 @@ CAPTION = (
 @drawn(TITLE)
 def draw(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the figure; see CAPTION."""
-    return draw_tangents(table, layout, y="normalized", ylabel=f"σ / ‖G‖² at rank {int(table['rank'].iloc[0])}")
+    return draw_tangents(table, layout, y="normalized", ylabel="σ / ‖G‖² at rank")

@@ -18,4 +18,4 @@ CAPTION = (
 @drawn(TITLE)
 def draw(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the figure; see CAPTION."""
-    return draw_tangents(table, layout, y="singular_value", ylabel=f"σ at rank {int(table['rank'].iloc[0])}")
+    return draw_tangents(table, layout, y="singular_value", ylabel="σ at rank")

@@ -19,7 +19,7 @@ def draw_tangents(table: pd.DataFrame, layout: Layout, *, y: str, ylabel: str) -
         table: Of the experiment ``fig2``.
         layout: The size of the figure.
         y: ``singular_value`` or ``normalized``, which has a null.
-        ylabel: Its label.
+        ylabel: Its label, but for the rank at its end.
 
     Returns:
         The figure, not yet laid out.
@@ -39,7 +39,8 @@ def draw_tangents(table: pd.DataFrame, layout: Layout, *, y: str, ylabel: str) -
     has_null = y == "normalized"
     lag, seeds = int(table["lag_steps"].min()), table["seed"].nunique()
     figure, axes = grid(
-        layout, kinds, ylabel=ylabel, key=[*key, *([NOISE_HANDLE] if has_null else [])],
+        layout, kinds, ylabel=f"{ylabel} {int(table['rank'].iloc[0])}",
+        key=[*key, *([NOISE_HANDLE] if has_null else [])],
         xlabel=f"index, at a basis {lag} steps old (mean of {seeds} seed{'s' * (seeds != 1)})",
     )  # fmt: skip
     low, high = float(means[y].quantile(0.02)), float(means[y].max())

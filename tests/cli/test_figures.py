@@ -1,0 +1,73 @@
+"""The command line: what it passes on and prints, and one line for each mistake."""
+
+from __future__ import annotations
+
+import pytest
+
+from subspace_lab import evidence
+from subspace_lab.evidence import EvidenceInterrupted
+
+
+@pytest.fixture
+def asked(monkeypatch, tmp_path):
+    """What the command asks for, in the place of doing it."""
+    calls = []
+
+    def note(out_dir, **arguments):
+        calls.append((out_dir, arguments))
+        return out_dir / "evidence.md"
+
+    monkeypatch.setitem(vars(evidence), "regenerate", note)
+    return calls
+
+
+def test_what_it_passes_on(command, asked, tmp_path):
+    outcome = command(
+        "figures", tmp_path, "--profile", "cpu", "--only", "fig1,fig3", "tables", "--workers", 1, "--longer"
+    )
+    assert (outcome.status, outcome.err) == (0, "")
+    assert asked == [
+        (tmp_path, {"profile": "cpu", "only": ["fig1", "fig3", "tables"], "longer": True, "workers": 1,
+                    "recompute": False, "page": None})
+    ]  # fmt: skip
+    assert outcome.out.splitlines()[-1] == f"claims: {tmp_path / 'evidence.md'}"
+
+
+def test_ctrl_c_says_how_to_go_on(command, monkeypatch, tmp_path):
+    def pressed(out_dir, **_):
+        raise EvidenceInterrupted(out_dir)
+
+    monkeypatch.setitem(vars(evidence), "regenerate", pressed)
+    outcome = command("figures", tmp_path, "--profile", "cpu")
+    assert (outcome.status, outcome.err) == (130, f"interrupted; the same command goes on with {tmp_path}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--profile", "cpus"], "there is no profile 'cpus'; nearest: cpu (known: smoke, cpu, paper)"),
+        (["--profile", "smoke", "--only", "fig9"], "there is no figure 'fig9'; nearest: fig3 "),
+        (["--profile", "cpu", "--only", "fig9", "--dry-run"], "there is no figure 'fig9'; nearest: fig3 "),
+        (["--profile", "paper", "--longer", "--dry-run"], "longer has no use with profile paper"),
+        (["--profile", "cpu", "--dry-run", "--recompute"], "--recompute has no effect on --dry-run"),
+        (["--profile", "cpu", "--dry-run", "--workers", "2"], "--workers has no effect on --dry-run"),
+        ([], "--profile"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_are_one_line(command, words, line, tmp_path):
+    outcome = command("figures", tmp_path / "figures", *words)
+    assert outcome.status == 2
+    assert outcome.err.startswith("error:")
+    assert line in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert not (tmp_path / "figures").exists()
+
+
+def test_dry_run_prints_and_begins_nothing(command, tmp_path):
+    outcome = command("figures", tmp_path / "figures", "--profile", "cpu", "--only", "fig1", "--dry-run")
+    lines = outcome.out.splitlines()
+    assert (outcome.status, outcome.err) == (0, "")
+    assert lines[0] == "# fig1: energy ratio"
+    assert sum(not line.startswith("#") for line in lines) == 4 + 3  # a grid of four, three captured runs
+    assert not (tmp_path / "figures").exists()
