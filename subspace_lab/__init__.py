@@ -26,14 +26,25 @@ from typing import TYPE_CHECKING, Any
 from subspace_lab._version import __version__
 
 if TYPE_CHECKING:
-    from subspace_lab import analysis, capture, comparison, figures, numerics, optim, report, runs, training
+    from subspace_lab import analysis, capture, comparison, figures, landscape, numerics, optim, report, runs, training
     from subspace_lab.analysis import Plan, recommend
     from subspace_lab.capture import GradientCapture
     from subspace_lab.comparison import Comparison, compare
     from subspace_lab.runs import Run, RunError
     from subspace_lab.training import TrainConfig, train
 
-_MODULES = ("analysis", "capture", "comparison", "figures", "numerics", "optim", "report", "runs", "training")
+_MODULES = (
+    "analysis",
+    "capture",
+    "comparison",
+    "figures",
+    "landscape",
+    "numerics",
+    "optim",
+    "report",
+    "runs",
+    "training",
+)
 _HOMES = {
     "Comparison": "comparison",
     "GradientCapture": "capture",
@@ -59,6 +70,7 @@ __all__ = [
     "compare",
     "comparison",
     "figures",
+    "landscape",
     "numerics",
     "optim",
     "recommend",

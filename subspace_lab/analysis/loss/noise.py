@@ -69,7 +69,8 @@ def noise(
         (micro-batches), micro_batch, batch_size, mean_energy, energy_of_mean, signal, signal_se, noise, noise_scale
         (noise / signal, in examples: the batch at which they are equal), noise_scale_se, snr (signal / noise at
         ``batch_size``), signal_share (signal / (signal + noise) there), signal_share_se. Standard errors by the
-        jackknife. An estimate of a signal may come out negative where there is none; its noise scale is NaN.
+        jackknife, which errs on the large side where micro-batches are few. An estimate of a signal may come out
+        negative where there is none; its noise scale is NaN.
 
     Raises:
         ValueError: If an argument is wrong, a pattern matches nothing, the batch cannot be cut so, or the model or the
