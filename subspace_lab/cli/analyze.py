@@ -23,7 +23,7 @@ def analyze(
     noise: Annotated[bool, Parameter(negative=())] = False,
     hessian_layers: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True, negative_iterable=())] = None,
     eigenvalues: int = 5,
-    sequences: int = 8,
+    sequences: int = 4,
 ) -> None:
     """Measure a run: tables, figures, report.html and what they say.
 

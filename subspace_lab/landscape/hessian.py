@@ -13,7 +13,7 @@ from subspace_lab.runs import Run
 if TYPE_CHECKING:
     import pandas as pd
 
-K, TOL, SEQUENCES = 5, 1e-2, 8
+K, TOL, SEQUENCES = 5, 1e-2, 4
 _TRACE_SAMPLES = 8
 _MOST_LAYERS = 24
 

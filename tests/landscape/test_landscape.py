@@ -18,6 +18,7 @@ from subspace_lab.training.evaluation import EvaluationSet
 from subspace_lab.training.models import build_model
 from subspace_lab.training.sequences import Sequences
 from subspace_lab.training.tokens import load_tokens
+from tests.docs.test_reference import rows, section
 from tests.runs_by_hand import write_run
 
 LAYERS = ("*layers.0.mlp.up_proj*", "*layers.1.self_attn.q_proj*")
@@ -62,6 +63,12 @@ def test_columns_are_written(trained, tables):
         assert table.groupby("layer", observed=True)["depth"].first().tolist() == [-1, 0, 1]
         assert table.groupby("layer", observed=True)["kind"].first().tolist() == ["model", "up_proj", "q_proj"]
         assert all(str(dtype) != "float64" for dtype in table.dtypes)
+
+
+@pytest.mark.parametrize("name", ["hessian", "hessian_summary", "noise"])
+def test_the_reference_has_these_columns(tables, name):
+    documented = [(cells[0].strip("`"), cells[1]) for cells in rows(section(name))]
+    assert documented == [(column, str(dtype)) for column, dtype in tables[name].dtypes.items()]
 
 
 def test_hessian_is_that_of_the_checkpoint(trained, tables):
