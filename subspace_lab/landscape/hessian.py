@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from subspace_lab.analysis.arguments import check_positive, check_rank
 from subspace_lab.analysis.loss import loss_curvature
+from subspace_lab.analysis.loss.blocks import select_blocks
 from subspace_lab.landscape.checkpoints import Checkpoints, joined, language_loss, with_place
 from subspace_lab.runs import Run
 
@@ -53,9 +54,12 @@ def hessian_of_run(
     found = Checkpoints.of(run)
     patterns = default_layers(run) if layers is None else layers
     core = check_rank(run, rank)
+    for name, value in (("k", k), ("sequences", sequences)):
+        check_positive(name, value)
     eigenvalues, summaries = [], []
     for step, model in found.models():
-        batch = found.batch(check_positive("sequences", sequences), next(model.parameters()).device)
+        select_blocks(model, patterns)  # what matches nothing is refused before anything long is begun
+        batch = found.batch(sequences, next(model.parameters()).device)
         count = len(batch["input_ids"])
         for block in (None, patterns):
             measured = loss_curvature(
