@@ -26,7 +26,19 @@ from typing import TYPE_CHECKING, Any
 from subspace_lab._version import __version__
 
 if TYPE_CHECKING:
-    from subspace_lab import analysis, capture, comparison, evidence, figures, numerics, optim, report, runs, training
+    from subspace_lab import (
+        analysis,
+        capture,
+        comparison,
+        evidence,
+        figures,
+        landscape,
+        numerics,
+        optim,
+        report,
+        runs,
+        training,
+    )  # fmt: skip
     from subspace_lab.analysis import Plan, recommend
     from subspace_lab.capture import GradientCapture
     from subspace_lab.comparison import Comparison, compare
@@ -39,6 +51,7 @@ _MODULES = (
     "comparison",
     "evidence",
     "figures",
+    "landscape",
     "numerics",
     "optim",
     "report",
@@ -71,6 +84,7 @@ __all__ = [
     "comparison",
     "evidence",
     "figures",
+    "landscape",
     "numerics",
     "optim",
     "recommend",

@@ -21,12 +21,14 @@ BELOW = {
     "capture": {"runs", "numerics"},
     "analysis": {"capture", "runs", "numerics"},
     "training": {"capture", "optim", "runs", "numerics"},
+    "landscape": {"analysis", "training", "capture", "optim", "runs", "numerics"},
     "figures": {"analysis", "training", "capture", "optim", "runs", "numerics"},
     "report": {"figures", "analysis", "training", "capture", "optim", "runs", "numerics"},
     "comparison": {"report", "figures", "analysis", "training", "capture", "optim", "runs", "numerics"},
     "evidence": {"comparison", "report", "figures", "analysis", "training", "capture", "optim", "runs", "numerics"},
     "cli": {
-        "evidence", "comparison", "report", "figures", "analysis", "training", "capture", "optim", "runs", "numerics",
+        "evidence", "comparison", "report", "landscape", "figures", "analysis", "training", "capture", "optim", "runs",
+        "numerics",
     },
 }  # fmt: skip
 EVERYWHERE = {"_version", "_extras"}
@@ -75,7 +77,9 @@ def test_the_parts_are_in_one_order() -> None:
         assert all(BELOW[other] < below for other in below)
 
 
-@pytest.mark.parametrize("module", ["subspace_lab", "subspace_lab.cli", "subspace_lab.comparison"])
+@pytest.mark.parametrize(
+    "module", ["subspace_lab", "subspace_lab.cli", "subspace_lab.comparison", "subspace_lab.landscape"]
+)
 def test_importing_is_cheap(module: str) -> None:
     code = f"import sys, {module}; print(*sorted(sys.modules.keys() & set({HEAVY!r})))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

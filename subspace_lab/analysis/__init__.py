@@ -1,4 +1,4 @@
-"""Pure functions from a run to tidy tables, one file per quantity, and what the tables say."""
+"""Pure functions from a run, or a loss, to tidy tables, one file per quantity, and what the tables say."""
 
 from subspace_lab.analysis.angles import angles
 from subspace_lab.analysis.arguments import reference_rank
@@ -6,6 +6,7 @@ from subspace_lab.analysis.curvature import curvature
 from subspace_lab.analysis.energy import energy
 from subspace_lab.analysis.everything import analyze
 from subspace_lab.analysis.findings import Finding, findings
+from subspace_lab.analysis.loss import LossCurvature, hessian, loss_curvature, noise
 from subspace_lab.analysis.notices import AnalysisNotice, notices
 from subspace_lab.analysis.plan import LayerPlan, Plan
 from subspace_lab.analysis.recommend import recommend
@@ -15,12 +16,16 @@ __all__ = [
     "AnalysisNotice",
     "Finding",
     "LayerPlan",
+    "LossCurvature",
     "Plan",
     "analyze",
     "angles",
     "curvature",
     "energy",
     "findings",
+    "hessian",
+    "loss_curvature",
+    "noise",
     "notices",
     "recommend",
     "reference_rank",

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from subspace_lab.analysis.arguments import check_run
 from subspace_lab.analysis.budget import Choice, fit_ranks, state_bytes
 from subspace_lab.analysis.energy import energy
-from subspace_lab.analysis.noise import above_noise
 from subspace_lab.analysis.notices import AnalysisNotice
 from subspace_lab.analysis.plan import LayerPlan, Plan
+from subspace_lab.analysis.told_apart import above_noise
 from subspace_lab.runs import Run, RunError
 
 if TYPE_CHECKING:

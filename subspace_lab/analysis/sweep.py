@@ -8,12 +8,10 @@ grow with the number of snapshots; chains are independent and may be spread over
 from __future__ import annotations
 
 import os
-import sys
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, as_completed
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -23,12 +21,11 @@ from subspace_lab.analysis.columns import Columns, to_table
 from subspace_lab.analysis.frame import Frame, Layer, Past, load_frame
 from subspace_lab.analysis.heap import give_back_heap
 from subspace_lab.analysis.notices import AnalysisNotice, notices
+from subspace_lab.analysis.progress import Advance, progress
 from subspace_lab.runs import Run, RunError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Advance = Callable[[int], None]
 
 
 class Measure(Protocol):
@@ -93,7 +90,7 @@ def sweep(run: Run, measures: Sequence[Measure], executor: Executor | None = Non
         warnings.warn(notice, AnalysisNotice, stacklevel=3)
     chains = list(_chains(run))
     num_frames = len(run.steps) * sum(map(len, chains))
-    with _progress(num_frames, ", ".join(measure.table for measure in measures)) as advance:
+    with progress(num_frames, ", ".join(measure.table for measure in measures)) as advance:
         if executor is None:
             parts = [_sweep_chain(run, chain, measures, advance) for chain in chains]
         else:
@@ -199,14 +196,3 @@ def _categories(run: Run) -> dict[str, list[str]]:
         "comparison": ["previous", "first", "depth"],
         "side": ["left", "right"],
     }
-
-
-@contextmanager
-def _progress(total: int, title: str) -> Iterator[Advance]:
-    """A progress bar on a terminal, nothing elsewhere."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda steps: progress.advance(task, steps)

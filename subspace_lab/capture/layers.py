@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import prod
@@ -107,7 +107,7 @@ def select_layers(
         raise ValueError("layers is empty; leave it out to capture every weight matrix")
     for pattern in patterns:
         _check_matches(pattern, layers, others, type(model).__name__)
-    return [layer for layer in layers if any(_matches(layer.name, pattern) for pattern in patterns)]
+    return [layer for layer in layers if any(matches(layer.name, pattern) for pattern in patterns)]
 
 
 def _sort(model: nn.Module, side: Literal["auto", "left", "right"]) -> tuple[list[Layer], dict[str, str]]:
@@ -161,21 +161,35 @@ def _layer(name: str, raw: str, module: nn.Module, attribute: str, side: Literal
     )
 
 
-def _matches(name: str, pattern: str) -> bool:
+def matches(name: str, pattern: str) -> bool:
+    """Whether a glob, or the name itself, names a parameter."""
     return name == pattern or fnmatchcase(name, pattern)
 
 
 def _check_matches(pattern: str, layers: Sequence[Layer], others: dict[str, str], model_name: str) -> None:
-    if any(_matches(layer.name, pattern) for layer in layers):
+    if any(matches(layer.name, pattern) for layer in layers):
         return
-    hits = [f"{name} ({reason})" for name, reason in others.items() if _matches(name, pattern)]
+    hits = [f"{name} ({reason})" for name, reason in others.items() if matches(name, pattern)]
     if hits:
         raise ValueError(
             f"layers: {pattern!r} matches only parameters of {model_name} that cannot be captured: "
             f"{', '.join(hits[:3])}; give a trainable weight matrix"
         )
-    nearest = sorted((layer.name for layer in layers), key=lambda name: _likeness(name, pattern), reverse=True)
-    raise ValueError(f"layers: {pattern!r} matches no parameter of {model_name}; nearest: {', '.join(nearest[:3])}")
+    near = ", ".join(nearest_names(pattern, (layer.name for layer in layers)))
+    raise ValueError(f"layers: {pattern!r} matches no parameter of {model_name}; nearest: {near}")
+
+
+def nearest_names(pattern: str, names: Iterable[str]) -> list[str]:
+    """The three names that are most like a pattern that matches none of them.
+
+    Args:
+        pattern: A glob.
+        names: Canonical parameter names.
+
+    Returns:
+        The likest first.
+    """
+    return sorted(names, key=lambda name: _likeness(name, pattern), reverse=True)[:3]
 
 
 def _likeness(name: str, pattern: str) -> tuple[int, float]:

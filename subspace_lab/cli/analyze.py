@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from subspace_lab.cli.parameters import RunDir
-from subspace_lab.cli.steps import conclude, draw, measure
+from subspace_lab.cli.steps import conclude, draw, measure, measure_hessian, measure_noise
 
 
 def analyze(
@@ -19,6 +19,11 @@ def analyze(
     lags: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (1, 2, 4, 8, 16),
     top: int = 20,
     workers: int | None = None,
+    hessian: Annotated[bool, Parameter(negative=())] = False,
+    noise: Annotated[bool, Parameter(negative=())] = False,
+    hessian_layers: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True, negative_iterable=())] = None,
+    eigenvalues: int = 5,
+    sequences: int = 4,
 ) -> None:
     """Measure a run: tables, figures, report.html and what they say.
 
@@ -36,11 +41,29 @@ def analyze(
         How many singular values of the curvature tangent.
     workers
         Layers worked on at once, by default one per core.
+    hessian
+        Measure the Hessian of the loss at the run's checkpoints as well; it takes minutes per checkpoint.
+    noise
+        Measure signal and noise of the gradient at the run's checkpoints as well.
+    hessian_layers
+        Globs on the layers of --hessian; by default all of up to 24, otherwise those of the first, the middle and the
+        last block.
+    eigenvalues
+        Eigenvalues of --hessian per layer.
+    sequences
+        Sequences of text that --hessian takes the loss of.
     """
+    from subspace_lab.landscape.checkpoints import check_checkpoints
     from subspace_lab.runs import Run
 
     run = Run.open(run_dir, write=True)
+    if hessian or noise:
+        check_checkpoints(run)  # before anything long is begun
     measure(run, ranks=ranks, rank=rank, lags=lags, top=top, workers=workers)
+    if hessian:
+        measure_hessian(run, layers=hessian_layers, k=eigenvalues, sequences=sequences, rank=rank)
+    if noise:
+        measure_noise(run, rank=rank)
     conclude(run)
 
 

@@ -35,6 +35,33 @@ def measure(run: Run, *, workers: int | None = None, **arguments: Any) -> None:
         torch.set_num_threads(threads)
 
 
+def measure_hessian(run: Run, **arguments: Any) -> None:
+    """The tables of the loss's Hessian, and a line for what did not converge.
+
+    Args:
+        run: Open for writing.
+        arguments: Of `subspace_lab.landscape.hessian_of_run`.
+    """
+    from subspace_lab.analysis.words import count
+    from subspace_lab.landscape import hessian_of_run
+
+    table = hessian_of_run(run, **arguments)["hessian"]
+    if missed := int((~table["converged"]).sum()):
+        print(f"note: {missed} of {count(len(table), 'eigenvalue')} did not converge; the table marks them")
+
+
+def measure_noise(run: Run, **arguments: Any) -> None:
+    """The table of the gradient's noise.
+
+    Args:
+        run: Open for writing.
+        arguments: Of `subspace_lab.landscape.noise_of_run`.
+    """
+    from subspace_lab.landscape import noise_of_run
+
+    noise_of_run(run, **arguments)
+
+
 def conclude(run: Run, *, most: int | None = None, disk: bool = False) -> None:
     """Draw figures and report, and print what the tables say and where the report is.
 

@@ -21,6 +21,7 @@ from subspace_lab.figures import (
     stale_energy,
     tangent_spectrum,
 )
+from subspace_lab.figures.landscape import FIGURES as LANDSCAPE_FIGURES
 from subspace_lab.figures.style import PAGE, style
 from subspace_lab.figures.tables import AbsentError
 from subspace_lab.runs import Run, RunError
@@ -59,7 +60,7 @@ def draw_all(run: Run) -> list[Path]:
         RunError: If a table cannot be read or a file cannot be written.
     """
     check_run(run)
-    return save_all(FIGURES, run, run.path / "figures")
+    return save_all({**FIGURES, **LANDSCAPE_FIGURES}, run, run.path / "figures")
 
 
 def save_all(figures: Mapping[str, ModuleType], source: object, directory: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from types import ModuleType
 from markupsafe import Markup
 
 from subspace_lab.analysis import Finding, findings, notices
-from subspace_lab.figures import FIGURES, NARROW, WIDE, AbsentError
+from subspace_lab.figures import FIGURES, LANDSCAPE_FIGURES, NARROW, WIDE, AbsentError
 from subspace_lab.report.svg import inline_svg
 from subspace_lab.runs import Run, RunError
 
@@ -43,6 +43,19 @@ def draw_sections(run: Run) -> tuple[list[Section], list[tuple[str, str]]]:
         The figures, and titles with reasons.
     """
     return sections_of(FIGURES, run)
+
+
+def landscape_sections(run: Run) -> tuple[list[Section], list[tuple[str, str]]]:
+    """The figures of the loss at the checkpoints; nothing at all of a run that it was not measured of.
+
+    Args:
+        run: A run that was analysed.
+
+    Returns:
+        The figures, and titles with reasons.
+    """
+    sections, absent = sections_of(LANDSCAPE_FIGURES, run)
+    return (sections, absent) if sections else ([], [])
 
 
 def sections_of(figures: Mapping[str, ModuleType], source: object) -> tuple[list[Section], list[tuple[str, str]]]:

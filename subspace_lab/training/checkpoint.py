@@ -18,8 +18,6 @@ from subspace_lab.runs import RunError
 from subspace_lab.runs.files import confined
 from subspace_lab.runs.snapshot import Snapshot, step_of, write_snapshot
 
-_KEPT = 2
-
 
 def checkpoint_steps(run_dir: Path) -> list[int]:
     """The steps after which there is a checkpoint, ascending."""
@@ -32,14 +30,17 @@ def checkpoint_path(run_dir: Path, step: int) -> Path:
     return confined(run_dir, run_dir / "checkpoints" / f"step_{step:08d}.safetensors")
 
 
-def save_checkpoint(run_dir: Path, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Publish a checkpoint, then remove all but the last two.
+def save_checkpoint(
+    run_dir: Path, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer, *, keep: int = 2
+) -> None:
+    """Publish a checkpoint, then remove all but the last ones.
 
     Args:
         run_dir: The run directory.
         step: Steps taken.
         model: Its parameters and persistent buffers are kept, tied ones once.
         optimizer: Its state must be tensors and plain numbers or texts.
+        keep: How many are kept.
 
     Raises:
         RunError: If it cannot be written.
@@ -60,7 +61,7 @@ def save_checkpoint(run_dir: Path, step: int, model: torch.nn.Module, optimizer:
     except TypeError as error:
         what = f"the state of {type(optimizer).__name__} holds more than tensors and plain values ({error})"
         raise ValueError(f"{what}; it cannot be resumed: use another optimizer") from error
-    for old in checkpoint_steps(run_dir)[:-_KEPT]:
+    for old in checkpoint_steps(run_dir)[:-keep]:
         checkpoint_path(run_dir, old).unlink()
 
 
@@ -86,6 +87,22 @@ def load_checkpoint(run_dir: Path, model: torch.nn.Module, optimizer: torch.opti
         _load_model(file, model)
         _load_optimizer(file, optimizer)
     return steps[-1]
+
+
+def load_model(run_dir: Path, step: int, model: torch.nn.Module) -> None:
+    """Put a model into the state of a checkpoint.
+
+    Args:
+        run_dir: The run directory.
+        step: One of `checkpoint_steps`.
+        model: Built as for a new run.
+
+    Raises:
+        RunError: If the checkpoint is torn, altered, or of another model.
+    """
+    with Snapshot(checkpoint_path(run_dir, step)) as file:
+        file.verify()
+        _load_model(file, model)
 
 
 def _model_state(model: torch.nn.Module) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from subspace_lab.training.presets import FINE_TUNING, Recipe, preset
 Precision = Literal["auto", "float32", "bfloat16"]
 DEFAULT_PRESET = "llama-7m"
 _COUNTS = ("steps", "batch_size", "accumulation", "vocab_size", "rank", "update_interval", "threads", "every",
-           "checkpoint_every", "eval_every", "eval_batches")  # fmt: skip
+           "checkpoint_every", "keep_checkpoints", "eval_every", "eval_batches")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,9 @@ class TrainConfig:
         every: Capture every so many steps; None captures no gradients and writes metrics only.
         keep: What is kept of a gradient: ``full``, ``gram``, ``topk:K`` or ``stats``.
         layers: Globs on parameter names; the linear layers of attention and MLP by default.
-        checkpoint_every: Steps between two checkpoints; the last two are kept.
+        checkpoint_every: Steps between two checkpoints.
+        keep_checkpoints: The last ones that are kept; more of them show how the Hessian of the loss and the noise of
+            its gradient change over training.
         eval_every: Steps between two evaluations on held-out text; None never evaluates.
         eval_batches: Micro-batches per evaluation.
 
@@ -92,6 +94,7 @@ class TrainConfig:
     keep: str = "gram"
     layers: tuple[str, ...] | None = None
     checkpoint_every: int = 100
+    keep_checkpoints: int = 2
     eval_every: int | None = 50
     eval_batches: int = 4
 

@@ -19,6 +19,7 @@ from subspace_lab.runs import Run, RunError
 from subspace_lab.training.checkpoint import load_checkpoint, save_checkpoint
 from subspace_lab.training.config import TrainConfig
 from subspace_lab.training.errors import DivergedError
+from subspace_lab.training.evaluation import EvaluationSet
 from subspace_lab.training.interrupt import Interrupt, TrainingInterrupted, catch_interrupt
 from subspace_lab.training.models import linear_layers
 from subspace_lab.training.progress import TrainingProgress
@@ -66,13 +67,25 @@ def train(run_dir: str | Path, config: TrainConfig | None = None, *, resume: boo
             sequences = Sequences(data.tokens, config.sequence_length, hold_out=config.eval_every is not None)
             trainer = Trainer(config, sequences, team)
             config = dataclasses.replace(config, layers=config.layers or linear_layers(trainer.model))
+            evaluation = EvaluationSet.of(sequences)
             start = load_checkpoint(run_dir, trainer.model, trainer.optimizer) if resume else 0
-            with catch_interrupt() as interrupt, _capture(run_dir, config, trainer, data, resume=resume) as capture:
+            with (
+                catch_interrupt() as interrupt,
+                _capture(run_dir, config, trainer, data, evaluation, resume=resume) as capture,
+            ):
                 _Loop(run_dir, config, trainer, capture, team, interrupt).run(start)
     return run_dir
 
 
-def _capture(run_dir: Path, config: TrainConfig, trainer: Trainer, data: TokenData, *, resume: bool) -> GradientCapture:
+def _capture(
+    run_dir: Path,
+    config: TrainConfig,
+    trainer: Trainer,
+    data: TokenData,
+    evaluation: EvaluationSet,
+    *,
+    resume: bool,
+) -> GradientCapture:
     return GradientCapture(
         trainer.model,
         run_dir,
@@ -83,6 +96,7 @@ def _capture(run_dir: Path, config: TrainConfig, trainer: Trainer, data: TokenDa
         config=config.to_dict(),
         seeds={"seed": config.seed},
         data_hash=data.hash,
+        evaluation=evaluation.facts(),
     )
 
 
@@ -173,7 +187,13 @@ class _Loop:
         if not (now or taken % self._config.checkpoint_every == 0 or taken == self._steps) or not self._team.is_first:
             return
         with self._clock.stopped():
-            save_checkpoint(self._run_dir, taken, self._trainer.model, self._trainer.optimizer)
+            save_checkpoint(
+                self._run_dir,
+                taken,
+                self._trainer.model,
+                self._trainer.optimizer,
+                keep=self._config.keep_checkpoints,
+            )
 
 
 def _time_refreshes(optimizer: torch.optim.Optimizer) -> RefreshClock | None:

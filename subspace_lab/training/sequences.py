@@ -76,6 +76,20 @@ class Sequences:
         count = min(count, self.num_held_out)
         return self._rows(self.num_train + np.arange(count) * self.num_held_out // max(count, 1))
 
+    def spread(self, count: int) -> Int[Tensor, "at_most_count length"]:
+        """Held-out sequences as from `held_out`, or of a run that holds none out sequences spread over all.
+
+        Args:
+            count: How many; all of them when there are fewer.
+
+        Returns:
+            Token numbers, always the same for the same count.
+        """
+        if self.num_held_out:
+            return self.held_out(count)
+        count = min(count, self.num_train)
+        return self._rows(np.arange(count) * self.num_train // max(count, 1))
+
     def _rows(self, rows: Int[np.ndarray, " count"]) -> Int[Tensor, "count length"]:
         return torch.from_numpy(self._table[rows].astype(np.int64))
 

@@ -21,17 +21,9 @@ from tests.docs.pages import ROOT
 REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
 COMMANDS = [name for name in app if not name.startswith("-")]
 SUBPACKAGES = (
-    "analysis",
-    "capture",
-    "comparison",
-    "evidence",
-    "figures",
-    "numerics",
-    "optim",
-    "report",
-    "runs",
+    "analysis", "capture", "comparison", "evidence", "figures", "landscape", "numerics", "optim", "report", "runs",
     "training",
-)
+)  # fmt: skip
 METHOD_CLASSES = [kind for kind in sl.optim.METHODS.values() if kind is not torch.optim.AdamW] + [sl.optim.SubspaceAdam]
 TABLES = ("energy", "spectrum", "spectrum_summary", "spectrum_null", "angles", "curvature")
 
@@ -63,7 +55,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> sl.Run:
     """A run that was captured and analysed, with every manifest field and context key that there is."""
     path = tmp_path_factory.mktemp("reference") / "run"
     model = torch.nn.ModuleDict({"blocks": torch.nn.ModuleList(torch.nn.Linear(8, 8) for _ in range(2))})
-    with sl.GradientCapture(model, path, every=1, config={}, seeds={"seed": 0}, data_hash="") as capture:
+    with sl.GradientCapture(model, path, every=1, config={}, seeds={"seed": 0}, data_hash="", evaluation={}) as capture:
         for step in range(3):
             for parameter in model.parameters():
                 parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(step))

@@ -1,0 +1,88 @@
+"""Which parameters a Hessian or a gradient is taken of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from subspace_lab.capture.layers import matches, nearest_names
+from subspace_lab.capture.naming import canonical_names, depth_of, kind_of
+
+MODEL = "model"
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Parameters that are taken together, flattened one after the other.
+
+    Attributes:
+        name: The parameter's canonical name, or ``"model"``.
+        names: Canonical names of its parameters.
+        parameters: The parameters.
+        depth: Block index in the model, -1 where there is none.
+        kind: Name of the parameter's module, or ``"model"``.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    parameters: tuple[Tensor, ...]
+    depth: int
+    kind: str
+
+    @property
+    def size(self) -> int:
+        """Its numbers, all in all."""
+        return sum(parameter.numel() for parameter in self.parameters)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """float64 where all of its parameters are, otherwise float32."""
+        double = all(parameter.dtype == torch.float64 for parameter in self.parameters)
+        return torch.float64 if double else torch.float32
+
+    def pieces(self, flat: Tensor) -> list[Tensor]:
+        """A flat vector (size,) as tensors of the parameters' shapes; views."""
+        parts = torch.split(flat, [parameter.numel() for parameter in self.parameters])
+        return [part.view(parameter.shape) for part, parameter in zip(parts, self.parameters, strict=True)]
+
+
+def select_blocks(model: nn.Module, layers: str | Sequence[str] | None) -> list[Block]:
+    """The blocks that globs name, or the whole model as one.
+
+    Args:
+        model: The model.
+        layers: Globs on canonical parameter names, each matching parameter is a block of its own, vectors too; None
+            takes all trainable parameters as one block.
+
+    Returns:
+        The blocks, in the order of the model.
+
+    Raises:
+        ValueError: If the model has no trainable parameter or a pattern matches none; the nearest are named.
+    """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    raws = {raw: parameter for raw, parameter in model.named_parameters() if parameter.requires_grad}
+    if not raws:
+        raise ValueError(f"{type(model).__name__} has no trainable parameter; set requires_grad of those to look at")
+    names = canonical_names(list(raws))
+    if layers is None:
+        return [Block(MODEL, tuple(names[raw] for raw in raws), tuple(raws.values()), -1, MODEL)]
+    patterns = [layers] if isinstance(layers, str) else list(layers)
+    if not patterns:
+        raise ValueError("layers is empty; leave it out for the whole model")
+    for pattern in patterns:
+        if not any(matches(name, pattern) for name in names.values()):
+            near = ", ".join(nearest_names(pattern, names.values()))
+            raise ValueError(
+                f"layers: {pattern!r} matches no trainable parameter of {type(model).__name__}; nearest: {near}"
+            )
+    wanted = [raw for raw, name in names.items() if any(matches(name, pattern) for pattern in patterns)]
+    modules = dict(model.named_modules())
+    return [
+        Block(names[raw], (names[raw],), (raws[raw],), depth_of(raw), kind_of(raw, modules[raw.rpartition(".")[0]]))
+        for raw in wanted
+    ]
