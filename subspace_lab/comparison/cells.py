@@ -166,6 +166,21 @@ def _check_grid(lrs: Sequence[float], seeds: int) -> None:
         raise ValueError(f"seeds must be a whole number of at least 1, got {seeds!r}")
 
 
+def check_shared(methods: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse methods that settle what all of them must share to be compared.
+
+    Args:
+        methods: From `parse_methods`.
+
+    Raises:
+        ValueError: If one does.
+    """
+    for name, settings in methods.items():
+        for key in _SAME_FOR_ALL:
+            if key in settings:
+                raise ValueError(f"method {name!r}: {key} must be the same for all methods; give it for the comparison")
+
+
 def check_used(base: TrainConfig, methods: Iterable[Mapping[str, Any]]) -> None:
     """Refuse common settings that no method has.
 
@@ -209,7 +224,4 @@ def _canonical(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("lr", "seed"):
         if key in values:
             raise ValueError(f"method {name!r}: {key} is chosen by the grid; leave it out")
-    for key in _SAME_FOR_ALL:
-        if key in values:
-            raise ValueError(f"method {name!r}: {key} must be the same for all methods; give it for the comparison")
     return {**values, "optimizer": canonical_name(values["optimizer"])}

@@ -11,7 +11,15 @@ from types import TracebackType
 from typing import Any, Literal, Protocol, get_args
 
 from subspace_lab._extras import require
-from subspace_lab.comparison.cells import Cell, Methods, cells_of, check_used, common_config, parse_methods
+from subspace_lab.comparison.cells import (
+    Cell,
+    Methods,
+    cells_of,
+    check_shared,
+    check_used,
+    common_config,
+    parse_methods,
+)
 from subspace_lab.comparison.comparison import CELLS, Comparison
 from subspace_lab.comparison.local import LocalExecutor
 from subspace_lab.comparison.manifest import join_comparison, other_comparison, stored_base
@@ -106,6 +114,7 @@ def compare(
         raise TypeError(f"config must be a TrainConfig, got {type(config).__name__}; write TrainConfig(steps=100)")
     path = Path(out_dir)
     parsed = parse_methods(methods)
+    check_shared(parsed)
     _check_execution(executor, workers, slurm)
     base = _base(path, config, parsed, executor)
     cells = cells_of(parsed, lrs, seeds, base)

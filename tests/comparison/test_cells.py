@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from subspace_lab.comparison.cells import cells_of, check_used, common_config, parse_methods
+from subspace_lab.comparison.cells import cells_of, check_shared, check_used, common_config, parse_methods
 from subspace_lab.optim import METHODS
 from subspace_lab.training import TrainConfig
 from subspace_lab.training.sequences import Sequences
@@ -55,9 +55,6 @@ def test_methods_of_ones_own_names():
         (["grasswalk:rnk=3"], [1e-3], 1, "rnk"),
         (["adamw:rank=3"], [1e-3], 1, "rank=3 has no effect on AdamW"),
         (["adamw:lr=3"], [1e-3], 1, "lr is chosen by the grid"),
-        (["adamw:steps=3"], [1e-3], 1, "steps must be the same for all methods"),
-        (["adamw:batch-size=3"], [1e-3], 1, "batch_size must be the same for all methods"),
-        ({"a": {"optimizer": "adamw", "data": "x"}}, [1e-3], 1, "data must be the same for all methods"),
         ({"a": "adamw"}, [1e-3], 1, "settings must be a mapping"),
         ({"": {"optimizer": "adamw"}}, [1e-3], 1, "the name of a method must be a text"),
         ({"_a": {"optimizer": "adamw"}}, [1e-3], 1, "does not begin with an underscore"),
@@ -77,6 +74,14 @@ def test_a_wrong_grid_is_one_line(methods, lrs, seeds, message):
     with pytest.raises(ValueError, match=message) as caught:
         cells_of(parse_methods(methods), lrs, seeds, BASE)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("methods", [["adamw:steps=3"], ["badam", "grasswalk:batch-size=3"], {"a": {"data": "x"}}])
+def test_what_all_methods_share_is_no_setting_of_one(methods):
+    parsed = {"a": {"optimizer": "adamw", **methods["a"]}} if isinstance(methods, dict) else parse_methods(methods)
+    with pytest.raises(ValueError, match=r"(steps|batch_size|data) must be the same for all methods"):
+        check_shared(parsed)
+    check_shared(parse_methods(["grasswalk:rank=3:clip=none:walk-step=0.2"]))
 
 
 @pytest.mark.parametrize(
