@@ -155,7 +155,7 @@ def _make(store: Store, name: str, executor: Lasting) -> bool:
             trained = True
             what = ("learning rates", "seeds")[phase]
             say(f"{name} ({experiment.title}), {what}: {len(cells)} trainings")
-            load_tokens(cells[0].config)
+            store.settle_data(load_tokens(cells[0].config).hash)
             train_cells(store.cells_dir, cells, executor, retry=True)
             absorb(store, cells)
     _conclude(store, name, again=trained)

@@ -49,6 +49,24 @@ class Store:
             "environment": environment(), "profile": wanted,
         })  # fmt: skip
 
+    def settle_data(self, data_hash: str) -> None:
+        """Note what the trainings read, or refuse to mix them with those that read something else.
+
+        Args:
+            data_hash: Of the tokens.
+
+        Raises:
+            RunError: If the tables rest on other data.
+        """
+        manifest = read_manifest(self.path)
+        before = manifest.setdefault("data_hash", data_hash)
+        if before != data_hash:
+            raise RunError(
+                f"{self.path} rests on other data (hash {str(before)[:12]}, here {data_hash[:12]}; the standard "
+                "library differs between versions of Python); go on where they are the same, or choose another directory"
+            )
+        publish_json(self.path / MANIFEST, manifest)
+
     @property
     def cells_dir(self) -> Path:
         """The run directories of the cells."""

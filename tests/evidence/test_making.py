@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import json
 import os
 
 import pandas as pd
@@ -157,6 +158,14 @@ def test_a_directory_of_another_profile(clone):
         regenerate(clone, profile="cpu")
     with pytest.raises(RunError, match=r"name smoke -> smoke-longer; seeds 2 -> 4; steps 4 -> 16"):
         regenerate(clone, profile="smoke", longer=True)
+
+
+def test_other_data_are_not_mixed_in(clone, no_training):
+    manifest = json.loads((clone / "evidence.json").read_text())
+    (clone / "evidence.json").write_text(json.dumps({**manifest, "data_hash": "0" * 64}))
+    regenerate(clone, profile="smoke", only=["refresh"])  # nothing is trained
+    with pytest.raises(RunError, match=r"rests on other data \(hash 000000000000, here [0-9a-f]{12}; .*go on where"):
+        regenerate(clone, profile="smoke", only=["fig1"], recompute=True)
 
 
 def test_a_directory_of_something_else(tmp_path, small):

@@ -21,8 +21,8 @@ CAPTION = (
     "recovered, mean over steps and matrices: where it differs between rules, RS is not the same thing for them. "
     "Overlapping points are no proof of equality, since seeds pair up: the page has the paired differences."
 )
-_COLUMNS = {"none": "no RS", "limited": "RS", "free": "RS, no limiter"}
-_ROWS = {"keep": "moments kept", "transport": "AO"}
+_COLUMNS = {"none": "no RS", "limited": "RS", "free": "RS unlimited"}
+_ROWS = {"keep": "no AO", "transport": "AO"}
 
 
 @drawn(TITLE)

@@ -28,8 +28,9 @@ def draw(table: pd.DataFrame, layout: Layout) -> Figure:
         raise AbsentError("No cell came to its end.")
     rules = list(dict.fromkeys(table["rule"]))
     shown = {name: label for name, label in _PANELS.items() if (table["recovery"] == name).any()}
+    shape = Layout(layout.width, 2 if layout.columns > 2 else 1, layout.font_size, layout.titled)
     figure, axes = grid(
-        layout, list(shown.values()), xlabel=f"rule ({seeds_of(table)})", ylabel="held-out loss", height=2.2
+        shape, list(shown.values()), xlabel=f"rule ({seeds_of(table)})", ylabel="held-out loss", height=2.2
     )
     for name, label in shown.items():
         seed_points(axes[label], table[table["recovery"] == name], rules, by="rule", y="eval_loss")

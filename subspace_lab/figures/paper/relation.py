@@ -28,8 +28,11 @@ def draw(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the figure; see CAPTION."""
     if table.empty:
         raise AbsentError("No captured run came to its end.")
-    figure = Figure(figsize=(layout.width, 3.1 + 0.16 * -(-len(table) // 5)), layout="constrained")
-    axes = figure.subplots(1, len(_PANELS), sharey=True)
+    wide = layout.columns > 2
+    key_columns, height = (5, 2.7) if wide else (2, 6.5)
+    rows_of_key = -(-len(table) // key_columns)
+    figure = Figure(figsize=(layout.width, height + 0.2 * rows_of_key), layout="constrained")
+    axes = figure.subplots(1 if wide else len(_PANELS), len(_PANELS) if wide else 1, sharey=True)
     key = []
     for ax, (column, label) in zip(axes, _PANELS.items(), strict=True):
         for place, row in enumerate(table.to_dict("records")):
@@ -37,11 +40,11 @@ def draw(table: pd.DataFrame, layout: Layout) -> Figure:
             ax.plot(row[column], row["eval_loss"], **style)
             if column == "energy":
                 key.append(Line2D([], [], label=row["method"], **style))
-        if column == "flatness" and (table[column] > 0).all():
+        if table[column].min() > 0 and table[column].max() > 10 * table[column].min():
             log_axis(ax, x=True, low=float(table[column].min()), high=float(table[column].max()))
         rho, p = table[f"rho_{column}"].iloc[0], table[f"p_{column}"].iloc[0]
         ax.set_title("" if rho != rho else f"ρ = {rho:+.2f} (p = {p:.2f})")
         ax.set_xlabel(label)
     axes[0].set_ylabel("held-out loss")
-    figure.legend(handles=key, loc="outside lower center", ncols=5 if layout.columns > 2 else 2)
+    figure.legend(handles=key, loc="outside lower center", ncols=key_columns)
     return figure

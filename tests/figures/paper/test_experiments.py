@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from subspace_lab.figures import NARROW, PAGE, AbsentError
-from subspace_lab.figures.all import save
 from subspace_lab.figures.paper import (
     fig1,
     fig1_depth,
@@ -75,14 +74,9 @@ def test_no_text_is_cut_or_covered(module, layout):
 
 
 @each_figure
-def test_the_same_bytes_twice_and_no_table_changed(module, tmp_path):
+def test_a_table_is_read_only(module):
     before = TABLES[module].copy()
-    for name in ("one", "two"):
-        figure = module.draw(TABLES[module])
-        for suffix in ("png", "pdf"):
-            save(figure, tmp_path / f"{name}.{suffix}")
-    for suffix in ("png", "pdf"):
-        assert (tmp_path / f"one.{suffix}").read_bytes() == (tmp_path / f"two.{suffix}").read_bytes()
+    module.draw(TABLES[module])
     pd.testing.assert_frame_equal(TABLES[module], before)
 
 
