@@ -63,7 +63,8 @@ class Store:
         if before != data_hash:
             raise RunError(
                 f"{self.path} rests on other data (hash {str(before)[:12]}, here {data_hash[:12]}; the standard "
-                "library differs between versions of Python); go on where they are the same, or choose another directory"
+                "library differs between versions of Python); go on where they are the same, or choose another "
+                "directory"
             )
         publish_json(self.path / MANIFEST, manifest)
 

@@ -37,11 +37,12 @@ def draw_energies(table: pd.DataFrame, layout: Layout, *, x: str, xlabel: str) -
     key = [Line2D([], [], label=kind, **style) for kind, style in styles.items()]
     key += [Line2D([], [], label="noise, own basis", **NOISE), Line2D([], [], label="noise, fixed basis", **FIXED)]
     seeds = table["seed"].nunique()
+    columns = 3 if layout.columns > 2 else layout.columns
     figure, axes = grid(
-        layout, list(panels.values()), xlabel="", height=1.7,
+        Layout(layout.width, columns, layout.font_size, layout.titled), list(panels.values()), xlabel="", height=1.7,
         ylabel=f"‖SᵀG‖ / ‖G‖, mean of {seeds} seed{'s' * (seeds != 1)}",
     )  # fmt: skip
-    for ax in list(axes.values())[-min(layout.columns, len(axes)) :]:
+    for ax in list(axes.values())[-min(columns, len(axes)) :]:
         ax.set_xlabel(xlabel)
     figure.legend(handles=key, loc="outside lower center", ncols=5 if layout.columns > 2 else 2)
     for rank, name in panels.items():
