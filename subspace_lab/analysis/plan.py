@@ -40,8 +40,11 @@ class LayerPlan:
             good.
         walk_step: By how much a walk turns, radians: the angle by which the gradient turned out of the basis over the
             interval, ``arccos(sqrt(retained))``, at least 0.01; None for a jump, and without stale energies.
-        recovery: ``"scaled"`` where the bulk holds a tenth of the energy or more, else ``"none"``.
+        recovery: ``"scaled"`` where the bulk holds a tenth of the energy or more and its signal, where it was measured,
+            is told from none by two standard errors; else ``"none"``.
         bulk: Energy fraction outside of the subspace, ``1 - fraction``.
+        bulk_signal: Share of a training batch's bulk that is signal, at the rank and checkpoints of the table
+            ``noise``; None without that table.
         state_bytes: What an optimizer of this rank keeps, in float32: basis, two moments and one norm.
     """
 
@@ -59,6 +62,7 @@ class LayerPlan:
     walk_step: float | None
     recovery: str
     bulk: float
+    bulk_signal: float | None
     state_bytes: int
 
 

@@ -31,7 +31,8 @@ def recommend(run: Run, budget_bytes: int | None = None) -> Plan:
     The rank is where the energy above the noise null saturates; the interval is how long a stale basis keeps its
     energy above r/m; a walk turns as far as the gradient did in that time. All are read at the measured ranks and ages
     only, without interpolation: capture more often or analyse more ranks for finer answers. What lies above the null is
-    structure and need not be signal.
+    structure and need not be signal. Where ``subspace-lab analyze --noise`` has been at the checkpoints, recovery takes
+    a signal in the bulk that is told from none.
 
     Args:
         run: A run; its energy table is used when it covers all captured steps, otherwise it is computed.
@@ -58,7 +59,8 @@ def recommend(run: Run, budget_bytes: int | None = None) -> Plan:
     ranks = {layer: found.saturated for layer, found in evidence.items()}
     if budget_bytes is not None:
         ranks = fit_ranks({layer: found.choices() for layer, found in evidence.items()}, int(budget_bytes))
-    plans = tuple(found.plan(layer, ranks[layer]) for layer, found in evidence.items())
+    signals = _bulk_signals(run)
+    plans = tuple(found.plan(layer, ranks[layer], signals.get(layer)) for layer, found in evidence.items())
     return Plan(plans, len(run.steps), None if budget_bytes is None else int(budget_bytes))
 
 
@@ -68,6 +70,32 @@ def _energy_table(run: Run) -> pd.DataFrame:
     except RunError:
         return energy(run)
     return table if set(table["step"]) == set(run.steps) else energy(run)
+
+
+@dataclass(frozen=True)
+class _BulkSignal:
+    """How much of the energy outside of a core is signal, over the measured checkpoints.
+
+    Attributes:
+        share: Signal over signal and noise, in a training batch.
+        told: Whether the signal is told from none, by two standard errors.
+    """
+
+    share: float
+    told: bool
+
+
+def _bulk_signals(run: Run) -> dict[str, _BulkSignal]:
+    """By layer, where the noise of the gradient was measured."""
+    try:
+        table = run.table("noise")
+    except RunError:
+        return {}
+    bulk = table[(table["part"] == "bulk") & (table["layer"] != "model")].groupby("layer", observed=True)
+    means, counts = bulk[["signal", "signal_share"]].mean(), bulk.size()
+    errors = bulk["signal_se"].agg(lambda errors: float((errors.astype("float64") ** 2).sum() ** 0.5)) / counts
+    told = means["signal"] > 2 * errors
+    return {str(name): _BulkSignal(float(means["signal_share"][name]), bool(told[name])) for name in means.index}
 
 
 @dataclass(frozen=True)
@@ -111,7 +139,7 @@ class _Evidence:
         ranks = [int(rank) for rank in self.excess.index if rank <= self.saturated]
         return [Choice(rank, float(self.excess[rank]) * m * n, state_bytes(m, n, rank)) for rank in ranks]
 
-    def plan(self, layer: str, rank: int) -> LayerPlan:
+    def plan(self, layer: str, rank: int, signal: _BulkSignal | None) -> LayerPlan:
         """The settings at a rank."""
         here: dict[Any, float] = self.own.loc[rank].to_dict()
         interval, retained, bound = _interval(self._retained(rank, here))
@@ -130,8 +158,9 @@ class _Evidence:
             above_noise=told,
             rule=rule,
             walk_step=None if rule == "jump" or retained is None else _turned(retained),
-            recovery="scaled" if 1 - here["fraction"] >= BULK else "none",
+            recovery="scaled" if 1 - here["fraction"] >= BULK and (signal is None or signal.told) else "none",
             bulk=1 - here["fraction"],
+            bulk_signal=None if signal is None else signal.share,
             state_bytes=state_bytes(*self.shape, rank),
         )
 

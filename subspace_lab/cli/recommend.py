@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _SIGNS = {"": "", "at most": "≤", "at least": "≥", "only": "only"}
 _SETTINGS = ("rank", "interval", "rule", "step", "recovery")
-_EVIDENCE = ("energy", "noise", "kept", "bulk", "MB")
+_EVIDENCE = ("energy", "noise", "kept", "bulk", "signal", "MB")
 _LEGEND = """\
 rank: the smallest measured one with 90% of the largest energy above noise, or
       what a budget leaves; energy, noise: share of the gradient's energy that
@@ -22,7 +22,8 @@ rank: the smallest measured one with 90% of the largest energy above noise, or
 interval: steps for which a stale basis keeps half of what it held above r/m
 rule: walk where it does, by the angle (step, radians) that the gradient turned
       in that time; jump (whenever) where it never does, or all is noise
-recovery: scaled where the bulk, outside of the rank, holds a tenth or more
+recovery: scaled where the bulk, outside of the rank, holds a tenth or more,
+      with a signal in it where analyze --noise has measured that
 kept: what a basis keeps after the interval; MB: optimizer state, float32
 ≤, ≥: the answer may lie beyond what was measured"""
 
@@ -109,7 +110,7 @@ def _settings(row: LayerPlan) -> tuple[str, ...]:
 
 
 def _evidence(row: LayerPlan) -> tuple[str, ...]:
-    shares = (row.fraction, row.null_noise, row.retained, row.bulk)
+    shares = (row.fraction, row.null_noise, row.retained, row.bulk, row.bulk_signal)
     return row.layer, *("" if share is None else _percent(share) for share in shares), _megabytes(row.state_bytes)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -52,6 +53,18 @@ def test_noise_is_jumped_and_its_bulk_recovered_and_a_pure_core_needs_no_recover
     assert (below.rank, below.rule, below.recovery) == (2, "jump", "scaled")
     assert above.bulk == pytest.approx(1 - above.fraction)
     assert not below.above_noise
+
+
+@pytest.mark.parametrize(("signal", "recovery"), [(3.0, "scaled"), (1.0, "none"), (-1.0, "none")])
+def test_recovery_takes_a_bulk_whose_signal_is_told_from_none(tmp_path, signal, recovery):
+    """Two checkpoints of standard error 1 leave one of 0.71 for their mean: twice that is 1.41."""
+    write_run(tmp_path / "run", noise({BELOW: (32, 64)}))
+    run = sl.Run.open(tmp_path / "run", write=True)
+    measured = {"layer": [BELOW] * 2, "part": ["bulk"] * 2, "signal": [signal - 0.5, signal + 0.5]}
+    run.write_table("noise", pd.DataFrame({**measured, "signal_se": [1.0, 1.0], "signal_share": [0.2, 0.4]}))
+    (layer,) = sl.recommend(run).layers
+    assert layer.bulk > 0.1
+    assert (layer.recovery, layer.bulk_signal) == (recovery, pytest.approx(0.3))
 
 
 def test_a_space_that_stands_still_is_walked_by_the_smallest_step(tmp_path):

@@ -27,6 +27,7 @@ def test_recommend_prints_and_saves_the_plan(run_dir: Path, command: Command) ->
         step = [] if layer.walk_step is None else [f"{layer.walk_step:.2f}"]
         assert settings == [*rank, *interval, layer.rule, *step, layer.recovery]
         shares = (layer.fraction, layer.null_noise, layer.retained, layer.bulk)
+        assert layer.bulk_signal is None
         assert evidence == [*(f"{share:.0%}" for share in shares), f"{layer.state_bytes / 1e6:.2f}"]
 
 
