@@ -170,7 +170,7 @@ def memory_vectors(k: int) -> int:
         Lanczos vectors, eigenvectors twice (as ARPACK has them and as they are returned), and twelve for the products.
 
     >>> memory_vectors(10)
-    53
+    55
     """
     return num_lanczos(1 << 60, k) + 2 * k + 12
 
