@@ -13,6 +13,7 @@ ABOUT = {
     "analyze_memory": "memory of `analyze`, 60M LLaMA",
     "angles": "principal angles, 512 × 128, float64",
     "capture_overhead": 'training with `keep="gram"`, every 10 steps',
+    "hessian": "5 leading Hessian eigenvalues of a 1M LLaMA to a residual of 1e-3",
     "help_time": "`subspace-lab --help`",
     "optimizer_step": "one step",
     "snapshot_bytes": "snapshot files, 60M LLaMA, all reductions",

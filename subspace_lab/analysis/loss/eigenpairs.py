@@ -35,8 +35,8 @@ class Eigenpairs:
 
 
 def num_lanczos(size: int, k: int) -> int:
-    """Lanczos vectors that `largest_eigenpairs` keeps: ``2 k + 1``, at least 20, at most N."""
-    return min(size, max(2 * k + 1, 20))
+    """Lanczos vectors that `largest_eigenpairs` keeps: ``2 k + 3``, at least 12, at most N."""
+    return min(size, max(2 * k + 3, 12))
 
 
 def largest_eigenpairs(

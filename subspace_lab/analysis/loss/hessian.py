@@ -170,7 +170,7 @@ def memory_vectors(k: int) -> int:
         Lanczos vectors, eigenvectors twice (as ARPACK has them and as they are returned), and twelve for the products.
 
     >>> memory_vectors(10)
-    53
+    55
     """
     return num_lanczos(1 << 60, k) + 2 * k + 12
 
@@ -251,13 +251,14 @@ def _without_vectors(found: Eigenpairs) -> Eigenpairs:
 
 
 def _shift(product: Callable[[Tensor], Tensor], g: Tensor, seed: int) -> tuple[float, float]:
-    """A lower bound of ``lambda_0`` (two steps of the power method from the gradient), and the quotient along it."""
+    """A lower bound of ``lambda_0``: the quotient along g, or along H g where that is small; and the one along g."""
     start = g
     if not bool((g != 0).any()):
         start = torch.from_numpy(np.random.default_rng(seed).standard_normal(len(g))).to(g)
     image = product(start)
     along = _quotient(start, image)
-    further = _quotient(image, product(image)) if bool((image != 0).any()) else 0.0
+    size = float(torch.linalg.vector_norm(image) / torch.linalg.vector_norm(start))
+    further = _quotient(image, product(image)) if 0.1 * size > along else 0.0
     return max(along, further, 0.0), along if start is g else math.nan
 
 

@@ -5,7 +5,7 @@ Legend: ``g`` gradient of the block (N,); ``H`` Hessian of the block (N, N), nev
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -92,10 +92,7 @@ class HessianOperator:
 
     def gradient(self) -> Tensor:
         """``g`` (N,), in the dtype of the block."""
-        total = torch.zeros(self.block.size, dtype=self.block.dtype, device=self.block.parameters[0].device)
-        for part, share in self._loss.parts:
-            self._add(total, self._gradients(part), share)
-        return total
+        return self._mean(self._gradients(part) for part, _ in self._loss.parts)
 
     def product(self, v: Tensor) -> Tensor:
         """``H v`` (N,).
@@ -110,24 +107,25 @@ class HessianOperator:
             ValueError: If the loss has no second derivative, or the product is not finite.
         """
         self.products += 1
-        total = torch.zeros(self.block.size, dtype=self.block.dtype, device=self.block.parameters[0].device)
         pieces = [piece.to(p) for piece, p in zip(self.block.pieces(v), self.block.parameters, strict=True)]
-        for part, share in self._loss.parts:
-            gradients = self._gradients(part)
-            used = [(g, piece) for g, piece in zip(gradients, pieces, strict=True) if g is not None]
-            with named_second_derivatives(self.block):
-                found = torch.autograd.grad(
-                    [g for g, _ in used],
-                    self.block.parameters,
-                    [piece for _, piece in used],
-                    retain_graph=self._kept is not None,
-                    allow_unused=True,
-                )
-            check_products(self.block, gradients, found)
-            self._add(total, found, share)
-        if not bool(total.isfinite().all()):
+        total = self._mean(self._products(part, pieces) for part, _ in self._loss.parts)
+        if not bool(total.sum().isfinite()):
             raise ValueError(f"a product with the Hessian of {self.block.name} is not finite; take other weights")
         return total
+
+    def _products(self, part: Any, pieces: list[Tensor]) -> Gradients:
+        gradients = self._gradients(part)
+        used = [(g, piece) for g, piece in zip(gradients, pieces, strict=True) if g is not None]
+        with named_second_derivatives(self.block):
+            found: Gradients = torch.autograd.grad(
+                [g for g, _ in used],
+                self.block.parameters,
+                [piece for _, piece in used],
+                retain_graph=self._kept is not None,
+                allow_unused=True,
+            )
+        check_products(self.block, gradients, found)
+        return found
 
     def _gradients(self, part: Any) -> Gradients:
         if self._kept is not None:
@@ -141,8 +139,19 @@ class HessianOperator:
             self._kept = gradients
         return gradients
 
-    def _add(self, total: Tensor, found: Gradients, share: float) -> None:
-        with torch.no_grad():
-            for piece, gradient in zip(self.block.pieces(total), found, strict=True):
-                if gradient is not None:
-                    piece.add_(gradient, alpha=share)
+    @torch.no_grad()
+    def _mean(self, found: Iterable[Gradients]) -> Tensor:
+        """The weighted mean over micro-batches, flat."""
+        total: Tensor | None = None
+        for parts, (_, share) in zip(found, self._loss.parts, strict=True):
+            flat = self._flat(parts)
+            if len(self._loss.parts) == 1:
+                return flat
+            total = flat.mul_(share) if total is None else total.add_(flat, alpha=share)
+        assert total is not None
+        return total
+
+    def _flat(self, parts: Gradients) -> Tensor:
+        pairs = zip(parts, self.block.parameters, strict=True)
+        whole = [torch.zeros_like(p) if part is None else part.detach() for part, p in pairs]
+        return torch.cat([part.reshape(-1) for part in whole]).to(self.block.dtype)

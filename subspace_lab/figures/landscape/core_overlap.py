@@ -28,7 +28,7 @@ def draw(run: Run, layout: Layout) -> Figure:
         layout,
         "hessian_summary",
         "overlap",
-        "overlap with the core subspace",
+        "overlap with the core",
         null="null_overlap",
         null_label="random directions",
     )

@@ -27,7 +27,7 @@ def draw(run: Run, layout: Layout) -> Figure:
         layout,
         "hessian_summary",
         "chi",
-        "χ, share of the gradient's norm",
+        "share χ of the norm",
         null="null_chi",
         null_label="random direction",
     )

@@ -121,7 +121,8 @@ def test_blocks_by_globs():
 
 def test_another_library():
     """hessian-eigenthings, attending eagerly, as its own answer is otherwise an error."""
-    eigenthings = pytest.importorskip("hessian_eigenthings")
+    import hessian_eigenthings as eigenthings
+
     model, batch = llama(torch.float64, attn_implementation="eager")
     operator = eigenthings.HessianOperator(model, [batch], llama_loss)
     settings = {"max_iter": 100, "tol": 1e-9, "reorthogonalize": True, "which": "LA", "seed": 0}

@@ -48,8 +48,12 @@ def test_courses_over_depth(run, name, table, column, null):
 def test_curvature_along_core_and_bulk_at_the_last_checkpoint(run):
     ax = axes_of(LANDSCAPE_FIGURES["curvature_along_gradient"].draw(run))["q_proj"]
     rows = rows_of(run, "hessian_summary", kind="q_proj", step=STEPS[-1]).sort_values("depth")
-    for curve, part in zip(curves(ax), ("core", "bulk"), strict=True):
-        check_curve(curve, dict(zip(rows["depth"], rows[f"rayleigh_{part}"], strict=True)))
+    core, bulk, hollow = curves(ax)
+    assert (rows["rayleigh_core"] > 0).all()
+    down = rows[rows["rayleigh_bulk"] < 0]
+    assert 0 < len(down) < len(rows)
+    for curve, part, shown in ((core, "core", rows), (bulk, "bulk", rows), (hollow, "bulk", down)):
+        check_curve(curve, dict(zip(shown["depth"], shown[f"rayleigh_{part}"].abs(), strict=True)))
 
 
 def test_signal_of_core_and_bulk_at_the_last_checkpoint(run):
