@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks._contenders import (
+    NEVER,
     Layers,
     Step,
     apollo_torch,
@@ -28,6 +29,7 @@ from benchmarks._measure import alternate, compare, publish_result
 from subspace_lab import optim
 
 PRESET, RANK, INTERVAL = "llama-60m", 128, 200
+TOP = 12  # operations in a profile
 GROWTH = {"llama-9m": 32, "llama-60m": 128, "llama-130m": 256, "llama-350m": 256}
 METHODS = ("GrassWalk", "GrassJump", "SubTrack", "GaLore", "GoLore", "LDAdam", "Fira", "APOLLO", "FRUGAL",
            "OnlineSubspaceDescent", "RSO", "BAdam")  # fmt: skip
@@ -77,6 +79,23 @@ def steps(rounds: int) -> dict[str, Any]:
         "amortised_s": {name: medians[name] + extra / INTERVAL for name, extra in refresh.items()},
         "ratios": {f"{one} / {other}": compare(seconds, one, other) for one, other in pairs},
     }
+
+
+def profile(name: str, interval: int, dtype: torch.dtype = torch.float32, steps: int = 3) -> dict[str, Any]:
+    """Where the time of a step goes: milliseconds and calls by operation, the longest first, and what Python takes."""
+    optimizer = ours(name, Layers.of(PRESET, RANK, dtype), interval=interval)
+    for _ in range(2):
+        optimizer.step()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as recorded:
+        for _ in range(steps):
+            optimizer.step()
+    events = sorted(recorded.key_averages(), key=lambda event: -event.self_cpu_time_total)
+    return {
+        event.key.replace("Optimizer.step#", "Python in "): {
+            "ms": round(event.self_cpu_time_total / 1e3 / steps, 3), "calls": event.count // steps
+        }
+        for event in events[:TOP]
+    }  # fmt: skip
 
 
 def growth(rounds: int) -> dict[str, Any]:
@@ -209,7 +228,13 @@ def main() -> None:
             "steps": steps(rounds),
             "growth": growth(max(3, rounds // 4)),
             "half_precision": half_precision(rounds),
-            "throughput": throughput(max(3, rounds // 4)),
+            "throughput": throughput(max(5, rounds)),
+            "profiles": {
+                "GrassWalk, between refreshes": profile("GrassWalk", NEVER),
+                "GrassWalk, refreshing": profile("GrassWalk", 1),
+                "GrassJump, refreshing": profile("GrassJump", 1),
+                "GrassWalk, between refreshes, bfloat16": profile("GrassWalk", NEVER, torch.bfloat16),
+            },
         }
     results["state_bytes"] = state_sizes()
     results["transient"] = {
