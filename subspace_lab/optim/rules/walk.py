@@ -10,9 +10,10 @@ import math
 import torch
 from torch import Tensor
 
-from subspace_lab.optim.rules.base import Context, top_left_space
+from subspace_lab.optim.rules.base import Context, orthonormalized, top_left_space
 
 _SMALL = 1.0  # square of the angle, in radians, up to which a few terms of the series are exact
+_OUTSIDE = 1 / 16  # of the squares of X in D, below which their difference has lost digits
 
 
 class Walk:
@@ -36,9 +37,10 @@ class Walk:
 def geodesic(S: Tensor, X: Tensor, angle: float) -> Tensor:
     """``S cos(Z^(1/2)) + eta D sin(Z^(1/2)) Z^(-1/2)``: as far as ``angle`` along the horizontal part D of X.
 
-    Neither D nor its singular vectors are formed: ``D = X - S B`` turns the move into ``S K + X L``, K and L (r, r).
-    S is taken orthonormal to rounding on the way, by one Newton-Schulz step that is an (r, r) factor too, so that
-    rounding does not add up over moves.
+    As long as no single angle passes a radian and S leaves room, neither D nor its singular vectors are formed:
+    ``D = X - S B`` turns the move into ``S K + X L`` with K and L (r, r) from Taylor series. S is taken orthonormal to
+    rounding on the way, by one Newton-Schulz step that is an (r, r) factor too, so that rounding does not add up over
+    moves.
 
     Args:
         S: Orthonormal basis (m, r), up to an error whose square is rounding.
@@ -51,34 +53,37 @@ def geodesic(S: Tensor, X: Tensor, angle: float) -> Tensor:
     repair = (S.mT @ S).mul_(-0.5)
     repair.diagonal().add_(1.5)
     B = repair @ (S.mT @ X)
-    Z = torch.addmm(X.mT @ X, B.mT, B, alpha=-1)
-    eta = angle * torch.sqrt(S.shape[1] / Z.trace().clamp_min(torch.finfo(S.dtype).tiny))
-    cosine, sinc = _cosine_and_sinc(Z.mul_(eta * eta))
+    squares = X.mT @ X
+    Z = torch.addmm(squares, B.mT, B, alpha=-1)
+    outside = Z.trace()
+    eta = angle * torch.sqrt(S.shape[1] / outside.clamp_min(torch.finfo(S.dtype).tiny))
+    square = Z.mul_(eta * eta) @ Z
+    bound = float(torch.linalg.matrix_norm(square)) ** 0.5  # no eigenvalue is larger
+    if not (bound <= _SMALL and bool(outside > _OUTSIDE * squares.trace())):  # NaN, by overflow, is neither
+        S = S @ repair
+        return _far(S, torch.addmm(X, S, B, alpha=-1), angle)
+    terms = next(k for k in range(2, 99) if bound**k / math.factorial(2 * k) < torch.finfo(Z.dtype).eps / 4)
+    cosine, sinc = (_series(Z, square, terms, odd) for odd in (0, 1))
     L = eta * sinc
     K = repair @ torch.addmm(cosine, B, L, alpha=-1)
     return (S @ K).addmm_(X, L)
 
 
-def _cosine_and_sinc(Z: Tensor) -> tuple[Tensor, Tensor]:
-    """``cos(Z^(1/2))`` and ``sin(Z^(1/2)) Z^(-1/2)`` of a positive semi-definite Z (r, r).
+def _far(S: Tensor, D: Tensor, angle: float) -> Tensor:
+    """The same move by ``D^T D = V E^2 V^T``, angles beyond pi/2 clipped there.
 
-    For small angles by their Taylor series in Z, which are products only; else by the eigenvectors of Z, angles beyond
-    pi/2 clipped there.
+    With r > m/2, 2r - m directions have nowhere to go: what D has along them is rounding. Directions whose E^2 is
+    rounding stay where they are.
 
     Returns:
-        Cosine and sinc (r, r).
+        The orthonormal basis (m, r) at the end of the move.
     """
-    square = Z @ Z
-    bound = float(torch.linalg.matrix_norm(square)) ** 0.5  # no eigenvalue is larger
-    if bound <= _SMALL:
-        terms = next(k for k in range(2, 99) if bound**k / math.factorial(2 * k) < torch.finfo(Z.dtype).eps / 4)
-        cosine, sinc = (_series(Z, square, terms, odd) for odd in (0, 1))
-        return cosine, sinc
-    squares, V = torch.linalg.eigh(Z)
-    E = squares.clamp_min(0).sqrt()
-    turned = E.clamp_max(math.pi / 2)
-    ratio = torch.where(E > 0, turned.sin() / E.clamp_min(torch.finfo(Z.dtype).tiny), 1)
-    return (V * turned.cos()) @ V.mT, (V * ratio) @ V.mT
+    squares, V = torch.linalg.eigh(D.mT @ D)
+    moves = squares > squares[-1] * (S.shape[1] * torch.finfo(S.dtype).eps)
+    E = squares.where(moves, 1).sqrt()
+    rms = (squares.where(moves, 0).sum() / S.shape[1]).sqrt()
+    turned = (E * (angle / rms)).clamp_max(math.pi / 2).where(moves, 0)
+    return orthonormalized(torch.addmm(S @ ((V * turned.cos()) @ V.mT), D, (V * (turned.sin() / E)) @ V.mT))
 
 
 def _series(Z: Tensor, square: Tensor, terms: int, odd: int) -> Tensor:
