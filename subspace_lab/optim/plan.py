@@ -11,7 +11,7 @@ from typing import Any, Protocol, Unpack
 from torch import nn
 
 from subspace_lab.optim.base import Group, canonical
-from subspace_lab.optim.options import Options
+from subspace_lab.optim.options import Options, check_options, plain
 from subspace_lab.optim.subspace_adam import SubspaceAdam
 
 _SETTINGS = ("rank", "update_interval", "rule", "walk_step", "recovery")
@@ -61,6 +61,8 @@ def from_plan(
         group = groups.setdefault(tuple(settings.items()), {"params": [], "param_names": [], **settings})
         group["params"].append(trainable[name])
         group["param_names"].append(name)
+    if useless := [key for key in _SETTINGS if key in options and all(key in group for group in groups.values())]:
+        raise ValueError(f"{useless[0]} has no effect: the plan says it of every layer; leave it out")
     rest = [name for name in trainable if name not in planned]
     full = [{"params": [trainable[name] for name in rest], "param_names": rest, "rank": None}] if rest else []
     return SubspaceAdam([*groups.values(), *full], lr, **options)
@@ -76,7 +78,8 @@ def _layers(plan: PlanLike | Mapping[str, Any] | str | Path) -> list[Mapping[str
     elif not isinstance(plan, Mapping) and hasattr(plan, "to_dict"):
         content = plan.to_dict()
     layers = content.get("layers") if isinstance(content, Mapping) else None
-    if not layers or not all(isinstance(layer, Mapping) and {"layer", "rank"} <= set(layer) for layer in layers):
+    sound = isinstance(layers, list | tuple) and len(layers) > 0
+    if not sound or not all(isinstance(layer, Mapping) and {"layer", "rank"} <= set(layer) for layer in layers):
         said = plan if isinstance(plan, str | Path) else type(plan).__name__
         raise ValueError(f"{said} is no plan: it needs layers, each with layer and rank; see subspace_lab.recommend")
     return list(layers)
@@ -84,7 +87,12 @@ def _layers(plan: PlanLike | Mapping[str, Any] | str | Path) -> list[Mapping[str
 
 def _settings(layer: Mapping[str, Any]) -> tuple[str, Group]:
     """Name and settings of a layer; what is None is left to the defaults."""
-    return str(layer["layer"]), {name: layer[name] for name in _SETTINGS if layer.get(name) is not None}
+    name, settings = str(layer["layer"]), {key: plain(layer[key]) for key in _SETTINGS if layer.get(key) is not None}
+    try:
+        check_options({key: value for key, value in settings.items() if not hasattr(value, "refresh")})  # not rules
+    except ValueError as error:
+        raise ValueError(f"the plan has {name}, where {error}") from None
+    return name, settings
 
 
 def _not_there(name: str, known: list[str], owner: str, *, twice: bool) -> str:

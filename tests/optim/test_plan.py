@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from subspace_lab import optim
+from subspace_lab.optim.rules import RULES
 
 WALK = {"rank": 4, "update_interval": 7, "rule": "walk", "walk_step": 0.3, "recovery": "scaled"}
 JUMP = {"rank": 2, "update_interval": None, "rule": "jump", "walk_step": None, "recovery": "none"}
@@ -77,13 +79,19 @@ def layer(**changes) -> dict:
     [
         ({}, "dict is no plan: it needs layers, each with layer and rank"),
         ({"layers": []}, "dict is no plan"),
+        ({"layers": 5}, "dict is no plan"),
+        ({"layers": {"up.weight": WALK}}, "dict is no plan"),
         ({"layers": [{"layer": "up.weight"}]}, "dict is no plan"),
         (
             layer(layer="upp.weight"),
             "the plan has upp.weight, which is no trainable parameter of ModuleDict; nearest:",
         ),
         ({"layers": [PLAN["layers"][0]] * 2}, "the plan has up.weight twice"),
-        (layer(rank=0), "rank must be"),
+        (layer(rank=0), "the plan has up.weight, where rank must be"),
+        (layer(rank="8"), "the plan has up.weight, where rank must be a positive integer or None, got '8'"),
+        (layer(rank=[8]), "the plan has up.weight, where rank must be a positive integer or None, got [8]"),
+        (layer(walk_step="x"), "the plan has up.weight, where walk_step must be a finite number"),
+        (layer(rule={}), "the plan has up.weight, where rule must be"),
         (layer(rule="wander"), "rule must be one of"),
         (layer(layer="up.bias"), "a group with a rank takes real matrices"),
     ],
@@ -92,6 +100,15 @@ def test_what_is_no_sound_plan_is_said_in_one_line(plan, message):
     with pytest.raises(ValueError, match=r"^[^\n]*$") as caught:
         optim.from_plan(model(), plan)
     assert message in str(caught.value)
+
+
+def test_an_option_serves_where_the_plan_says_nothing_and_is_refused_where_it_says_all():
+    plan = {"layers": [*PLAN["layers"][:1], {"layer": "down.weight", "rank": np.int64(2), "rule": RULES["walk"]}]}
+    groups = optim.from_plan(model(), plan, walk_step=0.2, update_interval=3).param_groups
+    assert [(g["rank"], g["walk_step"], g["update_interval"]) for g in groups[:2]] == [(4, 0.3, 7), (2, 0.2, 3)]
+    for option in ({"rank": 3}, {"rule": "jump"}):
+        with pytest.raises(ValueError, match=f"^{next(iter(option))} has no effect: the plan says it of every layer"):
+            optim.from_plan(model(), plan, **option)
 
 
 def test_files_that_are_no_plan(tmp_path):
