@@ -13,7 +13,7 @@ from subspace_lab.runs.files import publish_json
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT = "subspace_lab.plan"
+FORMAT, VERSION = "subspace_lab.plan", 1
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """What `save` writes."""
-        return {"format": FORMAT, "format_version": 1, **asdict(self)}
+        return {"format": FORMAT, "format_version": VERSION, **asdict(self)}
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON, whole or not at all.
@@ -113,12 +113,17 @@ class Plan:
         Raises:
             RunError: If the file is missing or no plan.
         """
+        problem = f"{path} is not a plan of this release; write one with: subspace-lab recommend RUN_DIR"
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             layers = tuple(LayerPlan(**layer) for layer in content["layers"])
-            return cls(layers, content["steps"], content["budget_bytes"])
+            plan = cls(layers, content["steps"], content["budget_bytes"])
+            is_known = (content["format"], content["format_version"]) == (FORMAT, VERSION)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{path} is not a plan; write one with: subspace-lab recommend RUN_DIR") from error
+            raise RunError(problem) from error
+        if not is_known or not all(isinstance(number, int) for x in layers for number in (x.rank, x.state_bytes)):
+            raise RunError(problem)
+        return plan
 
     def table(self) -> pd.DataFrame:
         """The plan as a table, one row per layer."""

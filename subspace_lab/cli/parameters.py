@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,9 +21,10 @@ class Bytes(int):
 def _to_bytes(_: type, tokens: Sequence[Token]) -> Bytes:
     text = tokens[0].value
     found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMG]I?|)B?", text.strip().upper())
-    if not found:
+    size = float(found[1]) * _UNITS[found[2]] if found else math.inf
+    if not found or size == math.inf:
         raise ValueError(f"{text!r} is no size; give one such as 2GB, 500MB, 1.5GiB or a number of bytes")
-    return Bytes(float(found[1]) * _UNITS[found[2]])
+    return Bytes(size)
 
 
 Size = Annotated[Bytes, Parameter(converter=_to_bytes)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import numpy as np
 import pandas as pd
@@ -83,12 +84,26 @@ def test_a_budget_goes_to_the_layer_that_is_more_than_noise(tmp_path):
     assert plans[10**6].layers == sl.recommend(run).layers, "enough is as good as no budget"
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"format": "other"}, {"format_version": 2}, {"layers": 5}, {"layers": [{"layer": "a", "rank": 8}]}],
+)
+def test_files_of_another_format_are_no_plan(tmp_path, change):
+    plan = sl.recommend(signal_and_noise(tmp_path))
+    plan.save(tmp_path / "plan.json")
+    content = json.loads((tmp_path / "plan.json").read_text())
+    for wrong in ({**content, **change}, {**content, "layers": [{**content["layers"][0], "rank": "8"}]}):
+        (tmp_path / "plan.json").write_text(json.dumps(wrong))
+        with pytest.raises(sl.RunError, match="is not a plan of this release; write one with"):
+            sl.Plan.load(tmp_path / "plan.json")
+
+
 def test_a_budget_below_the_minimum_states_it(tmp_path):
     run = signal_and_noise(tmp_path)
     minimum = 2 * state_bytes(32, 64, 2)
     with pytest.raises(sl.RunError, match=f"smallest measured ranks of all layers take {minimum:,}; give that"):
         sl.recommend(run, budget_bytes=minimum - 1)
-    for wrong in (0, -1, True, float("nan")):
+    for wrong in (0, -1, True, float("nan"), float("inf"), "2GB", [1]):
         with pytest.raises(ValueError, match="budget_bytes must be a positive number"):
             sl.recommend(run, budget_bytes=wrong)
 
