@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from subspace_lab.cli.parameters import RunDir, Size
 if TYPE_CHECKING:
     from subspace_lab.analysis import LayerPlan
 
+_SEEDS = 3
 _SIGNS = {"": "", "at most": "≤", "at least": "≥", "only": "only"}
 _SETTINGS = ("rank", "interval", "rule", "step", "recovery")
 _EVIDENCE = ("energy", "noise", "kept", "bulk", "signal", "MB")
@@ -34,7 +36,7 @@ def recommend(
     *,
     budget: Size | None = None,
     check: bool = False,
-    seeds: int = 3,
+    seeds: int = _SEEDS,
     steps: int | None = None,
     workers: int | None = None,
 ) -> None:
@@ -59,6 +61,8 @@ def recommend(
     from subspace_lab.analysis.words import count
     from subspace_lab.runs import Run
 
+    if not check:
+        _refuse_useless(seeds=seeds != _SEEDS, steps=steps is not None, workers=workers is not None)
     run = Run.open(run_dir, write=True)
     plan = plan_of(run, budget)
     path = run_dir / "plan.json"
@@ -84,7 +88,16 @@ def recommend(
         print(_verdict(**gap_to_default(found)))
 
 
+def _refuse_useless(**given: bool) -> None:
+    if useless := [name for name, is_given in given.items() if is_given]:
+        raise ValueError(f"--{useless[0]} has no effect without --check; leave it out")
+
+
 def _verdict(gap: float, gap_low: float, gap_high: float) -> str:
+    if math.isnan(gap):
+        return "\nplan - default: not known, no seed was completed by both at their best learning rates"
+    if math.isnan(gap_low):
+        return f"\nplan - default: {gap:+.4f}, of a single seed; give more --seeds for an interval"
     told = "the plan is better" if gap_high < 0 else "the default is better" if gap_low > 0 else "not told apart"
     return f"\nplan - default: {gap:+.4f} [{gap_low:+.4f}, {gap_high:+.4f}] (95 %, paired by seed): {told}"
 

@@ -56,7 +56,8 @@ def check_plan(
     path = run.path / "check"
     path.mkdir(exist_ok=True)
     plan_path = path.resolve() / "plan.json"
-    if plan_path.exists() and Plan.load(plan_path) != plan:
+    begun = plan_path.exists() and (path / "comparison").exists()  # a call that was refused leaves the plan alone
+    if begun and Plan.load(plan_path) != plan:
         raise RunError(f"{path} holds the check of another plan; remove it to check this one")
     plan.save(plan_path)
     base = TrainConfig.from_dict({**config.to_dict(), **_OPEN, **({} if steps is None else {"steps": steps})})
@@ -76,12 +77,14 @@ def gap_to_default(found: Comparison) -> dict[str, float]:
         found: From `check_plan`.
 
     Returns:
-        ``gap``, ``gap_low`` and ``gap_high`` (95 %), as `subspace_lab.comparison.statistics.paired` has them.
+        ``gap``, ``gap_low`` and ``gap_high`` (95 %) over the seeds that both completed, as
+        `subspace_lab.comparison.statistics.paired` has them.
     """
     rates = found.table.set_index("method")["lr"]
     losses = []
     for method in ("plan", "default"):
-        cells = found.results[(found.results["method"] == method) & (found.results["lr"] == rates[method])]
+        of_method = (found.results["method"] == method) & (found.results["lr"] == rates[method])
+        cells = found.results[of_method & (found.results["status"] == "complete")]
         losses.append(cells.set_index("seed")["eval_loss"])
     return paired(*losses)
 

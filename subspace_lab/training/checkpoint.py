@@ -126,7 +126,12 @@ def _load_model(file: Snapshot, model: torch.nn.Module) -> None:
 
 def _load_optimizer(file: Snapshot, optimizer: torch.optim.Optimizer) -> None:
     now = optimizer.state_dict()["param_groups"]
-    groups = [_as_before(saved, group) for saved, group in zip(file.context["param_groups"], now, strict=True)]
+    if len(before := file.context["param_groups"]) != len(now):
+        raise RunError(
+            f"{file.path} has an optimizer of {len(before)} groups, now there are {len(now)}; where a plan made "
+            "it, put the plan back as it was"
+        )
+    groups = [_as_before(saved, group) for saved, group in zip(before, now, strict=True)]
     state: dict[int, dict[str, Any]] = {int(index): dict(v) for index, v in file.context["state"].items()}
     for part, _, name in (full.partition(":") for full in file.context["tensors"]):
         if part == "optimizer":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 
 import subspace_lab as sl
+from subspace_lab.cli.recommend import _verdict
 from tests.cli.helpers import Command
 from tests.runs_by_hand import noise, write_run
 
@@ -64,3 +66,29 @@ def test_recommend_honours_a_budget(command: Command, tmp_path: Path) -> None:
     assert "take 516; give that" in small.err
     wrong = command("recommend", tmp_path / "run", "--budget", "lots")
     assert "'lots' is no size; give one such as 2GB" in wrong.err
+    endless = command("recommend", tmp_path / "run", "--budget", "9" * 400)
+    assert "is no size; give one such as 2GB" in endless.err
+
+
+@pytest.mark.parametrize("option", ["seeds", "steps", "workers"])
+def test_options_of_a_check_are_refused_without_one(command: Command, tmp_path: Path, option: str) -> None:
+    run = write_run(tmp_path / "run", noise({"blocks.0.w.weight": (16, 24)}))
+    done = command("recommend", run.path, f"--{option}", "5")
+    assert done.status != 0
+    assert done.err.strip() == f"error: --{option} has no effect without --check; leave it out"
+    assert not (run.path / "plan.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("gap", "said"),
+    [
+        ((-0.5, -0.6, -0.4), "plan - default: -0.5000 [-0.6000, -0.4000] (95 %, paired by seed): the plan is better"),
+        ((0.5, 0.4, 0.6), "the default is better"),
+        ((0.1, -0.1, 0.3), "not told apart"),
+        ((0.1, math.nan, math.nan), "plan - default: +0.1000, of a single seed; give more --seeds"),
+        ((math.nan, math.nan, math.nan), "not known, no seed was completed by both"),
+    ],
+)
+def test_the_verdict_of_a_check(gap: tuple[float, float, float], said: str) -> None:
+    assert said in _verdict(*gap)
+    assert "nan" not in _verdict(*gap)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import pandas as pd
 import pytest
 
 import subspace_lab as sl
@@ -47,3 +50,23 @@ def test_a_run_that_was_captured_in_another_loop_cannot_be_trained_again(tmp_pat
     run = write_run(tmp_path / "run", noise({"up.weight": (6, 9)}))
     with pytest.raises(sl.RunError, match="was not trained by subspace-lab train, so that a plan"):
         check_plan(run, sl.recommend(run))
+
+
+def test_arguments_that_were_refused_leave_no_check_behind(tmp_path, settings):
+    """The next plan may be checked."""
+    run = write_run(tmp_path / "run", noise({"a.up.weight": (40, 16)}))
+    run.manifest["config"] = settings(steps=6, lr=2e-3, update_interval=None).resolved().to_dict()
+    plan = sl.recommend(run)
+    for one in (plan, sl.Plan(plan.layers, plan.steps + 1)):
+        for wrong, message in ({"seeds": 0}, "seeds must be"), ({"steps": 0}, "steps must be"):
+            with pytest.raises(ValueError, match=message):
+                check_plan(run, one, **wrong)
+
+
+def test_a_training_that_diverged_after_an_evaluation_is_not_in_the_gap():
+    rows = [("plan", 0, "complete", 1.0), ("plan", 1, "diverged", 9.0), ("default", 0, "complete", 1.5),
+            ("default", 1, "complete", 1.5)]  # fmt: skip
+    results = pd.DataFrame(rows, columns=["method", "seed", "status", "eval_loss"]).assign(lr=1e-3)
+    table = pd.DataFrame({"method": ["plan", "default"], "lr": 1e-3})
+    gap = gap_to_default(SimpleNamespace(results=results, table=table))
+    assert gap["gap"] == -0.5

@@ -153,3 +153,12 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays(tmp_path):
     assert "\n" not in str(caught.value)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_00000001.safetensors"]
     assert load_checkpoint(tmp_path, net, optimizer) == 1
+
+
+def test_an_optimizer_of_other_groups_is_said_in_one_line(tmp_path):
+    """As from a plan that was changed in between."""
+    model = torch.nn.Linear(3, 2)
+    save_checkpoint(tmp_path, 1, model, torch.optim.AdamW(model.parameters()))
+    other = torch.optim.AdamW([{"params": [model.weight]}, {"params": [model.bias]}])
+    with pytest.raises(RunError, match=r"has an optimizer of 1 groups, now there are 2; .* put the plan back as it was"):
+        load_checkpoint(tmp_path, model, other)
