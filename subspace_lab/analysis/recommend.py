@@ -66,7 +66,7 @@ def recommend(run: Run, budget_bytes: int | None = None) -> Plan:
 
 
 def _is_budget(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 < value < math.inf
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf
 
 
 def _energy_table(run: Run) -> pd.DataFrame:

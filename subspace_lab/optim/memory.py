@@ -39,6 +39,7 @@ _QR = 34  # r of LAPACK's work space for a QR, at most
 
 
 # What the refresh of a rule holds at once, measured with the allocator's record; the bounds are those of LAPACK's work.
+# A walk is one of usual length: where an angle passes a radian it holds up to 5 m r instead of 2 m r.
 _RULE_BYTES: dict[str, Callable[[int, int, int, int], int]] = {
     "coordinates": lambda m, n, r, e: e * (m * m + m * r) + 24 * m,  # noqa: ARG005
     "frozen": lambda m, n, r, e: e * m * r,  # noqa: ARG005

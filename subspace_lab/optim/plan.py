@@ -78,11 +78,14 @@ def _layers(plan: PlanLike | Mapping[str, Any] | str | Path) -> list[Mapping[str
     elif not isinstance(plan, Mapping) and hasattr(plan, "to_dict"):
         content = plan.to_dict()
     layers = content.get("layers") if isinstance(content, Mapping) else None
-    sound = isinstance(layers, list | tuple) and len(layers) > 0
-    if not sound or not all(isinstance(layer, Mapping) and {"layer", "rank"} <= set(layer) for layer in layers):
+    if not isinstance(layers, list | tuple) or not layers or not all(map(_says_enough, layers)):
         said = plan if isinstance(plan, str | Path) else type(plan).__name__
         raise ValueError(f"{said} is no plan: it needs layers, each with layer and rank; see subspace_lab.recommend")
     return list(layers)
+
+
+def _says_enough(layer: object) -> bool:
+    return isinstance(layer, Mapping) and {"layer", "rank"} <= set(layer)
 
 
 def _settings(layer: Mapping[str, Any]) -> tuple[str, Group]:

@@ -83,7 +83,7 @@ def _far(S: Tensor, D: Tensor, angle: float) -> Tensor:
     E = squares.where(moves, 1).sqrt()
     rms = (squares.where(moves, 0).sum() / S.shape[1]).sqrt()
     turned = (E * (angle / rms)).clamp_max(math.pi / 2).where(moves, 0)
-    return orthonormalized(torch.addmm(S @ ((V * turned.cos()) @ V.mT), D, (V * (turned.sin() / E)) @ V.mT))
+    return orthonormalized((S @ ((V * turned.cos()) @ V.mT)).addmm_(D, (V * (turned.sin() / E)) @ V.mT))
 
 
 def _series(Z: Tensor, square: Tensor, terms: int, odd: int) -> Tensor:
