@@ -160,5 +160,7 @@ def test_an_optimizer_of_other_groups_is_said_in_one_line(tmp_path):
     model = torch.nn.Linear(3, 2)
     save_checkpoint(tmp_path, 1, model, torch.optim.AdamW(model.parameters()))
     other = torch.optim.AdamW([{"params": [model.weight]}, {"params": [model.bias]}])
-    with pytest.raises(RunError, match=r"has an optimizer of 1 groups, now there are 2; .* put the plan back as it was"):
+    with pytest.raises(
+        RunError, match=r"has an optimizer of 1 groups, now there are 2; .* put the plan back as it was"
+    ):
         load_checkpoint(tmp_path, model, other)
