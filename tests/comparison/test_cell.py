@@ -34,7 +34,7 @@ def raise_it(error):
     ],
 )
 def test_the_reason_is_one_line(failure, status, reason, tmp_path, monkeypatch, settings):
-    monkeypatch.setattr(cell_module, "_train", lambda *_: failure())
+    monkeypatch.setattr(cell_module, "_train", lambda *_, **__: failure())
     if status == "diverged":
         monkeypatch.chdir(tmp_path)
         tmp_path = type(tmp_path)()
@@ -58,7 +58,7 @@ def test_a_run_that_ended_before_its_record_was_written_is_complete(tmp_path, se
 
 def test_the_peak_of_earlier_attempts_counts(tmp_path, monkeypatch, settings):
     write_record(record_path(tmp_path, "x"), Record("cut", "", 1, peak_bytes=1 << 50, base_bytes=77))
-    monkeypatch.setattr(cell_module, "_train", lambda *_: raise_it(RuntimeError("no")))
+    monkeypatch.setattr(cell_module, "_train", lambda *_, **__: raise_it(RuntimeError("no")))
     run_cell(str(tmp_path), "x", settings().to_dict(), 2)
     record = read_record(record_path(tmp_path, "x"))
     assert (record.peak_bytes, record.base_bytes) == (1 << 50, 77)

@@ -163,7 +163,8 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(whole, world, t
     names = ("preset", "vocab_size", "steps", "batch_size", "sequence_length", "eval_every", "eval_batches",
              "checkpoint_every", "update_interval", "precision", "data")  # fmt: skip
     words = [word for name in names for word in (f"--{name.replace('_', '-')}", str(options[name]))]
-    command = [sys.executable, "-c", "from subspace_lab.cli import main; main()", "compare", str(path)]
+    heeds = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # also where the tests do not
+    command = [sys.executable, "-c", f"{heeds}; from subspace_lab.cli import main; main()", "compare", str(path)]
     command += ["--methods", "grasswalk", "--lrs", "1e-3", "--seeds", "1", *words]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 300
