@@ -20,7 +20,7 @@ ABOUT = {
     "spectra": "singular spectra of a 60M LLaMA's gradients against `torch.linalg.svdvals`",
 }
 PAGES = {
-    "README.md": ("analyze_memory", "angles", "capture_overhead", "help_time", "snapshot_bytes", "spectra"),
+    "README.md": ("analyze_memory", "angles", "capture_overhead", "help_time", "hessian", "snapshot_bytes", "spectra"),
     "docs/concepts/optimizers.md": ("optimizer_step",),
 }
 HEAD = """\
