@@ -43,8 +43,7 @@ def memory(
     import torch
 
     from subspace_lab.optim import METHODS, BAdam, memory_report, method_named
-    from subspace_lab.training import parameter_shapes
-    from subspace_lab.training import preset as preset_named
+    from subspace_lab.training import parameter_shapes, preset as preset_named
 
     size, dtype = preset_named(preset), getattr(torch, weights_dtype)
     adamw, *others = METHODS.values()

@@ -27,8 +27,7 @@ def train(run_dir: RunDir, /, config: Config | None = None, *, resume: bool = Fa
         Go on with an interrupted run, from its last checkpoint.
     """
     from subspace_lab.runs.errors import in_shell
-    from subspace_lab.training import stored_config
-    from subspace_lab.training import train as start
+    from subspace_lab.training import stored_config, train as start
 
     if config is not None and config.optimizer_options:
         config = replace(

@@ -28,6 +28,7 @@ _SAME_FOR_ALL = (  # weights, batches, evaluation, and how it is timed
     "precision", "threads", "eval_every", "eval_batches",
 )  # fmt: skip
 _SOME_HAVE = ("rank", "update_interval", "scale")
+_OF_METHODS = (*_SOME_HAVE, "betas", "warmup")  # whose defaults are the methods'
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,20 @@ def common_config(config: TrainConfig, before: TrainConfig | None = None) -> Tra
     if before is not None:
         return asked.matched(before)
     return dataclasses.replace(asked.resolved(), lr=None, threads=config.threads or 1)
+
+
+def left_open(config: TrainConfig) -> TrainConfig:
+    """The configuration of one run without what the cells of a comparison settle, or their methods do.
+
+    Args:
+        config: Of a run.
+
+    Returns:
+        What can be given to a comparison.
+    """
+    defaults = TrainConfig()
+    names = (*_CHOSEN, *_OF_METHODS, "threads")
+    return TrainConfig.from_dict({**config.to_dict(), **{x: getattr(defaults, x) for x in names}, "every": None})
 
 
 def _config(base: TrainConfig, settings: Mapping[str, Any], lr: float, seed: int) -> TrainConfig:

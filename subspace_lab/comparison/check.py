@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from subspace_lab.analysis import Plan
 from subspace_lab.analysis.budget import state_bytes
+from subspace_lab.comparison.cells import left_open
 from subspace_lab.comparison.comparison import Comparison
 from subspace_lab.comparison.statistics import paired
 from subspace_lab.comparison.sweep import compare
@@ -14,9 +16,6 @@ from subspace_lab.runs import Run, RunError
 from subspace_lab.training import TrainConfig
 
 _GRID = (0.5, 1.0, 2.0)  # of the run's own learning rate
-_OF_CELLS = ("every", "keep", "layers", "optimizer", "rank", "update_interval", "scale", "optimizer_options", "betas",
-             "lr", "seed", "warmup", "threads")  # fmt: skip
-_OPEN = {**{name: getattr(TrainConfig(), name) for name in _OF_CELLS}, "every": None}  # what the cells settle
 
 
 def check_plan(
@@ -60,7 +59,7 @@ def check_plan(
     if begun and Plan.load(plan_path) != plan:
         raise RunError(f"{path} holds the check of another plan; remove it to check this one")
     plan.save(plan_path)
-    base = TrainConfig.from_dict({**config.to_dict(), **_OPEN, **({} if steps is None else {"steps": steps})})
+    base = left_open(config if steps is None else dataclasses.replace(config, steps=steps))
     methods: dict[str, dict[str, Any]] = {
         "plan": {"optimizer": "subspaceadam", "plan": str(plan_path)},
         "default": {"optimizer": "grasswalk", "rank": uniform_rank(run, plan)},

@@ -27,8 +27,6 @@ from subspace_lab.evidence.store import Store
 from subspace_lab.evidence.variants import Variants
 from subspace_lab.figures.paper import (
     ackley as fig_ackley,
-)
-from subspace_lab.figures.paper import (
     ackley_jumps,
     ackley_scales,
     fig1,
@@ -36,25 +34,13 @@ from subspace_lab.figures.paper import (
     fig2,
     fig2_raw,
     fig3,
-    tables,
-)
-from subspace_lab.figures.paper import (
     projection_angles as fig_angles,
-)
-from subspace_lab.figures.paper import (
     random_bases as fig_bases,
-)
-from subspace_lab.figures.paper import (
     recovery as fig_recovery,
-)
-from subspace_lab.figures.paper import (
     refresh as fig_refresh,
-)
-from subspace_lab.figures.paper import (
     relation as fig_relation,
-)
-from subspace_lab.figures.paper import (
     sensitivity as fig_sensitivity,
+    tables,
 )
 from subspace_lab.training.names import unknown
 

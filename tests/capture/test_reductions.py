@@ -5,8 +5,7 @@ import struct
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import subspace_lab as sl
 from subspace_lab import capture
