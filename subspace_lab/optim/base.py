@@ -143,12 +143,14 @@ class GroupOptimizer(Optimizer):
 
         Raises:
             NonFiniteGradientError: If a gradient has NaN or Inf entries and its group says so; nothing was changed.
+            ValueError: If a setting that shapes the state, such as the rank, was changed since the state was made.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         live = self._live()
+        self._check_shapes(live)
         if self._are_finite(live):
             self._update_all(live)
         return loss
@@ -161,6 +163,19 @@ class GroupOptimizer(Optimizer):
                     live.append(Live(p, group, place, index))
                 index += 1
         return live
+
+    def _check_shapes(self, live: list[Live]) -> None:
+        """Refuse a step with states that were made by other settings; one parameter speaks for its group."""
+        first = {id(x.group): x for x in reversed(live) if self.state.get(x.p)}
+        for x in first.values():
+            state = self.state[x.p]
+            for key, shape in self._state_shapes(x.p, x.group).items():
+                if key not in state or state[key].shape != shape:
+                    got = f"of shape {tuple(state[key].shape)}" if key in state else "missing"
+                    raise ValueError(
+                        f"{name_of(x.group, x.place)}: {key} is {got}, its group's settings make it of shape {shape}: "
+                        f"{', '.join(self.shaping)} stay as they are after the first step; build a new optimizer"
+                    )
 
     def _update_all(self, live: list[Live]) -> None:
         for group in self.param_groups:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from subspace_lab import optim
-from tests.optim.members import MEMBERS, Member, drive, gradient, groups, parameters, values
+from tests.optim.members import MEMBERS, Member, check_equal, drive, gradient, groups, parameters, values
 
 every_member = pytest.mark.parametrize("member", MEMBERS, ids=str)
 
@@ -288,6 +288,21 @@ def trained(member: Member, names: tuple[str, ...], steps: int = 2, rank: int = 
     optimizer = member.build(groups(zoo, rank))
     drive(optimizer, zoo, range(steps))
     return optimizer
+
+
+@every_member
+def test_a_rank_that_is_changed_after_the_first_step(member):
+    """The states have their shapes: the new rank would be gone without a word."""
+    zoo = parameters(names=("blocks.0.wide",))
+    optimizer = member.build(groups(zoo))
+    drive(optimizer, zoo, range(2))
+    before = values(zoo)
+    optimizer.param_groups[0]["rank"] += 1
+    if not member.has_subspaces:
+        drive(optimizer, zoo, range(2, 3))
+        return
+    message_of(ValueError, lambda: drive(optimizer, zoo, range(2, 3)), "blocks.0.wide", "rank", "build a new optimizer")
+    check_equal(before, values(zoo))
 
 
 @every_member
