@@ -135,12 +135,13 @@ def squared_columns(X: Tensor) -> Tensor:
     exact, (m, n) = exact_dtype(X.dtype), X.shape
     if X.stride(0) == 1:
         width = n if X.dtype == exact else max(1, _BLOCK // m)
-        norms = [torch.linalg.vector_norm(cast(block, exact), dim=0) for block in torch.split(X, width, 1)]
+        norms = [torch.linalg.vector_norm(block, dim=0, dtype=exact) for block in torch.split(X, width, 1)]
         return (norms[0] if len(norms) == 1 else torch.cat(norms)).square_()
     rows = max(1, _BLOCK // n)
-    sums = [_summed_squares(cast(block, exact)) for block in (torch.split(X, rows) if m > rows else (X,))]
+    sums = [_summed_squares(block, exact) for block in (torch.split(X, rows) if m > rows else (X,))]
     return sums[0] if len(sums) == 1 else torch.stack(sums).sum(0)
 
 
-def _summed_squares(block: Tensor) -> Tensor:
-    return (block * block).sum(0)
+def _summed_squares(block: Tensor, exact: torch.dtype) -> Tensor:
+    squares = block * block if block.dtype == exact else block.to(exact).square_()
+    return squares.sum(0)

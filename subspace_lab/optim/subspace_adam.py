@@ -21,6 +21,7 @@ from subspace_lab.optim.moments import transport
 from subspace_lab.optim.options import OPTIONS, Options, check_known, defaults_of, signature_of
 from subspace_lab.optim.recovery import add_signs, scaled_bulk
 from subspace_lab.optim.rules import RULES, Context, Moment, Rule
+from subspace_lab.optim.rules.base import orthonormalized
 
 _PARTS = ("rule", "moments", "recovery")
 _PART_OPTIONS = {"transport": ("transport",), "scaled": ("recovery_scale", "zeta"), "sign": ("recovery_scale",)}
@@ -188,14 +189,22 @@ class SubspaceAdam(LowRankOptimizer):
         exact = G.to(exact_dtype(G.dtype))
         if turn.t == 1:
             S = rule.first(exact, basis.shape[1], Context(group, turn.t, 0, None, turn.draw))
-            basis.copy_(_checked(S, basis, group["rule"]))
+            basis.copy_(_checked(S, tuple(basis.shape), group["rule"]))
             return None
-        S_old, M, age = basis.to(exact), state["exp_avg"], _age(turn, before=True)
+        S_old, M, age = basis.to(exact.dtype), state["exp_avg"], _age(turn, before=True)
+        if basis.dtype.itemsize < exact.dtype.itemsize:
+            S_old = orthonormalized(S_old)  # but for the digits that it is not kept in
         moment = Moment(M, 1 - group["betas"][0] ** age)
-        S = rule.refresh(S_old, exact, Context(group, turn.t, turn.refresh, moment, turn.draw))
-        _checked(S, basis, group["rule"])
+        found = rule.refresh(S_old, exact, Context(group, turn.t, turn.refresh, moment, turn.draw))
+        S, Q = found if isinstance(found, tuple) else (found, None)
+        _checked(S, tuple(basis.shape), group["rule"])
         before = (S_old.clone(), M.to(exact, copy=True)) if group["recovery"] == "feedback" else None
-        _carry_moments(state, S.mT @ S_old, age, group)
+        if group["moments"] == "transport":
+            Q = S.mT @ S_old if Q is None else _checked(Q, (S.shape[1],) * 2, group["rule"], "S^T S_old")
+            _transport(state, Q, age, group)
+        elif group["moments"] == "reset":
+            M.zero_()
+            state["exp_avg_sq"].zero_()
         basis.copy_(S)
         return before
 
@@ -206,13 +215,9 @@ class SubspaceAdam(LowRankOptimizer):
         columns = self._scratch.pop(index)
         if S.shape[0] == S.shape[1]:
             return None  # the bulk is zero
-        rounded = S.dtype == torch.bfloat16 or state["basis"].dtype == torch.bfloat16
-        deviation = S.mT @ S if rounded else None  # off the diagonal small enough for the products' dtype
-        if deviation is not None:
-            deviation.diagonal().copy_(squared_columns(S).sub_(1))
         scaling = scaled_bulk(
             columns, A, O, recovery_scale=group["recovery_scale"], zeta=group["zeta"],
-            last_norm=state["recovery_norm"], products=S.dtype, deviation=deviation,
+            last_norm=state["recovery_norm"], products=S.dtype,
         )  # fmt: skip
         state["recovery_norm"].copy_(scaling.norm)
         self.limiter[index] = scaling.applied
@@ -266,26 +271,22 @@ def _age(turn: Turn, before: bool = False) -> int:
     return (t - 1) % int(turn.group["update_interval"]) + 1 if restarted else t
 
 
-def _checked(S: Tensor, basis: Tensor, rule: str) -> Tensor:
-    """What a rule gave, refused if it is no basis of this shape: torch would broadcast a column."""
-    got = f"shape {tuple(S.shape)}" if isinstance(S, Tensor) else type(S).__name__
-    if got != f"shape {tuple(basis.shape)}":
-        raise ValueError(f"the rule {rule} gave {got} where a basis of shape {tuple(basis.shape)} is expected")
-    return S
+def _checked(found: Tensor, shape: tuple[int, ...], rule: str, what: str = "a basis") -> Tensor:
+    """What a rule gave, refused if it is not of this shape: torch would broadcast a column."""
+    got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+    if got != f"shape {shape}":
+        raise ValueError(f"the rule {rule} gave {got} where {what} of shape {shape} is expected")
+    return found
 
 
-def _carry_moments(state: State, Q: Tensor, age: int, group: Group) -> None:
-    """What becomes of the moments when the basis turns by ``Q = S^T S_old``."""
+def _transport(state: State, Q: Tensor, age: int, group: Group) -> None:
+    """Carry the moments over when the basis turns by ``Q = S^T S_old``, in float32 or better."""
     M, V = state["exp_avg"], state["exp_avg_sq"]
-    if group["moments"] == "reset":
-        M.zero_()
-        V.zero_()
-    elif group["moments"] == "transport":
-        exact = torch.promote_types(Q.dtype, M.dtype)
-        m, v = M.to(exact), V.to(exact)
-        transport(m, v, Q.to(exact), age=age, betas=group["betas"], clamped=group["transport"] == "clamped")
-        M.copy_(m)
-        V.copy_(v)
+    exact = torch.promote_types(Q.dtype, M.dtype)
+    m, v = M.to(exact), V.to(exact)
+    transport(m, v, Q.to(exact), age=age, betas=group["betas"], clamped=group["transport"] == "clamped")
+    M.copy_(m)
+    V.copy_(v)
 
 
 def _carry_error(G: Tensor, S: Tensor, A: Tensor, before: tuple[Tensor, Tensor] | None, beta1: float) -> None:

@@ -176,6 +176,13 @@ def test_a_rule_that_gives_no_basis(given, got):
         message_of(ValueError, lambda o=optimizer, n=steps: drive(o, zoo, range(n)), name, got, "shape (6, 2)")
 
 
+def test_a_rule_whose_product_of_bases_is_of_another_shape():
+    zoo = parameters(names=("blocks.0.wide",))
+    rule = LateBroken((torch.eye(6)[:, 2:4], torch.eye(3)))
+    optimizer = optim.SubspaceAdam(groups(zoo), rule=rule, update_interval=3)
+    message_of(ValueError, lambda: drive(optimizer, zoo, range(4)), "LateBroken gave shape (3, 3)", "shape (2, 2)")
+
+
 class LateBroken:
     """A sound basis at first."""
 

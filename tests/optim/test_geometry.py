@@ -90,8 +90,9 @@ def test_a_long_walk_ends_in_an_orthonormal_basis_where_there_is_little_room(m, 
     for dtype, bound in ((torch.float32, 3e-6), (torch.float64, 1e-13)):
         generator = torch.Generator().manual_seed(0)
         S = torch.linalg.qr(torch.randn(m, r, generator=generator, dtype=dtype)).Q
-        after = RULES["walk"].refresh(S, S, context)
+        after, product = RULES["walk"].refresh(S, S, context)
         assert defect(after.double().numpy()) < bound
+        assert (after.mT @ S - product).abs().max() < 10 * bound
         cosines = np.linalg.svd(S.double().numpy().T @ after.double().numpy(), compute_uv=False)
         assert (cosines[: 2 * r - m] > 1 - 10 * bound).all() if 2 * r > m else True
         if walk_step > 2 and dtype == torch.float64:  # in float32 the slowest direction may be rounding

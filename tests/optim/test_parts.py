@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import torch
 
 from subspace_lab import optim
 from subspace_lab.optim import reference
+from subspace_lab.optim.draws import normal_draw
+from subspace_lab.optim.rules import RULES, Context
 from tests.optim.trajectories import LR, SHAPES, distance, draws, drifting, fast, weights
 
 
@@ -56,6 +59,32 @@ def stacked(name: str, **settings) -> tuple[list[np.ndarray], list[list[torch.Te
     fused = [torch.cat(gradients) for gradients in zip(*parts, strict=True)]
     build = functools.partial(getattr(optim, name), lr=LR, splits=3, **settings)
     return fast(build, torch.zeros(18, 9).double(), fused, rank=2).steps, parts
+
+
+class WalkAlone:
+    """Walks without saying the product of the two bases, which is then computed."""
+
+    options = ("walk_step",)
+
+    def first(self, G, rank, context):
+        return RULES["walk"].first(G, rank, context)
+
+    def refresh(self, S, G, context):
+        return RULES["walk"].refresh(S, G, context)[0]
+
+
+def test_the_product_of_bases_that_a_rule_gives_is_the_one_that_would_be_computed():
+    """Over ten moves, of which the eighth makes the basis orthonormal before; a long step takes the other path."""
+    gradients = drifting(SHAPES["wide"], 21)
+    for walk_step in (0.1, 0.9):
+        steps = [
+            fast(
+                functools.partial(optim.SubspaceAdam, rule=rule, lr=LR, update_interval=2, walk_step=walk_step),
+                weights(SHAPES["wide"]), gradients, rank=3,
+            ).steps
+            for rule in ("walk", WalkAlone())
+        ]  # fmt: skip
+        np.testing.assert_allclose(*steps, rtol=1e-9, atol=1e-13)
 
 
 @pytest.mark.parametrize("name", ["GaLore", "SubTrack", "LDAdam", "Fira", "OnlineSubspaceDescent"])
@@ -131,3 +160,24 @@ def test_states_of_another_precision(dtype):
     assert {state[key].dtype for key in ("basis", "exp_avg", "exp_avg_sq")} == {getattr(torch, dtype)}
     difference = distance(run.steps, exact, start)
     assert difference < (0.1 if dtype == "bfloat16" else 2 * distance(plain.steps, exact, start))
+
+
+@pytest.mark.parametrize(("bulk", "tolerance"), [(0.1, 0.002), (0.01, 0.02), (0.001, 0.1)])
+@pytest.mark.parametrize("rule", ["svd", "jump"])
+def test_the_norm_of_the_recovered_part_in_bfloat16(rule, bulk, tolerance):
+    """Against the residual itself in float64, down to a bulk that holds a thousandth of the energy."""
+    generator = torch.Generator().manual_seed(0)
+    (m, n), r = (128, 352), 32
+    S = RULES["jump"].first(torch.ones(m, m).double(), r, Context({}, 1, 0, None, normal_draw(0, 0, 0))).double()
+    core, noise = (torch.randn(k, n, generator=generator).double() for k in (r, m))
+    inside, outside = S @ core, noise - S @ (S.mT @ noise)
+    G = (inside / inside.norm() + math.sqrt(bulk / (1 - bulk)) * outside / outside.norm()).bfloat16()
+    p = torch.nn.Parameter(torch.zeros(m, n, dtype=torch.bfloat16))
+    optimizer = optim.SubspaceAdam([{"params": [p], "rank": r}], rule=rule, zeta=None)
+    p.grad = G
+    optimizer.step()
+    S = optimizer.state[p]["basis"].double()
+    A = S.mT @ G.double()
+    O = A / (A.abs() + 1e-8)  # Adam's first direction
+    L = (G.double() - S @ A) * (O.norm(dim=0) / A.norm(dim=0))
+    assert float(optimizer.state[p]["recovery_norm"]) == pytest.approx(float(L.norm()), rel=tolerance)

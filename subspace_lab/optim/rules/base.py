@@ -11,6 +11,8 @@ from torch import Tensor
 
 COLUMNS = 64  # of the gradient in float64 at once
 
+Refreshed = Tensor | tuple[Tensor, Tensor]  # a basis S, or S and S^T S_old where the rule has that anyway
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -68,7 +70,7 @@ class Rule(Protocol):
         """
         ...
 
-    def refresh(self, S: Tensor, G: Tensor, context: Context) -> Tensor:
+    def refresh(self, S: Tensor, G: Tensor, context: Context) -> Refreshed:
         """The next basis; called for r < m only.
 
         Args:
@@ -77,7 +79,7 @@ class Rule(Protocol):
             context: Step, settings and randomness.
 
         Returns:
-            Orthonormal S (m, r), a new tensor.
+            Orthonormal S (m, r), a new tensor; or a pair of it and ``Q = S^T S_old`` (r, r), which spares a product.
         """
         ...
 

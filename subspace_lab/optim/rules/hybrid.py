@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from subspace_lab.optim.rules.base import Context
+from subspace_lab.optim.rules.base import Context, Refreshed
 from subspace_lab.optim.rules.jump import Jump
 from subspace_lab.optim.rules.walk import Walk
 
@@ -17,7 +17,7 @@ class Hybrid(Walk):
 
     options: tuple[str, ...] = ("walk_step", "jump_every")
 
-    def refresh(self, S: Tensor, G: Tensor, context: Context) -> Tensor:
+    def refresh(self, S: Tensor, G: Tensor, context: Context) -> Refreshed:
         """See `Rule.refresh`."""
         jump = (int(context.refresh) % int(context.group["jump_every"])) == 0
         return Jump().refresh(S, G, context) if jump else super().refresh(S, G, context)

@@ -10,10 +10,11 @@ import math
 import torch
 from torch import Tensor
 
-from subspace_lab.optim.rules.base import Context, orthonormalized, top_left_space
+from subspace_lab.optim.rules.base import Context, Refreshed, orthonormalized, top_left_space
 
 _SMALL = 1.0  # square of the angle, in radians, up to which a few terms of the series are exact
 _OUTSIDE = 1 / 16  # of the squares of X in D, below which their difference has lost digits
+_REPAIR_EVERY = 8  # moves; the rounding of so many is far below what single precision bases are off by anyway
 
 
 class Walk:
@@ -29,61 +30,58 @@ class Walk:
         """See `Rule.first`."""
         return top_left_space(G, rank)
 
-    def refresh(self, S: Tensor, G: Tensor, context: Context) -> Tensor:  # noqa: ARG002
-        """See `Rule.refresh`."""
+    def refresh(self, S: Tensor, G: Tensor, context: Context) -> Refreshed:  # noqa: ARG002
+        """See `Rule.refresh`; rounding adds up over a few moves only, then the basis is made orthonormal again."""
+        if context.refresh % _REPAIR_EVERY == 0:
+            S = orthonormalized(S)
         return geodesic(S, context.draw(*S.shape).to(S), float(context.group["walk_step"]))
 
 
-def geodesic(S: Tensor, X: Tensor, angle: float) -> Tensor:
+def geodesic(S: Tensor, X: Tensor, angle: float) -> tuple[Tensor, Tensor]:
     """``S cos(Z^(1/2)) + eta D sin(Z^(1/2)) Z^(-1/2)``: as far as ``angle`` along the horizontal part D of X.
 
     As long as no single angle passes a radian and S leaves room, neither D nor its singular vectors are formed:
-    ``D = X - S B`` turns the move into ``S K + X L`` with K and L (r, r) from Taylor series. S is taken orthonormal to
-    rounding on the way, by one Newton-Schulz step that is an (r, r) factor too, so that rounding does not add up over
-    moves.
+    ``D = X - S B`` turns the move into ``S (cos - B L) + X L`` with cos and L (r, r) from Taylor series. D is
+    orthogonal to S, so that cos, which is symmetric, is the rotation between the two bases as well.
 
     Args:
-        S: Orthonormal basis (m, r), up to an error whose square is rounding.
+        S: Orthonormal basis (m, r).
         X: Direction (m, r), of which the horizontal part counts.
         angle: Root-mean-square principal angle of the move, radians.
 
     Returns:
-        The orthonormal basis (m, r) at the end of the move.
+        The orthonormal basis (m, r) at the end of the move, and its product with the old one (r, r).
     """
-    repair = (S.mT @ S).mul_(-0.5)
-    repair.diagonal().add_(1.5)
-    B = repair @ (S.mT @ X)
-    squares = X.mT @ X
+    B, squares = S.mT @ X, X.mT @ X
     Z = torch.addmm(squares, B.mT, B, alpha=-1)
     outside = Z.trace()
     eta = angle * torch.sqrt(S.shape[1] / outside.clamp_min(torch.finfo(S.dtype).tiny))
     square = Z.mul_(eta * eta) @ Z
     bound = float(torch.linalg.matrix_norm(square)) ** 0.5  # no eigenvalue is larger
     if not (bound <= _SMALL and bool(outside > _OUTSIDE * squares.trace())):  # NaN, by overflow, is neither
-        S = S @ repair
         return _far(S, torch.addmm(X, S, B, alpha=-1), angle)
     terms = next(k for k in range(2, 99) if bound**k / math.factorial(2 * k) < torch.finfo(Z.dtype).eps / 4)
     cosine, sinc = (_series(Z, square, terms, odd) for odd in (0, 1))
-    L = eta * sinc
-    K = repair @ torch.addmm(cosine, B, L, alpha=-1)
-    return (S @ K).addmm_(X, L)
+    L = sinc.mul_(eta)
+    return (S @ torch.addmm(cosine, B, L, alpha=-1)).addmm_(X, L), cosine
 
 
-def _far(S: Tensor, D: Tensor, angle: float) -> Tensor:
+def _far(S: Tensor, D: Tensor, angle: float) -> tuple[Tensor, Tensor]:
     """The same move by ``D^T D = V E^2 V^T``, angles beyond pi/2 clipped there.
 
     With r > m/2, 2r - m directions have nowhere to go: what D has along them is rounding. Directions whose E^2 is
     rounding stay where they are.
 
     Returns:
-        The orthonormal basis (m, r) at the end of the move.
+        The orthonormal basis (m, r) at the end of the move, and its product with the old one (r, r).
     """
     squares, V = torch.linalg.eigh(D.mT @ D)
     moves = squares > squares[-1] * (S.shape[1] * torch.finfo(S.dtype).eps)
     E = squares.where(moves, 1).sqrt()
     rms = (squares.where(moves, 0).sum() / S.shape[1]).sqrt()
     turned = (E * (angle / rms)).clamp_max(math.pi / 2).where(moves, 0)
-    return orthonormalized((S @ ((V * turned.cos()) @ V.mT)).addmm_(D, (V * (turned.sin() / E)) @ V.mT))
+    cosine = (V * turned.cos()) @ V.mT
+    return orthonormalized((S @ cosine).addmm_(D, (V * (turned.sin() / E)) @ V.mT)), cosine
 
 
 def _series(Z: Tensor, square: Tensor, terms: int, odd: int) -> Tensor:
