@@ -83,7 +83,7 @@ PROFILES: dict[str, Profile] = {
         "cpu",
         _small(vocab_size=1024, steps=300, batch_size=8, sequence_length=64, rank=16, update_interval=20,
                eval_every=150, eval_batches=16),
-        lrs=(4e-4, 1e-3, 3e-3, 8e-3), seeds=3, ranks=(4, 8, 32, 64), intervals=(5, 10, 50, 150),
+        lrs=(4e-4, 1e-3, 3e-3, 8e-3, 2e-2), seeds=3, ranks=(4, 8, 32, 64), intervals=(5, 10, 50, 150),
         walk_steps=(0.01, 0.03, 0.3, 1.0), zetas=(1.001, 1.003, 1.03, 1.1), shares=(2, 4, 8, 16, 32, 64), captures=20,
         cell_s=22.0,
     ),
