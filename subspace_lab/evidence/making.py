@@ -13,7 +13,7 @@ from rich.console import Console
 
 from subspace_lab._extras import require
 from subspace_lab.comparison.cells import Cell
-from subspace_lab.comparison.record import record_path
+from subspace_lab.comparison.record import read_record, record_path
 from subspace_lab.comparison.sweep import Executor, train_cells
 from subspace_lab.evidence import page as pages
 from subspace_lab.evidence.cells import absorb, captured_cells, missing, seed_cells, tuning_cells
@@ -98,6 +98,7 @@ def regenerate(
                     if _make(store, name, lasting):
                         pages.write(store, target)
             pages.write(store, target)
+            _tell_left(store, names)
         except KeyboardInterrupt:
             _absorb_all(store, names)
             for name in names:
@@ -200,6 +201,19 @@ def _forget(store: Store, names: Sequence[str]) -> None:
 def _announce(found: Estimate, workers: int | None) -> None:
     if found.cells:
         say(f"{found.there} trainings are there, {found.cells} to come: {in_words(found.seconds, workers)}")
+
+
+def _tell_left(store: Store, names: Sequence[str]) -> None:
+    """Which trainings failed or were cut, and one reason."""
+    cells = itertools.chain.from_iterable(phase for name in names for phase in cells_for(store, EXPERIMENTS[name]))
+    left = dict.fromkeys(cell.name for cell in missing(store, [*cells]))
+    if left:
+        first = next(iter(left))
+        record = read_record(record_path(store.cells_dir, first))
+        say(
+            f"trainings that did not come to their end, and that the figures lack: {len(left)} ({first} "
+            f"{record.status}: {record.reason}); the same command goes on with them"
+        )
 
 
 def say(text: str) -> None:
