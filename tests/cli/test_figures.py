@@ -70,7 +70,8 @@ def test_ctrl_c_says_how_to_go_on(command, monkeypatch, tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_mistakes_are_one_line(command, words, line, tmp_path):
+def test_mistakes_are_one_line(command, words, line, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))  # where there is Slurm, too
     if "slurm" in words:
         pytest.importorskip("submitit")
     outcome = command("figures", tmp_path / "figures", *words)
