@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -58,11 +58,10 @@ def compare(
     """
     from subspace_lab.comparison import compare as start
 
-    options = {name: plain_value(value) for name, value in (slurm or {}).items()} or None
     rates = [_number(word) for word in split(lrs)]
     found = start(
         out_dir, split(chosen), lrs=rates, seeds=seeds, config=config, executor=executor, workers=workers,
-        slurm=options, retry=retry,
+        slurm=slurm_options(slurm), retry=retry,
     )  # fmt: skip
     tell(found)
 
@@ -70,6 +69,11 @@ def compare(
 def split(words: tuple[str, ...]) -> list[str]:
     """Words that were given one by one, or several of them with commas between."""
     return [part.strip() for word in words for part in word.split(",") if part.strip()]
+
+
+def slurm_options(given: dict[str, str] | None) -> dict[str, Any] | None:
+    """Options of Slurm as values."""
+    return {name: plain_value(value) for name, value in (given or {}).items()} or None
 
 
 def _number(word: str) -> float:

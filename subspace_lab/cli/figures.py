@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from subspace_lab.cli.compare import Words, split
+from subspace_lab.cli.compare import Words, slurm_options, split
 
 
 def figures(
@@ -17,7 +17,9 @@ def figures(
     profile: str,
     only: Words | None = None,
     longer: bool = False,
+    executor: Literal["local", "slurm"] = "local",
     workers: int | None = None,
+    slurm: dict[str, str] | None = None,
     recompute: bool = False,
     page: Path | None = None,
     dry_run: bool = False,
@@ -36,8 +38,12 @@ def figures(
         Names of figures, separated by commas or spaces; all by default.
     longer
         Four times the steps and two more seeds; takes an OUT_DIR of its own.
+    executor
+        Processes of this machine, or Slurm job arrays.
     workers
-        Trainings at a time; by default one per core.
+        Trainings at a time; by default one per core, or as many as Slurm gives.
+    slurm
+        Options of Slurm: --slurm.partition gpu --slurm.time 60.
     recompute
         Forget what the chosen figures rest on and train it again.
     page
@@ -45,23 +51,24 @@ def figures(
     dry_run
         Print every training with its memory and tokens, and begin none.
     """
-    chosen = None if only is None else split(only)
+    chosen, options = None if only is None else split(only), slurm_options(slurm)
     if dry_run:
         given = {"recompute": recompute, "page": page is not None, "workers": workers is not None}
-        _dry_run(out_dir, profile, chosen, longer=longer, given=[name for name, is_given in given.items() if is_given])
+        _refuse([name for name, is_given in given.items() if is_given])
+        from subspace_lab.evidence.plan import plan_lines
+
+        for line in plan_lines(out_dir, profile, only=chosen, longer=longer, executor=executor, slurm=options):
+            print(line)
         return
     from subspace_lab.evidence import regenerate
 
     written = regenerate(
-        out_dir, profile=profile, only=chosen, longer=longer, workers=workers, recompute=recompute, page=page
-    )
+        out_dir, profile=profile, only=chosen, longer=longer, executor=executor, workers=workers, slurm=options,
+        recompute=recompute, page=page,
+    )  # fmt: skip
     print(f"figures: {out_dir}\ntables: {out_dir / 'tables'}\nclaims: {written}")
 
 
-def _dry_run(out_dir: Path, profile: str, only: list[str] | None, *, longer: bool, given: list[str]) -> None:
-    from subspace_lab.evidence.plan import plan_lines
-
+def _refuse(given: list[str]) -> None:
     for name in given:
         raise ValueError(f"--{name} has no effect on --dry-run, which begins nothing; leave it out")
-    for line in plan_lines(out_dir, profile, only=only, longer=longer):
-        print(line)

@@ -31,6 +31,9 @@ def run_cell(cells: str, name: str, config: Mapping[str, Any], attempt: int, *, 
         config: Its configuration, as `TrainConfig.to_dict` has it.
         attempt: Which time it is begun or resumed, from 1 on.
         resume: Whether there is a run to go on with; None looks, which several processes may not do by themselves.
+
+    Raises:
+        Exception: Whatever went wrong, in a process that is not the first.
     """
     run_dir, path = Path(cells, name), record_path(Path(cells), name)
     is_first = os.environ.get("RANK", "0") == "0"
@@ -50,6 +53,8 @@ def run_cell(cells: str, name: str, config: Mapping[str, Any], attempt: int, *, 
         reason = str(error).partition(";")[0].removeprefix(f"{run_dir} diverged ")
         record = dataclasses.replace(record, status="diverged", reason=reason)
     except Exception as error:
+        if not is_first:
+            raise  # torchrun then ends the others, which may wait for this one
         traceback.print_exc()
         record = dataclasses.replace(record, status="failed", reason=_reason(error))
     if not is_first:

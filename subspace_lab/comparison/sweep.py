@@ -115,7 +115,7 @@ def compare(
     path = Path(out_dir)
     parsed = parse_methods(methods)
     check_shared(parsed)
-    _check_execution(executor, workers, slurm)
+    check_execution(executor, workers, slurm)
     base = _base(path, config, parsed, executor)
     cells = cells_of(parsed, lrs, seeds, base)
     running = _executor(path / CELLS, executor, workers, slurm)
@@ -156,7 +156,17 @@ def _base(
         return dataclasses.replace(settle_on_machine(base, team), threads=base.threads)
 
 
-def _check_execution(executor: str, workers: int | None, slurm: Mapping[str, Any] | None) -> None:
+def check_execution(executor: str, workers: int | None, slurm: Mapping[str, Any] | None) -> None:
+    """Refuse what makes no sense of how cells are to be trained.
+
+    Args:
+        executor: Its name.
+        workers: Cells at a time.
+        slurm: Options of Slurm.
+
+    Raises:
+        ValueError: If it is not known, or the others do not go with it.
+    """
     if executor not in get_args(Executor):
         raise ValueError(unknown("executor", executor, get_args(Executor)))
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):

@@ -53,13 +53,15 @@ def estimate(store: Store, names: Sequence[str]) -> Estimate:
     return Estimate(there, max(0, wanted - there), max(0, wanted - there) * one)
 
 
-def in_words(seconds: float, workers: int) -> str:
-    """``about 66 minutes, 2 at a time``."""
-    left = seconds / workers
+def in_words(seconds: float, workers: int | None) -> str:
+    """``about 66 minutes, 2 at a time``; where their number is not known, all of them one after the other."""
+    left = seconds / (workers or 1)
     if left < 90:
         told = f"about {max(1, round(left))} seconds"
     elif left < 100 * 60:
         told = f"about {round(left / 60)} minutes"
     else:
         told = f"about {round(left / 3600)} hours"
-    return f"{told}, {workers} at a time"
+    return (
+        f"{told}, {workers} at a time" if workers else f"{told} one after the other; as many at a time as Slurm gives"
+    )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+from subspace_lab.comparison.cell import run_cell
 from subspace_lab.comparison.cells import Cell
 from subspace_lab.comparison.local import LocalExecutor
-from subspace_lab.evidence.torchrun import TorchrunExecutor
+from subspace_lab.comparison.slurm import SlurmExecutor
+from subspace_lab.comparison.sweep import AnyExecutor, Executor, check_execution
+from subspace_lab.evidence.torchrun import TorchrunExecutor, train_in_job
 
 
 class Lasting:
@@ -18,24 +22,22 @@ class Lasting:
 
     Args:
         cells_dir: Where the cells are.
-        processes: How many share a cell; several are begun by torchrun, one cell after the other.
-        workers: How many cells at a time; None for one per core.
+        processes: How many share a cell; several are begun by torchrun, here one cell after the other.
+        kind: ``local`` or ``slurm``.
+        workers: How many cells at a time; None for one per core, or as many as Slurm gives.
+        slurm: Options of Slurm.
 
     Raises:
-        ValueError: If workers is no positive whole number.
+        ValueError: If that makes no sense, or there is no Slurm here.
     """
 
-    def __init__(self, cells_dir: Path, processes: int, workers: int | None) -> None:
-        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-            raise ValueError(f"workers must be a whole number of at least 1, got {workers!r}")
-        self.workers = (workers or os.cpu_count() or 1) if processes == 1 else 1
-        if processes > 1 and workers not in {None, 1}:
-            raise ValueError(
-                f"workers={workers} has no use here: {processes} processes share a training, one after the other"
-            )
-        self._executor = (
-            LocalExecutor(cells_dir, self.workers) if processes == 1 else TorchrunExecutor(cells_dir, processes)
-        )
+    def __init__(
+        self, cells_dir: Path, processes: int, kind: Executor, workers: int | None, slurm: Mapping[str, Any] | None
+    ) -> None:
+        check_execution(kind, workers, slurm)
+        if kind == "local":
+            workers = _here(processes, workers)
+        self.workers, self._executor = workers, _executor(cells_dir, processes, kind, workers, slurm)
         self._depth, self._begun = 0, False
 
     def __enter__(self) -> Self:
@@ -61,3 +63,25 @@ class Lasting:
             self._executor.__enter__()
             self._begun = True
         self._executor.run(todo, begun, ended, look)
+
+
+def _here(processes: int, workers: int | None) -> int:
+    """How many cells at a time this machine trains."""
+    if processes == 1:
+        return workers or os.cpu_count() or 1
+    if workers not in {None, 1}:
+        raise ValueError(
+            f"workers={workers} has no use here: {processes} processes share a training, one after the other"
+        )
+    return 1
+
+
+def _executor(
+    cells_dir: Path, processes: int, kind: Executor, workers: int | None, slurm: Mapping[str, Any] | None
+) -> AnyExecutor:
+    if kind == "slurm":
+        train = run_cell if processes == 1 else functools.partial(train_in_job, processes=processes)
+        return SlurmExecutor(cells_dir, workers, slurm, train)
+    if processes == 1:
+        return LocalExecutor(cells_dir, workers or 1)
+    return TorchrunExecutor(cells_dir, processes)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import itertools
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from subspace_lab._extras import require
 from subspace_lab.comparison.cells import Cell
-from subspace_lab.comparison.record import record_path
-from subspace_lab.comparison.sweep import train_cells
+from subspace_lab.comparison.record import read_record, record_path
+from subspace_lab.comparison.sweep import Executor, train_cells
 from subspace_lab.evidence import page as pages
 from subspace_lab.evidence.cells import absorb, captured_cells, missing, seed_cells, tuning_cells
 from subspace_lab.evidence.estimate import Estimate, estimate, in_words
@@ -47,7 +48,9 @@ def regenerate(
     profile: str,
     only: Sequence[str] | None = None,
     longer: bool = False,
+    executor: Executor = "local",
     workers: int | None = None,
+    slurm: Mapping[str, Any] | None = None,
     recompute: bool = False,
     page: str | Path | None = None,
 ) -> Path:
@@ -62,7 +65,10 @@ def regenerate(
         profile: ``smoke``, ``cpu`` or ``paper``.
         only: Names of figures; all by default.
         longer: Four times the steps and two more seeds; needs an ``OUT_DIR`` of its own.
-        workers: Trainings at a time; one per core by default.
+        executor: ``local`` for processes of this machine, ``slurm`` for job arrays; what several processes share is
+            begun by torchrun, here one training after the other, on Slurm in its job.
+        workers: Trainings at a time; by default one per core, or as many as Slurm gives.
+        slurm: Options of Slurm: ``{"partition": "gpu", "time": 60}``.
         recompute: Forget what the chosen figures rest on and train it again.
         page: Where the page with the claims goes; ``OUT_DIR/evidence.md`` by default.
 
@@ -71,13 +77,13 @@ def regenerate(
 
     Raises:
         ValueError: If a profile or a figure is not known, or options contradict each other.
-        RunError: If ``OUT_DIR`` holds something else or another profile, or cannot be written.
+        RunError: If ``OUT_DIR`` holds something else or another profile, cannot be written, or Slurm takes no job.
         ModuleNotFoundError: Without the packages that it takes.
         EvidenceInterrupted: After Ctrl-C.
     """
     require("transformers", extra="hf")
     scale, names = settled(profile, longer=longer), chosen(None if only is None else list(only))
-    executor = Lasting(Path(out_dir, WORK, "cells"), scale.processes, workers)
+    lasting = Lasting(Path(out_dir, WORK, "cells"), scale.processes, executor, workers, slurm)
     store = Store(Path(out_dir), scale)
     target = Path(page) if page else store.path / PAGE
     held = lock(store.path)
@@ -85,13 +91,14 @@ def regenerate(
         _absorb_all(store, names)  # what a killed call has left
         if recompute:
             _forget(store, names)
-        _announce(estimate(store, names), executor.workers)
+        _announce(estimate(store, names), lasting.workers)
         try:
-            with executor:
+            with lasting:
                 for name in names:
-                    if _make(store, name, executor):
+                    if _make(store, name, lasting):
                         pages.write(store, target)
             pages.write(store, target)
+            _tell_left(store, names)
         except KeyboardInterrupt:
             _absorb_all(store, names)
             for name in names:
@@ -191,9 +198,22 @@ def _forget(store: Store, names: Sequence[str]) -> None:
         store.remove(name)
 
 
-def _announce(found: Estimate, workers: int) -> None:
+def _announce(found: Estimate, workers: int | None) -> None:
     if found.cells:
         say(f"{found.there} trainings are there, {found.cells} to come: {in_words(found.seconds, workers)}")
+
+
+def _tell_left(store: Store, names: Sequence[str]) -> None:
+    """Which trainings failed or were cut, and one reason."""
+    cells = itertools.chain.from_iterable(phase for name in names for phase in cells_for(store, EXPERIMENTS[name]))
+    left = dict.fromkeys(cell.name for cell in missing(store, [*cells]))
+    if left:
+        first = next(iter(left))
+        record = read_record(record_path(store.cells_dir, first))
+        say(
+            f"trainings that did not come to their end, and that the figures lack: {len(left)} ({first} "
+            f"{record.status}: {record.reason}); the same command goes on with them"
+        )
 
 
 def say(text: str) -> None:

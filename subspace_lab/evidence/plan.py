@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from subspace_lab.comparison.cells import Cell, cells_of, parse_methods
+from subspace_lab.comparison.slurm import check_options
+from subspace_lab.comparison.sweep import Executor, check_execution
 from subspace_lab.evidence.cells import base_config, tuning_cells
 from subspace_lab.evidence.experiments import EXPERIMENTS, chosen
 from subspace_lab.evidence.making import settled
@@ -23,7 +26,13 @@ _GIGA = 1e9
 
 
 def plan_lines(
-    out_dir: str | Path, profile: str, *, only: list[str] | None = None, longer: bool = False
+    out_dir: str | Path,
+    profile: str,
+    *,
+    only: list[str] | None = None,
+    longer: bool = False,
+    executor: Executor = "local",
+    slurm: Mapping[str, Any] | None = None,
 ) -> Iterator[str]:
     """What a profile would train, line by line.
 
@@ -32,11 +41,18 @@ def plan_lines(
         profile: Its name.
         only: Names of figures; all by default.
         longer: Whether the longer variant is meant.
+        executor: ``slurm`` if every command is to be one of a job; there need be no Slurm here.
+        slurm: Options of Slurm.
 
     Yields:
         Three lines per training (what, memory and tokens, the command), and a sum at the end.
     """
     scale, names = settled(profile, longer=longer), chosen(only)
+    check_execution(executor, None, slurm)
+    if executor == "slurm":
+        check_options(slurm or {})
+        told = "".join(f" --{name}={value}" for name, value in (slurm or {}).items())
+        yield f"# by Slurm, a job for every training, in which its command runs:{told or ' (no options)'}"
     known: set[str] = set()
     tokens, trainings = 0.0, 0.0
     for name in names:

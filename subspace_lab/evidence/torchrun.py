@@ -1,4 +1,4 @@
-"""Cells that several processes share, one cell after the other, begun by torchrun.
+"""Cells that several processes share, begun by torchrun: one after the other on this machine, or each in its job.
 
 ``python -m subspace_lab.evidence.torchrun CELLS NAME`` is what torchrun begins in each process: it trains the cell
 whose configuration lies beside its run directory.
@@ -7,14 +7,13 @@ whose configuration lies beside its run directory.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from subspace_lab.comparison.cells import Cell
 from subspace_lab.comparison.record import read_record, record_path
@@ -42,9 +41,8 @@ class TorchrunExecutor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._running is not None and self._running.poll() is None:
-            os.killpg(self._running.pid, signal.SIGTERM)
-            self._running.wait()
+        if self._running is not None:
+            _stop(self._running)
 
     def run(
         self,
@@ -55,27 +53,63 @@ class TorchrunExecutor:
     ) -> None:
         """As `LocalExecutor.run`."""
         for cell in todo:
-            self._dir.mkdir(parents=True, exist_ok=True)
-            request = {
-                "config": cell.config.to_dict(),
-                "attempt": read_record(record_path(self._dir, cell.name)).attempts + 1,
-                "resume": (self._dir / cell.name / MANIFEST).exists(),
-            }
-            publish_json(_request(self._dir, cell.name), request)
+            attempt = read_record(record_path(self._dir, cell.name)).attempts + 1
+            self._running = _begin(self._dir, cell.name, cell.config.to_dict(), attempt, self._processes)
             begun(cell)
-            with (self._dir / f"{cell.name}.log").open("ab") as log:
-                self._running = subprocess.Popen(
-                    [sys.executable, *command(self._dir, cell.name, self._processes)[1:]],
-                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                )  # fmt: skip
             while self._running.poll() is None:
                 look()
                 try:
                     self._running.wait(_PATIENCE_S)
                 except subprocess.TimeoutExpired:
                     continue
-            status = self._running.returncode
-            ended(cell, f"torchrun ended with status {status}, see {cell.name}.log" if status else "")
+            ended(cell, _reason(self._running, cell.name))
+
+
+def train_in_job(cells_dir: str, name: str, config: Mapping[str, Any], attempt: int, *, processes: int) -> str:
+    """Train a cell, or go on with it, in several processes, and wait for them.
+
+    Args:
+        cells_dir: The directory of all cells.
+        name: The cell.
+        config: Its configuration.
+        attempt: Which time it is begun or resumed.
+        processes: How many share it.
+
+    Returns:
+        What killed it, empty for nothing.
+    """
+    running = _begin(Path(cells_dir), name, config, attempt, processes)
+    try:
+        running.wait()
+    except KeyboardInterrupt:
+        _stop(running)
+    return _reason(running, name)
+
+
+def _begin(
+    cells_dir: Path, name: str, config: Mapping[str, Any], attempt: int, processes: int
+) -> subprocess.Popen[bytes]:
+    cells_dir.mkdir(parents=True, exist_ok=True)
+    resume = (cells_dir / name / MANIFEST).exists()
+    publish_json(_request(cells_dir, name), {"config": config, "attempt": attempt, "resume": resume})
+    with (cells_dir / f"{name}.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, *command(cells_dir, name, processes)[1:]],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            start_new_session=True,  # Ctrl-C is for this process, which tells torchrun
+        )  # fmt: skip
+
+
+def _stop(running: subprocess.Popen[bytes]) -> None:
+    """Press Ctrl-C for it: torchrun tells the processes, and gives them half a minute for a checkpoint."""
+    if running.poll() is None:
+        running.send_signal(signal.SIGINT)
+        running.wait()
+
+
+def _reason(running: subprocess.Popen[bytes], name: str) -> str:
+    """A process that fails by itself says so in the record: whatever else ends torchrun has killed one."""
+    return f"killed, torchrun ended with status {running.returncode}, see {name}.log" if running.returncode else ""
 
 
 def command(cells_dir: Path, name: str, processes: int) -> list[str]:

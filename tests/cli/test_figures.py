@@ -27,10 +27,17 @@ def test_what_it_passes_on(command, asked, tmp_path):
     )
     assert (outcome.status, outcome.err) == (0, "")
     assert asked == [
-        (tmp_path, {"profile": "cpu", "only": ["fig1", "fig3", "tables"], "longer": True, "workers": 1,
-                    "recompute": False, "page": None})
+        (tmp_path, {"profile": "cpu", "only": ["fig1", "fig3", "tables"], "longer": True, "executor": "local",
+                    "workers": 1, "slurm": None, "recompute": False, "page": None})
     ]  # fmt: skip
     assert outcome.out.splitlines()[-1] == f"claims: {tmp_path / 'evidence.md'}"
+
+
+def test_slurm_and_its_options(command, asked, tmp_path):
+    words = ["--executor", "slurm", "--slurm.partition", "gpu", "--slurm.time", "60"]
+    assert command("figures", tmp_path, "--profile", "paper", *words).status == 0
+    ((_, given),) = asked
+    assert (given["executor"], given["slurm"]) == ("slurm", {"partition": "gpu", "time": 60})
 
 
 def test_ctrl_c_says_how_to_go_on(command, monkeypatch, tmp_path):
@@ -51,11 +58,22 @@ def test_ctrl_c_says_how_to_go_on(command, monkeypatch, tmp_path):
         (["--profile", "paper", "--longer", "--dry-run"], "longer has no use with profile paper"),
         (["--profile", "cpu", "--dry-run", "--recompute"], "--recompute has no effect on --dry-run"),
         (["--profile", "cpu", "--dry-run", "--workers", "2"], "--workers has no effect on --dry-run"),
+        (["--profile", "cpu", "--executor", "slrm"], 'Did you mean "slurm"?'),
+        (["--profile", "cpu", "--slurm.time", "60"], "options of Slurm have no effect on executor='local'"),
+        (
+            ["--profile", "cpu", "--slurm.time", "60", "--dry-run"],
+            "options of Slurm have no effect on executor='local'",
+        ),
+        (["--profile", "cpu", "--executor", "slurm"], "there is no Slurm here (no sbatch on the PATH); leave out"),
+        (["--profile", "cpu", "--executor", "slurm", "--slurm.tim", "6", "--dry-run"], "nearest: time (known: "),
         ([], "--profile"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_mistakes_are_one_line(command, words, line, tmp_path):
+def test_mistakes_are_one_line(command, words, line, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))  # where there is Slurm, too
+    if "slurm" in words:
+        pytest.importorskip("submitit")
     outcome = command("figures", tmp_path / "figures", *words)
     assert outcome.status == 2
     assert outcome.err.startswith("error:")
@@ -71,3 +89,13 @@ def test_dry_run_prints_and_begins_nothing(command, tmp_path):
     assert lines[0] == "# fig1: energy ratio"
     assert sum(not line.startswith("#") for line in lines) == 4 + 3  # a grid of four, three captured runs
     assert not (tmp_path / "figures").exists()
+
+
+def test_a_dry_run_for_slurm_lists_the_commands_of_its_jobs(command, tmp_path):
+    pytest.importorskip("submitit")
+    words = ["figures", tmp_path / "figures", "--profile", "paper", "--only", "fig1", "--dry-run"]
+    here = command(*words)
+    there = command(*words, "--executor", "slurm", "--slurm.gres", "gpu:8", "--slurm.time", "600")
+    first, _, rest = there.out.partition("\n")
+    assert first == "# by Slurm, a job for every training, in which its command runs: --gres=gpu:8 --time=600"
+    assert (there.status, rest) == (0, here.out)

@@ -45,6 +45,17 @@ def test_the_reason_is_one_line(failure, status, reason, tmp_path, monkeypatch, 
     assert "\n" not in record.reason
 
 
+def test_one_of_several_processes_that_fails_ends_itself_and_leaves_the_record_to_the_first(
+    tmp_path, monkeypatch, settings
+):
+    """Had it returned, torchrun would think it done, and the others would wait for it."""
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(cell_module, "_train", lambda *_, **__: raise_it(RuntimeError("no luck")))
+    with pytest.raises(RuntimeError, match="no luck"):
+        run_cell(str(tmp_path), "a", settings().to_dict(), 1, resume=False)
+    assert not record_path(tmp_path, "a").exists()
+
+
 def test_a_run_that_ended_before_its_record_was_written_is_complete(tmp_path, settings):
     config = settings(steps=2, every=None, optimizer="grasswalk", threads=1)
     train(tmp_path / "x", config)

@@ -10,6 +10,7 @@ import os
 import pandas as pd
 import pytest
 
+from subspace_lab.comparison.record import Record, record_path, write_record
 from subspace_lab.evidence import EvidenceInterrupted, making, profiles, regenerate
 from subspace_lab.evidence.experiments import EXPERIMENTS
 from subspace_lab.evidence.store import Store
@@ -121,6 +122,29 @@ def test_ctrl_c_leaves_figures_of_what_is_there(small, tmp_path, trained, monkey
     assert (read(path, "refresh").groupby("seed").size() == 4).all()
 
 
+def test_trainings_that_fail_are_told_at_the_end(clone, small, monkeypatch, capsys):
+    cells = read(clone, "cells")
+    lost = cells["cell"] == "walk-AO_lr0.01_seed1"
+    cells.assign(status=cells["status"].mask(lost, "failed")).to_parquet(
+        clone / "tables" / "cells.parquet", index=False
+    )
+
+    def fail(directory, todo, *_, **__):
+        for cell in todo:
+            write_record(record_path(directory, cell.name), Record("failed", "no luck", 1))
+
+    monkeypatch.setattr(making, "train_cells", fail)
+    regenerate(clone, profile="smoke", only=["fig3"])
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "trainings that did not come to their end, and that the figures lack: 1 (walk-AO_lr0.01_seed1 failed: no luck)"
+        "; the same command goes on with them"
+    )
+    monkeypatch.setattr(making, "train_cells", None)
+    cells.to_parquet(clone / "tables" / "cells.parquet", index=False)
+    regenerate(clone, profile="smoke", only=["fig3"])
+    assert "did not come to their end" not in capsys.readouterr().err
+
+
 def test_recompute_trains_again_what_a_figure_rests_on(clone, trained):
     names = ["adamw_lr0.01_seed0", "adamw_lr0.01_seed1", "captured-adamw_lr0.01_seed0", "captured-adamw_lr0.01_seed1"]
 
@@ -142,6 +166,9 @@ def test_recompute_trains_again_what_a_figure_rests_on(clone, trained):
         ({"profile": "smoke", "only": []}, "only names no figure"),
         ({"profile": "smoke", "only": ["fig1", "fig1"]}, "only has fig1 twice"),
         ({"profile": "smoke", "workers": 0}, "workers must be a whole number of at least 1, got 0"),
+        ({"profile": "smoke", "workers": True}, "workers must be a whole number of at least 1, got True"),
+        ({"profile": "smoke", "executor": "slrum"}, "there is no executor 'slrum'; nearest: slurm "),
+        ({"profile": "smoke", "slurm": {"time": 5}}, "options of Slurm have no effect on executor='local'"),
         ({"profile": "paper", "longer": True}, "longer has no use with profile paper"),
         ({"profile": "paper", "workers": 2}, "workers=2 has no use here: 8 processes share a training"),
     ],

@@ -1,13 +1,20 @@
-"""The path of the paper profile at toy size: two processes that share a training, begun by torchrun."""
+"""The path of the paper profile at toy size: two processes share a training, begun by torchrun, here or in a job."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import sys
+import threading
 
 import pandas as pd
+import psutil
 import pytest
 
-from subspace_lab.evidence import profiles, regenerate
+from subspace_lab.comparison.progress import SweepProgress, last_line
+from subspace_lab.comparison.record import read_record, record_path
+from subspace_lab.comparison.slurm import SlurmExecutor
+from subspace_lab.evidence import EvidenceInterrupted, lasting, profiles, regenerate, torchrun
 from subspace_lab.evidence.cells import tuning_cells
 from subspace_lab.evidence.variants import methods
 from subspace_lab.runs import Run
@@ -16,14 +23,64 @@ from subspace_lab.training import train
 
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(small, tmp_path, monkeypatch):
-    scale = dataclasses.replace(small, seeds=1, processes=2, methods=("adamw",))
+    """Ctrl-C cuts them on this machine; the same call, said to be for Slurm, goes on with them in a job."""
+    pytest.importorskip("submitit")
+    config = dataclasses.replace(small.config, steps=30)
+    scale = dataclasses.replace(small, config=config, seeds=1, processes=2, methods=("adamw",))
     monkeypatch.setitem(profiles.PROFILES, "smoke", scale)
-    page = regenerate(tmp_path / "figures", profile="smoke", only=["tables"])
-    assert page.is_file()
-    assert (page.parent / "tables.png").is_file()
-    (row,) = pd.read_parquet(page.parent / "tables" / "cells.parquet").to_dict("records")
+    monkeypatch.setattr(lasting, "SlurmExecutor", functools.partial(SlurmExecutor, cluster="local"))
+    monkeypatch.setattr("subspace_lab.comparison.slurm._PATIENCE_S", 0.05)
+    monkeypatch.setattr(torchrun, "_PATIENCE_S", 0.05)
+    path, (cell,) = tmp_path / "figures", tuning_cells(methods(scale), scale)
+    record = functools.partial(read_record, record_path(path / "work" / "cells", cell.name))
+
+    def press(_):
+        if last_line(path / "work" / "cells" / cell.name / "metrics.jsonl").get("step", 0) >= 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SweepProgress, "look", press)
+        with pytest.raises(EvidenceInterrupted):
+            regenerate(path, profile="smoke", only=["tables"])
+    assert (record().status, record().attempts) == ("cut", 1)
+    page = regenerate(path, profile="smoke", only=["tables"], executor="slurm", slurm={"time": 5})
+    assert (page.is_file(), (path / "tables.png").is_file(), record().attempts) == (True, True, 2)
+    assert len([*(path / "work" / "slurm").glob("*/*_result.pkl")]) == 1
+    (row,) = pd.read_parquet(path / "tables" / "cells.parquet").to_dict("records")
     assert (row["status"], row["state_bytes"]) == ("complete", row["state_bytes_formula"])
-    (cell,) = tuning_cells(methods(scale), scale)
     alone = Run.open(train(tmp_path / "alone", cell.config)).metrics
     assert row["tokens"] == alone["tokens"].sum()
     assert row["eval_loss"] == pytest.approx(alone["eval_loss"].iloc[-1], rel=1e-4)
+
+
+@pytest.mark.parametrize(("status", "reason"), [(0, ""), (3, "killed, torchrun ended with status 3, see {name}.log")])
+def test_how_torchrun_ends_is_told(small, tmp_path, monkeypatch, status, reason):
+    monkeypatch.setattr(torchrun, "command", lambda *_: ["python", "-c", f"raise SystemExit({status})"])
+    (cell, *_), told = tuning_cells(methods(small), small), []
+    executor = torchrun.TorchrunExecutor(tmp_path, 2)
+    executor.run([cell], lambda _: None, lambda _, why: told.append(why), lambda: None)
+    told.append(torchrun.train_in_job(str(tmp_path), cell.name, cell.config.to_dict(), 1, processes=2))
+    assert told == [reason.format(name=cell.name)] * 2
+
+
+def test_what_interrupts_a_job_interrupts_its_torchrun(small, tmp_path, monkeypatch):
+    """The job of a cell nears its end: torchrun is told, and waited for."""
+    there = tmp_path / "there"
+    code = (
+        f"import pathlib, time\npathlib.Path({str(there)!r}).touch()\n"
+        "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    raise SystemExit(7)"
+    )
+    monkeypatch.setattr(torchrun, "command", lambda *_: [sys.executable, "-c", code])
+    (cell, *_) = tuning_cells(methods(small), small)
+    wait = torchrun.subprocess.Popen.wait
+
+    def interrupted(process, *arguments):
+        monkeypatch.setattr(torchrun.subprocess.Popen, "wait", wait)
+        while not there.exists():
+            threading.Event().wait(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torchrun.subprocess.Popen, "wait", interrupted)
+    told = torchrun.train_in_job(str(tmp_path), cell.name, cell.config.to_dict(), 1, processes=2)
+    assert told == f"killed, torchrun ended with status 7, see {cell.name}.log"
+    assert not [process for process in psutil.Process().children() if code in process.cmdline()]
