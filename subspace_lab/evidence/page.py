@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-
 from subspace_lab.comparison.words import legend, rows_of
 from subspace_lab.evidence.cells import base_config
 from subspace_lab.evidence.claims import CLAIMS, Claim
