@@ -18,10 +18,12 @@ ABOUT = {
     "optimizer_step": "one step",
     "snapshot_bytes": "snapshot files, 60M LLaMA, all reductions",
     "spectra": "singular spectra of a 60M LLaMA's gradients against `torch.linalg.svdvals`",
+    "training_memory": "training a 60M LLaMA, the worst of 13 methods",
 }
 PAGES = {
     "README.md": ("analyze_memory", "angles", "capture_overhead", "help_time", "hessian", "snapshot_bytes", "spectra"),
     "docs/concepts/optimizers.md": ("optimizer_step",),
+    "docs/how-to/compare-optimizers.md": ("training_memory",),
 }
 HEAD = """\
 | what | measured (quartiles) | aim | load before | file, written by `python -m benchmarks.NAME` |

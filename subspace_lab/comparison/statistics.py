@@ -14,6 +14,7 @@ _MEANS = (
     "state_bytes",
     "state_bytes_formula",
     "peak_bytes",
+    "base_bytes",
     "step_s",
     "refresh_share",
     "tokens",

@@ -9,6 +9,7 @@ from rich.text import Text
 from subspace_lab.analysis.words import count
 
 EDGE = "*"
+_WIDE = ("formula [MB]", "train", "gap")  # columns for which 80 characters have no room
 
 
 def number(value: float, digits: int) -> str:
@@ -36,6 +37,7 @@ def rows_of(table: pd.DataFrame) -> pd.DataFrame:
         "lr": [f"{row['lr']:g}{EDGE if row['edge'] else ''}" if row["seeds"] else "-" for row in rows],
         "held-out": [with_spread(row["eval_loss"], row["eval_sd"]) for row in rows],
         "state [MB]": [number(value / 1e6, 2) for value in table["state_bytes"]],
+        "formula [MB]": [number(value / 1e6, 2) for value in table["state_bytes_formula"]],
         "peak [MB]": [number(value / 1e6, 0) for value in table["peak_bytes"]],
         "step [ms]": [number(value * 1e3, 1) for value in table["step_s"]],
         "refresh [%]": [number(value * 100, 1) for value in table["refresh_share"]],
@@ -47,7 +49,7 @@ def rows_of(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def terminal_table(table: pd.DataFrame, *, wide: bool) -> Table:
-    """The table for a terminal; where there is room with the training loss and the gap.
+    """The table for a terminal; where there is room with the formula, the training loss and the gap.
 
     Args:
         table: Of `summary`.
@@ -57,7 +59,7 @@ def terminal_table(table: pd.DataFrame, *, wide: bool) -> Table:
         For rich.
     """
     texts = rows_of(table)
-    names = list(texts.columns) if wide else list(texts.columns[:-2])
+    names = [name for name in texts.columns if wide or name not in _WIDE]
     shown = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for name in names:
         heading, _, unit = name.partition(" [")
@@ -100,12 +102,32 @@ def legend(table: pd.DataFrame) -> list[str]:
     over = count(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
     lines = [
         f"held-out: loss at each method's best learning rate, mean ± sd over {over}",
-        "state: the optimizer's tensors; peak: of the process, libraries included",
+        f"state: the optimizer's tensors{_beside_formula(table)}",
+        f"peak: {_measured_of(table)}",
         "step: median; refresh: share of the time that goes into subspaces",
     ]
     if ((table["edge"] != "") & (table["seeds"] > 0)).any():
         lines.append(f"{EDGE} at the end of its grid: a better learning rate may lie beyond")
     return lines
+
+
+def _beside_formula(table: pd.DataFrame) -> str:
+    """How the measured state lies to the formula, where there are both."""
+    known = table.dropna(subset=["state_bytes", "state_bytes_formula"])
+    others = int((known["state_bytes"] != known["state_bytes_formula"]).sum())
+    if others:
+        return f"; those of {count(others, 'method')} are not what the formula says"
+    return ", to the byte what the formula says" if len(known) else ""
+
+
+def _measured_of(table: pd.DataFrame) -> str:
+    """Of what the peak is: without a GPU, part of it was there before the training."""
+    bases = table.get("base_bytes", pd.Series(dtype="float64")).dropna()
+    if bases.empty:
+        return "of the process, libraries included"
+    if bases.max() == 0:
+        return "of the GPU's allocator; weights, gradients and activations are in it"
+    return f"of the process, {bases.mean() / 1e6:.0f} MB of Python and libraries in it"
 
 
 def verdicts(table: pd.DataFrame, results: pd.DataFrame) -> list[str]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pandas as pd
-
 from subspace_lab.comparison.words import legend, rows_of
 from subspace_lab.evidence.cells import base_config
 from subspace_lab.evidence.claims import CLAIMS, Claim
@@ -109,10 +107,7 @@ def _table(store: Store) -> str:
     table = store.read("tables")
     if table.empty:
         return ""
-    rows = rows_of(table).assign(**{
-        "state, formula [MB]": [_megabytes(value) for value in table["state_bytes_formula"]],
-        "time [s]": [f"{value:.1f}" for value in table["wall_s"]],
-    })
+    rows = rows_of(table).assign(**{"time [s]": [f"{value:.1f}" for value in table["wall_s"]]})
     lines = ["| " + " | ".join(rows.columns) + " |", "|" + "---|" * len(rows.columns)]
     lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows.itertuples(index=False)]
     notes = "\n".join(f"- {line}" for line in legend(table))
@@ -122,10 +117,6 @@ def _table(store: Store) -> str:
         + f"\n\n{notes}\n- gap: to the first row, paired by seed, with its 95 % "
         "interval; where that contains zero, the two are not told apart"
     )
-
-
-def _megabytes(value: float) -> str:
-    return "-" if pd.isna(value) else f"{value / 1e6:.2f}"
 
 
 def _pictures(store: Store, figures: str) -> str:

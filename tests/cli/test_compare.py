@@ -55,8 +55,10 @@ def test_a_wide_terminal_has_the_gaps(command, words, finished, monkeypatch):
     monkeypatch.setenv("COLUMNS", "140")
     grid = ["--methods", "grasswalk", "adamw", "--lrs", "1e-3", "--seeds", 1]
     out = command("compare", finished.path, *grid, *words).out
+    assert out.splitlines()[0].split()[3:6] == ["state", "formula", "peak"]
     assert out.splitlines()[0].split()[-2:] == ["train", "gap"]
     row = finished.table.loc[1]
+    assert f" {row['state_bytes'] / 1e6:.2f} {row['state_bytes_formula'] / 1e6:.2f} " in " ".join(out.split())
     assert f"{row['gap']:+.3f} [{row['gap_low']:+.3f}, {row['gap_high']:+.3f}]" in out
 
 

@@ -75,6 +75,18 @@ def test_the_peak_of_earlier_attempts_counts(tmp_path, monkeypatch, settings):
     assert (record.peak_bytes, record.base_bytes) == (1 << 50, 77)
 
 
+def test_on_a_gpu_the_peak_is_the_allocators_since_the_cell_began(tmp_path, monkeypatch, settings):
+    allocator = {"peak": 1 << 50}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: allocator.update(peak=0))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: allocator["peak"])
+    monkeypatch.setattr(cell_module, "_train", lambda *_, **__: allocator.update(peak=1234))
+    monkeypatch.setattr(cell_module, "state_bytes", lambda _: 99)
+    run_cell(str(tmp_path), "x", settings().to_dict(), 1)
+    record = read_record(record_path(tmp_path, "x"))
+    assert (record.peak_bytes, record.base_bytes, record.state_bytes) == (1234, 0, 99)
+
+
 def test_the_peak_is_that_of_the_process():
     held = torch.ones(30_000_000)
     peak = peak_memory()

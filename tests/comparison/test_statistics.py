@@ -9,7 +9,7 @@ from scipy import stats
 
 from subspace_lab.comparison import summary
 from subspace_lab.comparison.statistics import best_lr
-from subspace_lab.comparison.words import latex_table, rows_of, verdicts
+from subspace_lab.comparison.words import latex_table, legend, rows_of, verdicts
 
 A = {0.001: [4.0, 4.2, 4.4], 0.003: [3.0, 3.3, 3.6], 0.01: [3.5, 3.5, 3.5]}
 B = {0.001: [3.9, 4.0, 4.1], 0.003: [3.2, 3.4, 3.7], 0.01: [math.nan, 2.0, 2.0]}  # one diverged
@@ -22,11 +22,12 @@ def results(**methods):
             "cell": f"{method}_lr{lr:g}_seed{seed}", "method": method, "lr": lr, "seed": seed,
             "status": "diverged" if math.isnan(loss) else "complete", "reason": "", "eval_loss": loss,
             "train_loss": loss - 0.1, "state_bytes": 1000, "state_bytes_formula": 1000, "peak_bytes": 10_000 + seed,
-            "step_s": 0.1 * (seed + 1), "refresh_share": 0.25, "tokens": 500, "wall_s": 9.0,
+            "base_bytes": 421_400_000, "step_s": 0.1 * (seed + 1), "refresh_share": 0.25, "tokens": 500, "wall_s": 9.0,
         }
         for method, grid in methods.items() for lr, losses in grid.items() for seed, loss in enumerate(losses)
     ]  # fmt: skip
-    return pd.DataFrame(rows).astype(dict.fromkeys(("state_bytes", "state_bytes_formula", "peak_bytes"), "Int64"))
+    counts = ("state_bytes", "state_bytes_formula", "peak_bytes", "base_bytes")
+    return pd.DataFrame(rows).astype(dict.fromkeys(counts, "Int64"))
 
 
 def test_each_method_is_shown_at_its_best_learning_rate():
@@ -102,3 +103,18 @@ def test_latex_is_escaped_and_says_what_it_shows():
     assert r"a\_b:rank=3 & 0.003 & 3.300 $\pm$ 0.300 &" in text
     assert text.startswith("% held-out: loss at each method's best learning rate, mean ± sd over 3 seeds\n")
     assert text.count(r"\\") == 3
+
+
+def test_memory_stands_beside_its_formula():
+    cells = results(a=A, c=C)
+    table = summary(cells)
+    assert rows_of(table).columns.tolist()[3:6] == ["state [MB]", "formula [MB]", "peak [MB]"]
+    assert "state: the optimizer's tensors, to the byte what the formula says" in legend(table)
+    assert "peak: of the process, 421 MB of Python and libraries in it" in legend(table)
+    cells.loc[cells["method"] == "c", "state_bytes"] += 4
+    assert "state: the optimizer's tensors; those of 1 method are not what the formula says" in legend(summary(cells))
+    assert max(map(len, legend(summary(cells)))) <= 80
+    on_gpu = legend(summary(cells.assign(base_bytes=0, state_bytes_formula=math.nan)))
+    assert "state: the optimizer's tensors" in on_gpu
+    assert "peak: of the GPU's allocator; weights, gradients and activations are in it" in on_gpu
+    assert "peak: of the process, libraries included" in legend(table.drop(columns="base_bytes"))

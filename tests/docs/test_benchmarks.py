@@ -24,7 +24,7 @@ def benchmarks() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/concepts/optimizers.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/concepts/optimizers.md", "docs/how-to/compare-optimizers.md"])
 def test_pages_show_the_results(page: str, benchmarks: ModuleType) -> None:
     """If this fails, results were measured again: python docs/benchmarks.py"""
     assert benchmarks.table_of(page) in (ROOT / page).read_text(encoding="utf-8")
