@@ -64,6 +64,7 @@ def compare(
         slurm=slurm_options(slurm), retry=retry,
     )  # fmt: skip
     tell(found)
+    _fail_without_result(found)
 
 
 def split(words: tuple[str, ...]) -> list[str]:
@@ -74,6 +75,11 @@ def split(words: tuple[str, ...]) -> list[str]:
 def slurm_options(given: dict[str, str] | None) -> dict[str, Any] | None:
     """Options of Slurm as values."""
     return {name: plain_value(value) for name, value in (given or {}).items()} or None
+
+
+def _fail_without_result(found: Comparison) -> None:
+    if not (found.results["status"] == "complete").any():
+        raise SystemExit(1)
 
 
 def _number(word: str) -> float:

@@ -100,6 +100,8 @@ def legend(table: pd.DataFrame) -> list[str]:
     """
     seeds = sorted(set(table["seeds"]))
     over = count(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+    if seeds == [0]:
+        return ["no cell came to its end, so that there is nothing to compare"]
     lines = [
         f"held-out: loss at each method's best learning rate, mean ± sd over {over}",
         f"state: the optimizer's tensors{_beside_formula(table)}",
@@ -145,7 +147,7 @@ def verdicts(table: pd.DataFrame, results: pd.DataFrame) -> list[str]:
     alike = others[others["gap_low"] <= 0]["method"]
     if len(alike):
         lines.append(f"not told apart from {first['method']} (95 %, paired by seed): {', '.join(alike)}")
-    if len(others) and table["gap_low"].iloc[1:].isna().any():
+    if len(others) and table["seeds"].any() and table["gap_low"].iloc[1:].isna().any():
         lines.append("too few seeds to tell all methods apart")
     unfinished = results[results["status"] != "complete"]
     if unfinished["status"].isin(["diverged", "failed"]).any():

@@ -62,6 +62,18 @@ def test_a_wide_terminal_has_the_gaps(command, words, finished, monkeypatch):
     assert f"{row['gap']:+.3f} [{row['gap_low']:+.3f}, {row['gap_high']:+.3f}]" in out
 
 
+def test_where_no_cell_came_to_its_end_the_status_says_so(command, words, tmp_path):
+    grid = ["--methods", "adamw,badam", "--lrs", "1e20", "--seeds", 1]
+    outcome = command("compare", tmp_path / "sweep", *grid, *words)
+    assert outcome.status == 1
+    rest = outcome.out.splitlines()[outcome.out.splitlines().index("") + 1 :]
+    assert rest[0] == "no cell came to its end, so that there is nothing to compare"
+    assert rest[1].startswith("what diverged or failed stays so")
+    assert [line.split()[:2] for line in rest[2:4]] == [
+        ["diverged:", "adamw_lr1e+20_seed0"], ["diverged:", "badam_lr1e+20_seed0"],
+    ]  # fmt: skip
+
+
 def test_a_training_without_captures_is_not_sent_to_the_analysis(command, world, tmp_path):
     words = " ".join(TINY).replace("--every 3", "--every none").split()
     outcome = command("train", tmp_path / "run", "--data", world, *words)
