@@ -68,13 +68,29 @@ def from_plan(
     return SubspaceAdam([*groups.values(), *full], lr, **options)
 
 
+def read_plan(path: str | Path) -> Any:
+    """The content of a plan's file, whatever it is.
+
+    Args:
+        path: The file.
+
+    Returns:
+        What JSON makes of it.
+
+    Raises:
+        ValueError: If it is no JSON.
+        OSError: If it cannot be read.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no JSON; subspace-lab recommend RUN_DIR writes a plan") from error
+
+
 def _layers(plan: PlanLike | Mapping[str, Any] | str | Path) -> list[Mapping[str, Any]]:
     content: Any = plan
     if isinstance(plan, str | Path):
-        try:
-            content = json.loads(Path(plan).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{plan} is no JSON; subspace-lab recommend RUN_DIR writes a plan") from error
+        content = read_plan(plan)
     elif not isinstance(plan, Mapping) and hasattr(plan, "to_dict"):
         content = plan.to_dict()
     layers = content.get("layers") if isinstance(content, Mapping) else None
