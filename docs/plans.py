@@ -2,8 +2,8 @@
 
     python docs/plans.py runs/plans
 
-measures a training of a small LLaMA, makes plans of it, trains by each over learning rates and seeds, and by GrassWalk of
-one rank with no fewer state bytes: with its defaults, and refreshed every twenty steps. What is finished in
+measures a training of a small LLaMA, makes plans of it, trains by each over learning rates and seeds, and by GrassWalk
+of one rank with no fewer state bytes: with its defaults, and refreshed every twenty steps. What is finished in
 ``runs/plans`` is not trained again. Written are ``docs/results/plans.json`` and the tables of the page.
 """
 
@@ -12,6 +12,8 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,9 @@ RESULT = DOCS / "results" / "plans.json"
 PAGE = DOCS / "how-to" / "let-measurements-choose.md"
 BEGIN, END = "<!-- plans: begin -->\n", "<!-- plans: end -->\n"
 
-RATES, SEEDS = (3e-3, 8e-3, 2e-2), 3
+RATES = (3e-3, 8e-3, 2e-2)
 ADAMW_RATES = (3e-4, 1e-3, 3e-3)
+TUNING_SEEDS, SEEDS = 3, 5  # at all rates, and at the best of them
 INTERVAL = 20
 MEASURED = sl.TrainConfig(  # a seed that is none of those that the check trains
     preset="llama-2m", vocab_size=1024, steps=150, batch_size=8, sequence_length=64, lr=3e-3, seed=9,
@@ -72,13 +75,28 @@ def measure(run: sl.Run, setting: str) -> dict[str, Any]:
     """
     plan = plan_of(run, setting)
     rank = uniform_rank(run, plan)
-    found = check_plan(run, plan, lrs=RATES, seeds=SEEDS, workers=1, adamw=False)
-    further: dict[str, Any] = {"seeds": SEEDS, "workers": 1}
-    usual = {"optimizer": "grasswalk", "rank": rank, "update_interval": INTERVAL}
+    found = tuned(partial(check_plan, run, plan, workers=1, adamw=False), ("plan", "default"), RATES)
     if setting == "free":
-        sl.compare(found.path, {"usual": usual}, lrs=RATES, **further)
-        found = sl.compare(found.path, ["adamw"], lrs=ADAMW_RATES, **further)
+        usual = {"optimizer": "grasswalk", "rank": rank, "update_interval": INTERVAL}
+        for name, settings, rates in (("usual", usual, RATES), ("adamw", {}, ADAMW_RATES)):
+            found = tuned(partial(sl.compare, found.path, {name: settings}, workers=1), (name,), rates)
     return summary(found) | {"uniform_rank": rank, "plan": plan.to_dict()}
+
+
+def tuned(train: Callable[..., Comparison], methods: tuple[str, ...], rates: tuple[float, ...]) -> Comparison:
+    """Train at all rates on the first seeds, and on all seeds at the best rate of each method.
+
+    Args:
+        train: Takes ``lrs`` and ``seeds``.
+        methods: Those that it trains.
+        rates: Learning rates.
+
+    Returns:
+        The comparison.
+    """
+    table = train(lrs=rates, seeds=TUNING_SEEDS).table
+    best = table[table["method"].isin(methods)]["lr"]
+    return train(lrs=sorted(set(best)), seeds=SEEDS)
 
 
 def summary(found: Comparison) -> dict[str, Any]:
@@ -172,6 +190,7 @@ def main(out_dir: str) -> None:
         "environment": manifest["environment"],
         "rates": RATES,
         "adamw_rates": ADAMW_RATES,
+        "tuning_seeds": TUNING_SEEDS,
         "seeds": SEEDS,
         "settings": {},
     }

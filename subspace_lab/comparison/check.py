@@ -61,8 +61,8 @@ def check_plan(
     if begun and not _holds(plan_path, plan):
         raise RunError(f"{path} holds the check of another plan; remove it to check this one")
     plan.save(plan_path)
-    config = config if steps is None else dataclasses.replace(config, steps=steps)
-    base = left_open(dataclasses.replace(config, eval_every=config.eval_every or config.steps))
+    shorter = config if steps is None else dataclasses.replace(config, steps=steps)
+    base = left_open(dataclasses.replace(shorter, eval_every=config.eval_every or shorter.steps))
     methods: dict[str, dict[str, Any]] = {
         "plan": {"optimizer": "subspaceadam", "plan": str(plan_path)},
         "default": {"optimizer": "grasswalk", "rank": uniform_rank(run, plan)},
