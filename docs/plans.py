@@ -34,10 +34,11 @@ MEASURED = sl.TrainConfig(  # a seed that is none of those that the check trains
     preset="llama-2m", vocab_size=1024, steps=150, batch_size=8, sequence_length=64, lr=3e-3, seed=9,
     precision="float32", threads=1, every=10, checkpoint_every=50, keep_checkpoints=3, eval_every=150, eval_batches=16,
 )  # fmt: skip
-FINE_RANKS = (1, 2, 3, 4, 6, 8, 12, 16)
+RANKS = {"free": None, "tight": (1, 2, 3, 4, 6, 8, 12, 16), "eight": (8, 16, 32)}
 SETTINGS = {
-    "free": "no budget, the ranks that `analyze` measures by itself",
-    "half": f"half of the bytes that a plan without budget takes, ranks {', '.join(map(str, FINE_RANKS))}",
+    "free": "no budget, the ranks that `analyze` measures by itself (2, 4, ..., 64)",
+    "tight": "three quarters of the bytes that a plan without budget takes, ranks 1, 2, 3, 4, 6, 8, 12, 16",
+    "eight": "no budget, no rank below 8 measured (8, 16, 32)",
 }
 ROWS = {
     "plan": "plan",
@@ -58,9 +59,9 @@ def plan_of(run: sl.Run, setting: str) -> sl.Plan:
     Returns:
         The plan.
     """
-    sl.analysis.energy(run, ranks=FINE_RANKS if setting == "half" else None)
+    sl.analysis.energy(run, ranks=RANKS[setting])
     plan = sl.recommend(run)
-    return sl.recommend(run, plan.state_bytes // 2) if setting == "half" else plan
+    return sl.recommend(run, 3 * plan.state_bytes // 4) if setting == "tight" else plan
 
 
 def measure(run: sl.Run, setting: str) -> dict[str, Any]:
