@@ -2,9 +2,9 @@
 
     python docs/plans.py runs/plans
 
-measures a training of a small LLaMA, makes plans of it, trains by each over learning rates and seeds, and by GrassWalk
-of one rank with no fewer state bytes: with its defaults, and refreshed every twenty steps. What is finished in
-``runs/plans`` is not trained again. Written are ``docs/results/plans.json`` and the tables of the page.
+measures a training of a small LLaMA, makes plans of it, trains by each over learning rates and seeds, by GrassWalk of
+one rank with no fewer state bytes, and by what may tell why one of them is better. What is finished in ``runs/plans``
+is not trained again. Written are ``docs/results/plans.json`` and the tables of the page.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ MEASURED = sl.TrainConfig(  # a seed that is none of those that the check trains
     preset="llama-2m", vocab_size=1024, steps=150, batch_size=8, sequence_length=64, lr=3e-3, seed=9,
     precision="float32", threads=1, every=10, checkpoint_every=50, keep_checkpoints=3, eval_every=150, eval_batches=16,
 )  # fmt: skip
-RANKS = {"free": None, "tight": (1, 2, 3, 4, 6, 8, 12, 16), "eight": (8, 16, 32)}
+RANKS = {"free": None, "tight": (1, 2, 3, 4, 6, 8, 12, 16)}
 SETTINGS = {
     "free": "no budget, the ranks that `analyze` measures by itself (2, 4, ..., 64)",
     "tight": "three quarters of the bytes that a plan without budget takes, ranks 1, 2, 3, 4, 6, 8, 12, 16",
-    "eight": "no budget, no rank below 8 measured (8, 16, 32)",
 }
 ROWS = {
     "plan": "plan",
     "default": "GrassWalk, one rank, its defaults",
     "usual": f"GrassWalk, one rank, refreshed every {INTERVAL}",
+    "less": "GrassWalk, the next lower rank, its defaults",
     "adamw": "AdamW",
 }
 COLUMNS = ["method", "lr", "edge", "seeds", "failed", "eval_loss", "eval_low", "eval_high", "state_bytes"]
@@ -77,11 +77,25 @@ def measure(run: sl.Run, setting: str) -> dict[str, Any]:
     plan = plan_of(run, setting)
     rank = uniform_rank(run, plan)
     found = tuned(partial(check_plan, run, plan, workers=1, adamw=False), ("plan", "default"), RATES)
-    if setting == "free":
-        usual = {"optimizer": "grasswalk", "rank": rank, "update_interval": INTERVAL}
-        for name, settings, rates in (("usual", usual, RATES), ("adamw", {}, ADAMW_RATES)):
-            found = tuned(partial(sl.compare, found.path, {name: settings}, workers=1), (name,), rates)
+    for name, settings, rates in beside(setting, rank):
+        found = tuned(partial(sl.compare, found.path, {name: settings}, workers=1), (name,), rates)
     return summary(found) | {"uniform_rank": rank, "plan": plan.to_dict()}
+
+
+def beside(setting: str, rank: int) -> list[tuple[str, dict[str, Any], tuple[float, ...]]]:
+    """What else is trained in a setting: name, settings and learning rates.
+
+    Args:
+        setting: A key of `SETTINGS`.
+        rank: Of the default.
+
+    Returns:
+        The methods.
+    """
+    walk = {"optimizer": "grasswalk", "rank": rank}
+    if setting == "free":
+        return [("usual", {**walk, "update_interval": INTERVAL}, RATES), ("adamw", {}, ADAMW_RATES)]
+    return [("less", {**walk, "rank": rank - 1}, RATES)]
 
 
 def tuned(train: Callable[..., Comparison], methods: tuple[str, ...], rates: tuple[float, ...]) -> Comparison:
@@ -142,21 +156,29 @@ def render(result: dict[str, Any]) -> str:
     """
     lines = []
     for setting, of_setting in result["settings"].items():
+        others = _bytes_of_others(of_setting)
         lines += [
             f"{SETTINGS[setting][0].upper()}{SETTINGS[setting][1:]}:",
             "",
-            "| method | state, kB | best rate | held-out loss | plan minus this one | |",
+            "| method | state of the planned layers, kB | best rate | held-out loss | plan minus this one | |",
             "|---|---|---|---|---|---|",
         ]
         for row in of_setting["methods"]:
-            gap = of_setting["gaps"].get(row["method"])
+            edge = f" ({row['edge']} end)" if row["edge"] else ""
+            gap, state = of_setting["gaps"].get(row["method"]), (row["state_bytes"] - others) / 1e3
             told = "" if gap is None else f"{gap['gap']:+.3f} [{gap['gap_low']:+.3f}, {gap['gap_high']:+.3f}]"
             lines.append(
-                f"| {ROWS[row['method']]} | {row['state_bytes'] / 1e3:,.0f} | {row['lr']:g} | {row['eval_loss']:.3f} | "
+                f"| {ROWS[row['method']]} | {state:,.0f} | {row['lr']:g}{edge} | {row['eval_loss']:.3f} | "
                 f"{told} | {'' if gap is None else verdict(gap)} |"
             )
         lines.append("")
     return "\n".join(lines)
+
+
+def _bytes_of_others(of_setting: dict[str, Any]) -> float:
+    """The state of embeddings, head and norms, the same for all methods."""
+    whole: float = next(row["state_bytes"] for row in of_setting["methods"] if row["method"] == "plan")
+    return whole - sum(layer["state_bytes"] for layer in of_setting["plan"]["layers"])
 
 
 def fill(page: str, tables: str) -> str:

@@ -42,8 +42,8 @@ def test_gaps_are_those_of_the_cells(result: dict[str, Any]) -> None:
     for setting in result["settings"].values():
         losses: dict[str, dict[float, list[float]]] = {}
         for cell in setting["cells"]:
-            assert cell["status"] == "complete"
-            losses.setdefault(cell["method"], {}).setdefault(cell["lr"], []).append(cell["eval_loss"])
+            loss = cell["eval_loss"] if cell["status"] == "complete" else np.inf
+            losses.setdefault(cell["method"], {}).setdefault(cell["lr"], []).append(loss)
         best = {m: min(rates.values(), key=lambda losses: np.mean(losses[:tuning])) for m, rates in losses.items()}
         assert all(len(of_method) == result["seeds"] > tuning for of_method in best.values())
         assert all(len(of_rate) >= tuning for rates in losses.values() for of_rate in rates.values())
