@@ -63,6 +63,19 @@ def test_the_default_has_no_fewer_bytes(result: dict[str, Any]) -> None:
         assert setting["plan"]["budget_bytes"] is None or planned <= setting["plan"]["budget_bytes"]
 
 
+def test_the_words_are_those_of_the_numbers(plans: ModuleType, result: dict[str, Any]) -> None:
+    """If this fails, write the list below the tables again."""
+    free, tight = (result["settings"][name] for name in ("free", "tight"))
+    pairs = ((free, "default"), (free, "usual"), (free, "adamw"), (tight, "default"), (tight, "less"))
+    said = [plans.verdict(setting["gaps"][method]) for setting, method in pairs]
+    assert said == ["not told apart"] * 2 + ["the plan is better"] + ["the plan is worse"] * 2
+    assert {layer["rank"] for layer in free["plan"]["layers"]} == {2} == {free["uniform_rank"]}
+    assert [layer["rank"] for layer in tight["plan"]["layers"]].count(1) == 20
+    best = {row["method"]: row["lr"] for row in free["methods"]}
+    losses = {(c["method"], c["seed"]): c["eval_loss"] for c in free["cells"] if c["lr"] == best[c["method"]]}
+    assert all(losses["plan", seed] < losses["default", seed] for seed in range(result["seeds"]))
+
+
 @pytest.mark.parametrize(
     ("low", "high", "said"),
     [(-2.0, -1.0, "the plan is better"), (1.0, 2.0, "the plan is worse"), (-1.0, 2.0, "not told apart")],
