@@ -119,7 +119,7 @@ class Plan:
             layers = tuple(LayerPlan(**layer) for layer in content["layers"])
             plan = cls(layers, content["steps"], content["budget_bytes"])
             is_known = (content["format"], content["format_version"]) == (FORMAT, VERSION)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise RunError(problem) from error
         if not is_known or not all(isinstance(number, int) for x in layers for number in (x.rank, x.state_bytes)):
             raise RunError(problem)

@@ -52,6 +52,7 @@ class GradientCapture:
         seeds: For the manifest: all seeds by name.
         data_hash: For the manifest: a hash of the data.
         evaluation: For the manifest: the examples on which quantities of the loss are measured afterwards.
+        plan: For the manifest: the plan that the optimizer was made of.
 
     Raises:
         ValueError: If an argument is wrong, or a pattern matches nothing (the nearest names are in the message).
@@ -73,6 +74,7 @@ class GradientCapture:
         seeds: Mapping[str, int] | None = None,
         data_hash: str | None = None,
         evaluation: Mapping[str, Any] | None = None,
+        plan: Mapping[str, Any] | None = None,
     ) -> None:
         if every is not None and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
             raise ValueError(f"every must be a whole number of at least 1, or None for no snapshots, got {every!r}")
@@ -81,7 +83,7 @@ class GradientCapture:
         patterns = _patterns(layers)
         self._model, self._every, self._path = model, every, Path(path)
         self._layers = select_layers(model, patterns, side)
-        about = {"config": config, "seeds": seeds, "data_hash": data_hash, "evaluation": evaluation}
+        about = {"config": config, "seeds": seeds, "data_hash": data_hash, "evaluation": evaluation, "plan": plan}
         self._reduce = reduction(keep)
         self._writer: RunWriter | None = None
         if is_writer():
@@ -89,7 +91,7 @@ class GradientCapture:
                 path,
                 layers=[layer.row() for layer in self._layers],
                 capture={"every": every, "keep": keep, "layers": patterns, "side": side},
-                about=plain("config, seeds, data_hash or evaluation", about),
+                about=plain("config, seeds, data_hash, evaluation or plan", about),
                 resume=resume,
             )
         self._driver: str | None = None  # where the steps come from

@@ -80,12 +80,12 @@ def recommend(
     print("use it: sl.optim.from_plan(model, '.../plan.json', lr=...)")
     print(f"saved {path}")
     if check:
-        from subspace_lab.comparison.check import check_plan, gap_to_default
+        from subspace_lab.comparison.check import check_plan, gap_to
 
         print()
         found = check_plan(run, plan, seeds=seeds, steps=steps, workers=workers)
         tell(found)
-        print(_verdict(**gap_to_default(found)))
+        print(_verdict(**gap_to(found)))
 
 
 def _refuse_useless(**given: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from subspace_lab.analysis import Plan
@@ -26,11 +27,12 @@ def check_plan(
     seeds: int = 3,
     steps: int | None = None,
     workers: int | None = None,
+    adamw: bool = True,
 ) -> Comparison:
     """Train the model of a run by its plan and by GrassWalk with its defaults, and compare them.
 
     The default has one rank for all layers: the smallest whose states take no fewer bytes than the plan's. Both are
-    tuned over the same learning rates and see the same batches; AdamW is trained beside them.
+    tuned over the same learning rates and see the same batches, and so does AdamW.
 
     Args:
         run: A run of `subspace_lab.training.train`.
@@ -39,6 +41,7 @@ def check_plan(
         seeds: How many, from 0 on. The plan was measured on one of them, where it began with 0.
         steps: How many each training takes; None for as many as the run.
         workers: How many trainings at a time; by default one per core.
+        adamw: Whether AdamW is trained beside them.
 
     Returns:
         The comparison, in ``check/comparison`` of the run, beside the plan; the same call goes on with it.
@@ -53,27 +56,36 @@ def check_plan(
     config = TrainConfig.from_dict(values)
     assert config.lr is not None
     path = run.path / "check"
-    path.mkdir(exist_ok=True)
     plan_path = path.resolve() / "plan.json"
     begun = plan_path.exists() and (path / "comparison").exists()  # a call that was refused leaves the plan alone
-    if begun and Plan.load(plan_path) != plan:
+    if begun and not _holds(plan_path, plan):
         raise RunError(f"{path} holds the check of another plan; remove it to check this one")
     plan.save(plan_path)
-    base = left_open(config if steps is None else dataclasses.replace(config, steps=steps))
+    shorter = config if steps is None else dataclasses.replace(config, steps=steps)
+    base = left_open(dataclasses.replace(shorter, eval_every=config.eval_every or shorter.steps))
     methods: dict[str, dict[str, Any]] = {
         "plan": {"optimizer": "subspaceadam", "plan": str(plan_path)},
         "default": {"optimizer": "grasswalk", "rank": uniform_rank(run, plan)},
-        "adamw": {"optimizer": "adamw"},
     }
+    if adamw:
+        methods["adamw"] = {"optimizer": "adamw"}
     rates = [config.lr * factor for factor in _GRID] if lrs is None else lrs
     return compare(path / "comparison", methods, lrs=rates, seeds=seeds, config=base, workers=workers)
 
 
-def gap_to_default(found: Comparison) -> dict[str, float]:
-    """Held-out loss of the plan minus that of the default, each at its best learning rate, paired by seed.
+def _holds(path: Path, plan: Plan) -> bool:
+    try:
+        return Plan.load(path) == plan
+    except RunError:  # whatever it was, it is not this one
+        return False
+
+
+def gap_to(found: Comparison, method: str = "default") -> dict[str, float]:
+    """Held-out loss of the plan minus that of another method, each at its best learning rate, paired by seed.
 
     Args:
         found: From `check_plan`.
+        method: The other one.
 
     Returns:
         ``gap``, ``gap_low`` and ``gap_high`` (95 %) over the seeds that both completed, as
@@ -81,8 +93,8 @@ def gap_to_default(found: Comparison) -> dict[str, float]:
     """
     rates = found.table.set_index("method")["lr"]
     losses = []
-    for method in ("plan", "default"):
-        of_method = (found.results["method"] == method) & (found.results["lr"] == rates[method])
+    for name in ("plan", method):
+        of_method = (found.results["method"] == name) & (found.results["lr"] == rates[name])
         cells = found.results[of_method & (found.results["status"] == "complete")]
         losses.append(cells.set_index("seed")["eval_loss"])
     return paired(*losses)

@@ -12,8 +12,10 @@ from torch import nn
 
 from subspace_lab.optim.base import Group, canonical
 from subspace_lab.optim.options import Options, check_options, plain
+from subspace_lab.optim.rules import RULES
 from subspace_lab.optim.subspace_adam import SubspaceAdam
 
+VERSION = 1
 _SETTINGS = ("rank", "update_interval", "rule", "walk_step", "recovery")
 
 
@@ -68,18 +70,36 @@ def from_plan(
     return SubspaceAdam([*groups.values(), *full], lr, **options)
 
 
+def read_plan(path: str | Path) -> Any:
+    """The content of a plan's file, whatever it is.
+
+    Args:
+        path: The file.
+
+    Returns:
+        What JSON makes of it.
+
+    Raises:
+        ValueError: If it is no JSON.
+        OSError: If it cannot be read.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no JSON; subspace-lab recommend RUN_DIR writes a plan") from error
+
+
 def _layers(plan: PlanLike | Mapping[str, Any] | str | Path) -> list[Mapping[str, Any]]:
     content: Any = plan
     if isinstance(plan, str | Path):
-        try:
-            content = json.loads(Path(plan).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{plan} is no JSON; subspace-lab recommend RUN_DIR writes a plan") from error
+        content = read_plan(plan)
     elif not isinstance(plan, Mapping) and hasattr(plan, "to_dict"):
         content = plan.to_dict()
+    said = plan if isinstance(plan, str | Path) else type(plan).__name__
+    if isinstance(content, Mapping) and (version := content.get("format_version", VERSION)) != VERSION:
+        raise ValueError(f"{said} is a plan of format version {version}, this release reads {VERSION}; write it again")
     layers = content.get("layers") if isinstance(content, Mapping) else None
     if not isinstance(layers, list | tuple) or not layers or not all(map(_says_enough, layers)):
-        said = plan if isinstance(plan, str | Path) else type(plan).__name__
         raise ValueError(f"{said} is no plan: it needs layers, each with layer and rank; see subspace_lab.recommend")
     return list(layers)
 
@@ -93,6 +113,8 @@ def _settings(layer: Mapping[str, Any]) -> tuple[str, Group]:
     name, settings = str(layer["layer"]), {key: plain(layer[key]) for key in _SETTINGS if layer.get(key) is not None}
     try:
         check_options({key: value for key, value in settings.items() if not hasattr(value, "refresh")})  # not rules
+        if isinstance(rule := settings.get("rule"), str) and rule not in RULES:
+            raise ValueError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
     except ValueError as error:
         raise ValueError(f"the plan has {name}, where {error}") from None
     return name, settings

@@ -22,6 +22,7 @@ from subspace_lab.training.errors import DivergedError
 from subspace_lab.training.evaluation import EvaluationSet
 from subspace_lab.training.interrupt import Interrupt, TrainingInterrupted, catch_interrupt
 from subspace_lab.training.models import linear_layers
+from subspace_lab.training.optimizers import plan_of
 from subspace_lab.training.progress import TrainingProgress
 from subspace_lab.training.sequences import Sequences
 from subspace_lab.training.start import config_to_resume, config_to_start, settle_on_machine, torch_state_of_a_run
@@ -50,7 +51,7 @@ def train(run_dir: str | Path, config: TrainConfig | None = None, *, resume: boo
 
     Raises:
         RunError: If there is a run already (when not resuming), or none, a finished one or one of another
-            configuration or data (when resuming), or if something cannot be written.
+            configuration, plan or data (when resuming), or if something cannot be written.
         DivergedError: If the loss or the gradient is no longer finite, a kind of RunError.
         ValueError: If the configuration or the data do not do.
         ModuleNotFoundError: Without the packages of the extra ``hf``.
@@ -97,6 +98,7 @@ def _capture(
         seeds={"seed": config.seed},
         data_hash=data.hash,
         evaluation=evaluation.facts(),
+        plan=plan_of(config),
     )
 
 

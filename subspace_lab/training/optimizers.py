@@ -10,6 +10,7 @@ import torch
 
 from subspace_lab.optim import BAdam, GoLore, from_plan, method_named, param_groups
 from subspace_lab.optim.options import OPTIONS, check_known, check_options
+from subspace_lab.optim.plan import read_plan
 from subspace_lab.optim.subspace_adam import SubspaceAdam, options_with
 from subspace_lab.training.config import TrainConfig
 from subspace_lab.training.presets import preset
@@ -51,6 +52,29 @@ def build_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.
     return kind(param_groups(model, rank=config.rank), **{**shared, **own, **further})
 
 
+def plan_of(config: TrainConfig) -> Any:
+    """The content of the plan that a configuration names.
+
+    Args:
+        config: Any configuration.
+
+    Returns:
+        What is in the file now; None without a plan.
+
+    Raises:
+        ValueError: If the file is missing, cannot be read or is no JSON.
+    """
+    options = config.optimizer_options or {}
+    if _PLAN not in options:
+        return None
+    if not isinstance(path := options[_PLAN], str):
+        raise ValueError(f"plan must be the path of a plan, which subspace-lab recommend RUN_DIR writes, got {path!r}")
+    try:
+        return read_plan(path)
+    except OSError as error:
+        raise ValueError(f"the plan {path} cannot be read ({error.strerror})") from error
+
+
 def settle_optimizer(config: TrainConfig) -> TrainConfig:
     """The configuration with the optimizer's settings filled in and checked, before any work is done.
 
@@ -62,7 +86,8 @@ def settle_optimizer(config: TrainConfig) -> TrainConfig:
         ``rank``, ``update_interval`` and ``scale`` settled.
 
     Raises:
-        ValueError: If there is no such optimizer, or a setting is unknown, impossible, without effect or missing.
+        ValueError: If there is no such optimizer, or a setting is unknown, impossible, without effect or missing, or
+            the file of a plan cannot be read.
     """
     kind = method_named(config.optimizer)
     own: dict[str, Any] = dict(getattr(kind, "changed", {}))
@@ -83,6 +108,7 @@ def settle_optimizer(config: TrainConfig) -> TrainConfig:
     settled = {name: defaults[name] if given[name] is None else given[name] for name in takes}
     betas = config.betas or own.get("betas", OPTIONS["betas"].default)
     options = _checked(kind, config)
+    plan_of(config)  # one that cannot be read is refused before any work
     return dataclasses.replace(
         config, optimizer=canonical_name(config.optimizer), betas=betas, optimizer_options=options, **settled
     )

@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 
 from subspace_lab.runs import Run, RunError
+from subspace_lab.runs.manifest import MANIFEST
 from subspace_lab.runs.writer import refuse_existing
 from subspace_lab.training.config import TrainConfig
-from subspace_lab.training.optimizers import canonical_name, settle_optimizer
+from subspace_lab.training.optimizers import canonical_name, plan_of, settle_optimizer
 from subspace_lab.training.precision import faster_precision
 from subspace_lab.training.workers import Workers
 
@@ -66,7 +67,7 @@ def config_to_resume(run_dir: Path, config: TrainConfig | None) -> TrainConfig:
         The configuration.
 
     Raises:
-        RunError: If the run is finished, was not begun by a training, or began with another configuration.
+        RunError: If the run is finished, was not begun by a training, or began with another configuration or plan.
     """
     before = stored_config(run_dir)
     if Run.open(run_dir).manifest.get("finished"):
@@ -74,9 +75,22 @@ def config_to_resume(run_dir: Path, config: TrainConfig | None) -> TrainConfig:
     if config is not None:
         config = dataclasses.replace(config, optimizer=canonical_name(config.optimizer))
     try:
-        return (config or before).matched(before)
+        config = (config or before).matched(before)
     except ValueError as error:
         raise RunError(f"{run_dir} began with other settings ({error}); resume with the same ones") from error
+    _check_plan(run_dir, config)
+    return config
+
+
+def _check_plan(run_dir: Path, config: TrainConfig) -> None:
+    restore = f"restore the file from the plan in {run_dir / MANIFEST}"
+    try:
+        now = plan_of(config)
+    except ValueError as error:
+        raise RunError(f"{error}; {restore}") from error
+    if now != Run.open(run_dir).manifest.get("plan"):
+        assert config.optimizer_options
+        raise RunError(f"{config.optimizer_options['plan']} is not the plan that {run_dir} began with; {restore}")
 
 
 def settle_on_machine(config: TrainConfig, workers: Workers) -> TrainConfig:

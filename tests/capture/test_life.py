@@ -92,7 +92,7 @@ def test_a_second_capture_is_refused(tmp_path):
 def test_wrong_arguments_leave_nothing_behind(tmp_path):
     wrong = [{"every": 0}, {"every": 2.5}, {"every": True}, {"keep": "all"}, {"side": "up"}, {"layers": "x*"}]
     for arguments in [*wrong, {"config": {"a": object()}}]:
-        with pytest.raises(ValueError, match=r"every|keep|side|layers|config, seeds, data_hash or evaluation"):
+        with pytest.raises(ValueError, match=r"every|keep|side|layers|config, seeds, data_hash, evaluation or plan"):
             sl.GradientCapture(mlp(), tmp_path / "run", **arguments)
     assert not list(tmp_path.rglob("*.*"))
 

@@ -9,7 +9,7 @@ import pytest
 
 import subspace_lab as sl
 from subspace_lab.analysis.budget import state_bytes
-from subspace_lab.comparison.check import check_plan, gap_to_default, uniform_rank
+from subspace_lab.comparison.check import check_plan, gap_to, uniform_rank
 from subspace_lab.training import train
 from tests.runs_by_hand import noise, write_run
 
@@ -25,7 +25,7 @@ def test_the_default_has_no_fewer_state_bytes_than_the_plan_and_one_rank_less_wo
 
 
 def test_a_check_trains_both_at_the_same_rates_and_seeds_and_goes_on(tmp_path, settings):
-    train(tmp_path / "run", settings(steps=6, every=2, lr=2e-3, update_interval=None))
+    train(tmp_path / "run", settings(steps=6, every=2, lr=2e-3, update_interval=None, eval_every=None))
     run = sl.Run.open(tmp_path / "run", write=True)
     plan = sl.recommend(run)
     found = check_plan(run, plan, lrs=(1e-3,), seeds=2, steps=3)
@@ -36,14 +36,17 @@ def test_a_check_trains_both_at_the_same_rates_and_seeds_and_goes_on(tmp_path, s
     assert states["plan"] <= states["default"] < states["adamw"]
     losses = found.results.set_index(["method", "seed"])["eval_loss"]
     gaps = [losses["plan", seed] - losses["default", seed] for seed in (0, 1)]
-    gap = gap_to_default(found)
+    gap = gap_to(found)
     assert gap["gap"] == pytest.approx(sum(gaps) / 2)
     assert gap["gap_low"] < gap["gap"] < gap["gap_high"]
     again = check_plan(run, plan, lrs=(1e-3,), seeds=2, steps=3)
     assert (again.results["attempts"] == 1).all()
     other = sl.Plan(plan.layers[:1], plan.steps)
-    with pytest.raises(sl.RunError, match="holds the check of another plan; remove it to check this one"):
-        check_plan(run, other, lrs=(1e-3,), seeds=2, steps=3)
+    path = run.path / "check" / "plan.json"
+    for one, held in ((other, path.read_text()), (plan, "{")):
+        path.write_text(held)
+        with pytest.raises(sl.RunError, match="holds the check of another plan; remove it to check this one"):
+            check_plan(run, one, lrs=(1e-3,), seeds=2, steps=3)
 
 
 def test_a_run_that_was_captured_in_another_loop_cannot_be_trained_again(tmp_path):
@@ -68,5 +71,5 @@ def test_a_training_that_diverged_after_an_evaluation_is_not_in_the_gap():
             ("default", 1, "complete", 1.5)]  # fmt: skip
     results = pd.DataFrame(rows, columns=["method", "seed", "status", "eval_loss"]).assign(lr=1e-3)
     table = pd.DataFrame({"method": ["plan", "default"], "lr": 1e-3})
-    gap = gap_to_default(SimpleNamespace(results=results, table=table))
+    gap = gap_to(SimpleNamespace(results=results, table=table))
     assert gap["gap"] == -0.5

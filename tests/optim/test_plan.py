@@ -92,7 +92,8 @@ def layer(**changes) -> dict:
         (layer(rank=[8]), "the plan has up.weight, where rank must be a positive integer or None, got [8]"),
         (layer(walk_step="x"), "the plan has up.weight, where walk_step must be a finite number"),
         (layer(rule={}), "the plan has up.weight, where rule must be"),
-        (layer(rule="wander"), "rule must be one of"),
+        (layer(rule="wander"), "the plan has up.weight, where rule must be one of coordinates, frozen,"),
+        ({**PLAN, "format_version": 2}, "dict is a plan of format version 2, this release reads 1"),
         (layer(layer="up.bias"), "a group with a rank takes real matrices"),
     ],
 )
@@ -114,6 +115,9 @@ def test_an_option_serves_where_the_plan_says_nothing_and_is_refused_where_it_sa
 def test_files_that_are_no_plan(tmp_path):
     (tmp_path / "plan.json").write_text("rank = 4")
     with pytest.raises(ValueError, match=r"plan\.json is no JSON; subspace-lab recommend RUN_DIR writes a plan"):
+        optim.from_plan(model(), tmp_path / "plan.json")
+    (tmp_path / "plan.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"plan\.json is no JSON"):
         optim.from_plan(model(), tmp_path / "plan.json")
     with pytest.raises(FileNotFoundError):
         optim.from_plan(model(), tmp_path / "other.json")

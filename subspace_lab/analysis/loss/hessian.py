@@ -223,20 +223,7 @@ def _each_block(
     with twice_differentiable_attention(model) as attention, progress(len(blocks), "hessian") as advance:
         on_batch = LossOnBatch(model, loss, batch, search.micro_batch)
         for block in blocks:
-            operator = HessianOperator(on_batch, block)
-            gradient = operator.gradient()
-            shift, along = _shift(operator.product, gradient, search.seed)
-            found = largest_eigenpairs(
-                operator.product,
-                block.size,
-                search.k,
-                tol=search.tol,
-                shift=shift,
-                max_products=search.max_products,
-                like=gradient,
-                seed=search.seed,
-            )
-            keep(block, _Measured(operator, gradient, along), found)
+            _measure(HessianOperator(on_batch, block), search, keep)
             advance(1)
     return {
         "loss": on_batch.value,
@@ -244,6 +231,23 @@ def _each_block(
         "micro_batches": len(on_batch.parts),
         "memory_vectors": memory_vectors(search.k),
     }
+
+
+def _measure(operator: HessianOperator, search: _Search, keep: Callable[[Block, _Measured, Eigenpairs], None]) -> None:
+    """Measure a block; its vectors and its graph are gone when this returns."""
+    gradient = operator.gradient()
+    shift, along = _shift(operator.product, gradient, search.seed)
+    found = largest_eigenpairs(
+        operator.product,
+        operator.block.size,
+        search.k,
+        tol=search.tol,
+        shift=shift,
+        max_products=search.max_products,
+        like=gradient,
+        seed=search.seed,
+    )
+    keep(operator.block, _Measured(operator, gradient, along), found)
 
 
 def _without_vectors(found: Eigenpairs) -> Eigenpairs:

@@ -10,6 +10,7 @@ import torch
 import subspace_lab as sl
 from subspace_lab.analysis.loss.attention import twice_differentiable_attention
 from subspace_lab.analysis.loss.blocks import select_blocks
+from subspace_lab.analysis.loss.eigenpairs import largest_eigenpairs
 from subspace_lab.analysis.loss.operator import HessianOperator, LossOnBatch
 from tests.analysis.loss.problems import Quadratic, attending, llama, llama_loss, softmax_problem
 
@@ -156,6 +157,20 @@ def test_some_converge_and_some_do_not():
     table = sl.analysis.hessian(Quadratic.of(values), Quadratic.loss, None, k=5, tol=1e-9, max_products=60)
     assert table["converged"].tolist() == [True, True, False, False, False]
     assert table["eigenvalue"].iloc[:2].tolist() == pytest.approx([50, 40], abs=1e-5)
+
+
+@pytest.mark.parametrize(("max_products", "all_converge"), [(30, False), (200, True)])
+def test_residuals_are_those_of_the_vectors(max_products, all_converge):
+    """Measured with the formed Hessian; some and all of them within the tolerance."""
+    model = Quadratic.of(torch.cat([torch.tensor([50.0, 40.0]), torch.linspace(0, 30, 100)]))
+    settings = {"tol": 5e-3, "shift": 0.0, "max_products": max_products, "like": model.w, "seed": 0}
+    found = largest_eigenpairs(lambda v: model.H @ v, 102, 5, **settings)
+    errors = torch.linalg.vector_norm(model.H @ found.vectors - found.vectors * torch.tensor(found.values), dim=0)
+    assert found.residuals == pytest.approx(errors.numpy(), rel=1e-5, abs=1e-11)
+    assert found.converged.tolist() == [bool(error <= 5e-3 * found.values[0]) for error in errors]
+    assert found.converged.any()
+    assert found.converged.all() == all_converge
+    assert (found.vectors.mT @ found.vectors - torch.eye(5)).abs().max() < EXACT
 
 
 def test_the_same_seed_gives_the_same_numbers():
