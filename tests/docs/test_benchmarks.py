@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import configparser
-import importlib.util
 import re
 from types import ModuleType
 
 import pytest
 
-from tests.docs.pages import ROOT
+from tests.docs.pages import ROOT, script
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def benchmarks() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmarks_page", ROOT / "docs" / "benchmarks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("benchmarks")
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/concepts/optimizers.md", "docs/how-to/compare-optimizers.md"])

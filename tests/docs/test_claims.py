@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -10,18 +9,13 @@ from types import ModuleType
 import pytest
 import torch
 
-from tests.docs.pages import ROOT
+from tests.docs.pages import ROOT, script
 from tests.runs_by_hand import write_run
 
 
 @pytest.fixture(scope="module")
 def claims() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("claims", ROOT / "docs" / "claims.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("claims")
 
 
 def test_the_page_shows_what_was_measured(claims: ModuleType) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from types import ModuleType
 from typing import Any
@@ -11,17 +10,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tests.docs.pages import ROOT
+from tests.docs.pages import ROOT, script
 
 
 @pytest.fixture(scope="module")
 def plans() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("plans", ROOT / "docs" / "plans.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("plans")
 
 
 @pytest.fixture(scope="module")
