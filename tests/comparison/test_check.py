@@ -68,8 +68,9 @@ def test_arguments_that_were_refused_leave_no_check_behind(tmp_path, settings):
 
 def test_a_training_that_diverged_after_an_evaluation_is_not_in_the_gap():
     rows = [("plan", 0, "complete", 1.0), ("plan", 1, "diverged", 9.0), ("default", 0, "complete", 1.5),
-            ("default", 1, "complete", 1.5)]  # fmt: skip
+            ("default", 1, "complete", 1.5), ("adamw", 0, "complete", 3.0)]  # fmt: skip
     results = pd.DataFrame(rows, columns=["method", "seed", "status", "eval_loss"]).assign(lr=1e-3)
-    table = pd.DataFrame({"method": ["plan", "default"], "lr": 1e-3})
-    gap = gap_to(SimpleNamespace(results=results, table=table))
-    assert gap["gap"] == -0.5
+    table = pd.DataFrame({"method": ["plan", "default", "adamw"], "lr": 1e-3})
+    found = SimpleNamespace(results=results, table=table)
+    assert gap_to(found)["gap"] == -0.5
+    assert gap_to(found, "adamw")["gap"] == -2

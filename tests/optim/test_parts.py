@@ -14,6 +14,7 @@ from subspace_lab import optim
 from subspace_lab.optim import reference
 from subspace_lab.optim.draws import normal_draw
 from subspace_lab.optim.rules import RULES, Context
+from tests.optim.test_geometry import defect
 from tests.optim.trajectories import LR, SHAPES, distance, draws, drifting, fast, weights
 
 
@@ -160,6 +161,29 @@ def test_states_of_another_precision(dtype):
     assert {state[key].dtype for key in ("basis", "exp_avg", "exp_avg_sq")} == {getattr(torch, dtype)}
     difference = distance(run.steps, exact, start)
     assert difference < (0.1 if dtype == "bfloat16" else 2 * distance(plain.steps, exact, start))
+
+
+class WalkWatched(WalkAlone):
+    """Walks, and remembers how far the bases that it was given are from orthonormal ones."""
+
+    def __init__(self):
+        self.defects = []
+
+    def refresh(self, S, G, context):
+        self.defects.append(defect(S.double().numpy()))
+        return super().refresh(S, G, context)
+
+
+def test_a_rule_is_given_an_orthonormal_basis_where_the_kept_one_is_rounded():
+    """A Newton-Schulz step leaves three quarters of the square of the error E: no entry above 3/4 r max|E|²."""
+    rule = WalkWatched()
+    build = functools.partial(optim.SubspaceAdam, rule=rule, lr=LR, update_interval=2, state_dtype="bfloat16")
+    start, gradients = weights(SHAPES["wide"]), drifting(SHAPES["wide"], 11)
+    run = fast(build, start, gradients, rank=3, dtype=torch.float32)
+    kept = max(defect(S) for S in run.bases)
+    assert kept > 1e-4
+    assert len(rule.defects) == 5
+    assert max(rule.defects) < 0.75 * 3 * 1.05 * kept**2  # the last factor for its cube
 
 
 @pytest.mark.parametrize(("bulk", "tolerance"), [(0.1, 0.002), (0.01, 0.02), (0.001, 0.1)])
