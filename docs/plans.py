@@ -118,7 +118,7 @@ def summary(found: Comparison) -> dict[str, Any]:
     """What was compared, in numbers.
 
     Args:
-        found: Of `check_plan`, the method ``usual`` added.
+        found: Of `check_plan`, with what was trained beside it.
 
     Returns:
         ``cells``, ``methods`` (each at its best learning rate) and ``gaps`` (plan minus method, paired by seed).
@@ -138,7 +138,7 @@ def verdict(gap: dict[str, float]) -> str:
         gap: Of plan minus another method.
 
     Returns:
-        A word or three.
+        A few words.
     """
     if gap["gap_high"] < 0:
         return "the plan is better"
@@ -222,8 +222,7 @@ def main(out_dir: str) -> None:
             shutil.copytree(measured, out / setting)
         result["settings"][setting] = measure(sl.Run.open(out / setting, write=True), setting)
         RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    if PAGE.exists():
-        PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), render(result)), encoding="utf-8")
+    PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), render(result)), encoding="utf-8")
 
 
 if __name__ == "__main__":
