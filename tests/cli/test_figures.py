@@ -87,7 +87,7 @@ def test_dry_run_prints_and_begins_nothing(command, tmp_path):
     lines = outcome.out.splitlines()
     assert (outcome.status, outcome.err) == (0, "")
     assert lines[0] == "# fig1: energy ratio"
-    assert sum(not line.startswith("#") for line in lines) == 4 + 3  # a grid of four, three captured runs
+    assert sum(not line.startswith("#") for line in lines) == 5 + 3  # a grid of five, three captured runs
     assert not (tmp_path / "figures").exists()
 
 
