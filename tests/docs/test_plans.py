@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tests.docs.pages import ROOT, script
+from tests.docs.pages import script
 
 
 @pytest.fixture(scope="module")
