@@ -33,7 +33,7 @@ def figures(
     out_dir
         Where tables and figures go, with the page that says claim by claim what came out.
     profile
-        How large: smoke (a test), cpu (75 minutes on two cores) or paper (LLaMA-1B and 7B on C4).
+        How large: smoke (a test), cpu (80 minutes on two cores) or paper (LLaMA-1B and 7B on C4).
     only
         Names of figures, separated by commas or spaces; all by default.
     longer
