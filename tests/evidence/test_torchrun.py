@@ -67,8 +67,8 @@ def test_what_interrupts_a_job_interrupts_its_torchrun(small, tmp_path, monkeypa
     """The job of a cell nears its end: torchrun is told, and waited for."""
     there = tmp_path / "there"
     code = (
-        f"import pathlib, time\npathlib.Path({str(there)!r}).touch()\n"
-        "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    raise SystemExit(7)"
+        f"import pathlib, time\ntry:\n    pathlib.Path({str(there)!r}).touch()\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    raise SystemExit(7)"
     )
     monkeypatch.setattr(torchrun, "command", lambda *_: [sys.executable, "-c", code])
     (cell, *_) = tuning_cells(methods(small), small)
@@ -76,7 +76,7 @@ def test_what_interrupts_a_job_interrupts_its_torchrun(small, tmp_path, monkeypa
 
     def interrupted(process, *arguments):
         monkeypatch.setattr(torchrun.subprocess.Popen, "wait", wait)
-        while not there.exists():
+        while not there.exists() and process.poll() is None:
             threading.Event().wait(0.01)
         raise KeyboardInterrupt
 
