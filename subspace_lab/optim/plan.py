@@ -112,7 +112,8 @@ def _settings(layer: Mapping[str, Any]) -> tuple[str, Group]:
     """Name and settings of a layer; what is None is left to the defaults."""
     name, settings = str(layer["layer"]), {key: plain(layer[key]) for key in _SETTINGS if layer.get(key) is not None}
     if others := [key for key in layer if key in OPTIONS and key not in _SETTINGS]:
-        raise ValueError(f"the plan has {name} with {others[0]}, which is no setting of a layer; give it to from_plan")
+        those = ", ".join(_SETTINGS)
+        raise ValueError(f"the plan has {name} with {others[0]}, which is no setting of a layer: {those} are")
     try:
         check_options({key: value for key, value in settings.items() if not hasattr(value, "refresh")})  # not rules
         if isinstance(rule := settings.get("rule"), str) and rule not in RULES:
