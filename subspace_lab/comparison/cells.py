@@ -221,7 +221,9 @@ def _parsed(text: str) -> tuple[str, dict[str, Any]]:
         key, equals, value = pair.partition("=")
         if not (key and equals and value):
             raise ValueError(f"{text!r}: {pair!r} is no setting; write name=value, as in {name}:rank=16")
-        settings[key.replace("-", "_")] = plain_value(value)
+        if (key := key.replace("-", "_")) in settings:
+            raise ValueError(f"{text!r} says {key} twice; leave one out")
+        settings[key] = plain_value(value)
     label = ":".join([settings["optimizer"], *(f"{k}={v}".lower() for k, v in settings.items() if k != "optimizer")])
     return label, _canonical(label, settings)
 

@@ -64,7 +64,7 @@ class AdaptiveGroupClipper:
                 raise ValueError(
                     f"0 <= {name}low <= 1 <= {name}high is needed, got {name}low={lower!r}, {name}high={upper!r}"
                 )
-        if not 0 <= beta < 1:
+        if not (isinstance(beta, float | int) and 0 <= beta < 1):
             raise ValueError(f"beta must be in [0, 1), got {beta!r}")
         if not _is_span(transition):
             raise ValueError(f"transition must be two steps in order, got {transition!r}")

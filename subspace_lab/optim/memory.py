@@ -157,8 +157,8 @@ Sizes = dict[str, tuple[Shape, torch.dtype]]
 
 def _sizes(model_or_shapes: nn.Module | Mapping[str, Shape], dtype: torch.dtype | None) -> tuple[Sizes, Sizes]:
     """Shape and dtype of all parameters, and of the trainable ones."""
-    if not isinstance(dtype, torch.dtype | None):
-        raise ValueError(f"dtype must be one of torch's, torch.bfloat16, got {dtype!r}")
+    if not (dtype is None or (isinstance(dtype, torch.dtype) and dtype.is_floating_point)):
+        raise ValueError(f"dtype must be a floating-point one of torch's, torch.bfloat16, got {dtype!r}")
     if isinstance(model_or_shapes, nn.Module):
         if dtype is not None:
             raise ValueError(f"dtype={dtype} has no effect on a model, which has its own; leave it out, or give shapes")

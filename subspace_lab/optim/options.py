@@ -145,11 +145,13 @@ def plain(value: Any) -> Any:
     return type(value)(map(plain, value)) if type(value) in {tuple, list} else value
 
 
-def _at_least_zero(default: float) -> Option:
-    def sound(value: Any) -> bool:
-        return not isinstance(value, bool) and 0 <= value < math.inf
+def _number(sound: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """The same test, not passed by True and False, which Python takes for numbers."""
+    return lambda value: not isinstance(value, bool) and sound(value)
 
-    return Option(default, sound, "a finite number of at least 0")
+
+def _at_least_zero(default: float) -> Option:
+    return Option(default, _number(lambda value: 0 <= value < math.inf), "a finite number of at least 0")
 
 
 def _positive_int(default: int) -> Option:
@@ -176,18 +178,24 @@ OPTIONS: dict[str, Option] = {
     "moments": _choice("transport", "keep", "reset", "transport"),
     "recovery": _choice("scaled", "none", "scaled", "sign", "feedback"),
     "recovery_scale": _at_least_zero(1.0),
-    "zeta": Option(1.01, or_none(lambda value: 1 <= value < math.inf), "a finite number of at least 1, or None"),
+    "zeta": Option(
+        1.01, or_none(_number(lambda value: 1 <= value < math.inf)), "a finite number of at least 1, or None"
+    ),
     "transport": _choice("published", "published", "clamped"),
     "walk_step": _at_least_zero(0.1),
     "jump_every": _positive_int(5),
-    "step_size": Option("exact", lambda value: value == "exact" or 0 <= value < math.inf, "'exact' or at least 0"),
-    "random_after": Option(None, or_none(lambda value: isinstance(value, int) and value >= 0), "a step or None"),
-    "rho": Option(0.908, lambda value: 0 <= value <= 1, "in [0, 1]"),
+    "step_size": Option(
+        "exact", _number(lambda value: value == "exact" or 0 <= value < math.inf), "'exact' or at least 0"
+    ),
+    "random_after": Option(
+        None, or_none(_number(lambda value: isinstance(value, int) and value >= 0)), "a step or None"
+    ),
+    "rho": Option(0.908, _number(lambda value: 0 <= value <= 1), "in [0, 1]"),
     "scaling": _choice("channel", "channel", "tensor"),
-    "density": Option(None, or_none(lambda value: 0 < value <= 1), "in (0, 1] or None"),
+    "density": Option(None, or_none(_number(lambda value: 0 < value <= 1)), "in (0, 1] or None"),
     "basis_lr_scale": _at_least_zero(5.0),
     "orthogonality": _at_least_zero(0.1),
-    "prox": Option(None, or_none(lambda value: 0 < value < math.inf), "a positive number or None"),
+    "prox": Option(None, or_none(_number(lambda value: 0 < value < math.inf)), "a positive number or None"),
     "block": Option(None, or_none(lambda value: isinstance(value, str)), "a name or None"),
     "freeze_inactive": _switch(),
     "side": _choice("auto", "auto", "left", "right"),
@@ -195,7 +203,7 @@ OPTIONS: dict[str, Option] = {
     "state_dtype": _choice(None, None, "float32", "float64", "bfloat16"),
     "stochastic_rounding": _switch(),
     "on_nonfinite": _choice("raise", "raise", "skip"),
-    "seed": Option(0, lambda value: isinstance(value, int) and not isinstance(value, bool), "an integer"),
+    "seed": Option(0, _number(lambda value: isinstance(value, int)), "an integer"),
 }
 
 

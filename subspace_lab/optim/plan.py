@@ -11,7 +11,7 @@ from typing import Any, Protocol, Unpack
 from torch import nn
 
 from subspace_lab.optim.base import Group, canonical
-from subspace_lab.optim.options import Options, check_options, plain
+from subspace_lab.optim.options import OPTIONS, Options, check_options, plain
 from subspace_lab.optim.rules import RULES
 from subspace_lab.optim.subspace_adam import SubspaceAdam
 
@@ -111,6 +111,9 @@ def _says_enough(layer: object) -> bool:
 def _settings(layer: Mapping[str, Any]) -> tuple[str, Group]:
     """Name and settings of a layer; what is None is left to the defaults."""
     name, settings = str(layer["layer"]), {key: plain(layer[key]) for key in _SETTINGS if layer.get(key) is not None}
+    if others := [key for key in layer if key in OPTIONS and key not in _SETTINGS]:
+        those = ", ".join(_SETTINGS)
+        raise ValueError(f"the plan has {name} with {others[0]}, which is no setting of a layer: {those} are")
     try:
         check_options({key: value for key, value in settings.items() if not hasattr(value, "refresh")})  # not rules
         if isinstance(rule := settings.get("rule"), str) and rule not in RULES:

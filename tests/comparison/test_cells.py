@@ -51,6 +51,7 @@ def test_methods_of_ones_own_names():
         ("grasswalk", [1e-3], 1, "methods must be a list of names"),
         (["graswalk"], [1e-3], 1, "no optimizer is called 'graswalk'; nearest: GrassWalk"),
         (["adamw", "AdamW"], [1e-3], 1, "methods has adamw twice"),
+        (["galore:side=left:side=right"], [1e-3], 1, "says side twice; leave one out"),
         (["grasswalk:rank"], [1e-3], 1, "'rank' is no setting; write name=value"),
         (["grasswalk:rnk=3"], [1e-3], 1, "rnk"),
         (["adamw:rank=3"], [1e-3], 1, "rank=3 has no effect on AdamW"),

@@ -120,6 +120,8 @@ def test_a_resumed_clipper_goes_on():
         ({"high": 0.9}, "high=0.9"),
         ({"late_high": 0.5}, "late_high=0.5"),
         ({"beta": 1.0}, "1.0"),
+        ({"beta": "0.9"}, "got '0.9'"),
+        ({"beta": None}, "got None"),
         ({"transition": (5, 2)}, "(5, 2)"),
         ({"transition": 5}, "5"),
         ({"transition": (5,)}, "(5,)"),

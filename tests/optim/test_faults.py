@@ -43,6 +43,8 @@ EVERYWHERE = [
 ]  # fmt: skip
 BY_METHOD = [
     ("GrassWalk", "walk_step", -0.1), ("GrassWalk", "walk_step", float("inf")), ("GrassWalk", "walk_step", None),
+    ("GrassWalk", "zeta", True), ("SubTrack", "step_size", True), ("GoLore", "random_after", True),
+    ("LDAdam", "rho", True), ("FRUGAL", "density", True), ("RSO", "prox", True),
     ("GrassWalk", "zeta", 0.5), ("GrassWalk", "zeta", float("nan")), ("GrassWalk", "recovery_scale", -1.0),
     ("GrassJump", "transport", "exact"), ("SubTrack", "step_size", -1.0), ("SubTrack", "step_size", "auto"),
     ("SubTrack", "step_size", None), ("GoLore", "random_after", -1), ("GoLore", "random_after", 1.5),
@@ -181,6 +183,33 @@ def test_a_rule_whose_product_of_bases_is_of_another_shape():
     rule = LateBroken((torch.eye(6)[:, 2:4], torch.eye(3)))
     optimizer = optim.SubspaceAdam(groups(zoo), rule=rule, update_interval=3)
     message_of(ValueError, lambda: drive(optimizer, zoo, range(4)), "LateBroken gave shape (3, 3)", "shape (2, 2)")
+
+
+def product_of_others(S, G):
+    turned = torch.linalg.qr(G[:, :2]).Q
+    return turned, S.mT @ turned
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda S, G: (S, S.mT @ S, S), "gave tuple where a basis"),
+        (lambda S, G: S * float("nan"), "not orthonormal, S^T S is up to nan off"),
+        (lambda S, G: 2 * S, "not orthonormal, S^T S is up to 3 off the identity"),
+        (lambda S, G: torch.ones(6, 2, dtype=torch.long), "gave torch.int64 where a basis of floating-point numbers"),
+        (lambda S, G: S.cfloat(), "gave torch.complex64"),
+        (product_of_others, "Q is not S^T S_old"),
+        (lambda S, G: (S, torch.full((2, 2), float("nan"))), "Q is not S^T S_old"),
+    ],
+)
+def test_a_rule_whose_basis_is_none_or_whose_product_is_of_others(change, expected):
+    class Late(LateBroken):
+        def refresh(self, S, G, context):
+            return change(S, G)
+
+    zoo = parameters(names=("blocks.0.wide",))
+    optimizer = optim.SubspaceAdam(groups(zoo), rule=Late(None), update_interval=3)
+    message_of(ValueError, lambda: drive(optimizer, zoo, range(4)), "the rule Late gave", expected)
 
 
 class LateBroken:

@@ -183,7 +183,7 @@ def test_methods_that_there_are_not(arguments, expected):
         ({"rank": 2, "state_dtype": "int8"}, "state_dtype must be"),
         ({"rank": None}, "rank must be a positive integer, got None"),
         ({"rank": 2, "splits": 3}, "up.weight: splits=3 does not divide its 8 rows"),
-        ({"rank": 2, "dtype": "bfloat16"}, "dtype must be one of torch's"),
+        ({"rank": 2, "dtype": "bfloat16"}, "dtype must be a floating-point one of torch's"),
     ],
     ids=str,
 )
@@ -229,6 +229,14 @@ def test_what_is_no_model(method, shapes, match):
 def test_a_model_has_a_dtype_of_its_own():
     with pytest.raises(ValueError, match=r"dtype=torch.bfloat16 has no effect on a model"):
         optim.memory_report(nn.Linear(8, 16), "GaLore", rank=2, dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.cfloat], ids=str)
+def test_parameters_that_no_optimizer_trains(dtype):
+    with pytest.raises(
+        ValueError, match=r"^dtype must be a floating-point one of torch's, torch.bfloat16, got [^\n]*$"
+    ):
+        optim.memory_report({"up.weight": (8, 16)}, "GaLore", rank=2, dtype=dtype)
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,32 @@ def test_the_product_of_bases_that_a_rule_gives_is_the_one_that_would_be_compute
         np.testing.assert_allclose(*steps, rtol=1e-9, atol=1e-13)
 
 
+class Turning(WalkAlone):
+    """Walks in a dtype of its own, if asked on what it was given."""
+
+    def __init__(self, dtype=torch.float32, in_place=False):
+        self.dtype, self.in_place = dtype, in_place
+
+    def refresh(self, S, G, context):
+        new = super().refresh(S, G, context).to(self.dtype)
+        if self.in_place:
+            G.zero_()
+            return S.copy_(new)
+        return new
+
+
+def test_a_rule_of_ones_own_may_work_in_double_precision_and_in_place():
+    """Beside the same rule in the dtype of the gradient, on tensors of its own."""
+    start, gradients = weights(SHAPES["wide"]), drifting(SHAPES["wide"])
+    build = functools.partial(optim.SubspaceAdam, lr=LR, update_interval=2)
+    runs = [
+        fast(functools.partial(build, rule=rule), start, gradients, rank=3, dtype=torch.float32)
+        for rule in (WalkAlone(), Turning(torch.float64), Turning(in_place=True))
+    ]
+    for run in runs[1:]:
+        np.testing.assert_array_equal(run.steps, runs[0].steps)
+
+
 @pytest.mark.parametrize("name", ["GaLore", "SubTrack", "LDAdam", "Fira", "OnlineSubspaceDescent"])
 def test_stacked_matrices_are_optimized_each_on_its_own(name):
     """A fused QKV with splits=3 does exactly what three matrices do."""

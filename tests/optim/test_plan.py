@@ -87,6 +87,7 @@ def layer(**changes) -> dict:
             "the plan has upp.weight, which is no trainable parameter of ModuleDict; nearest:",
         ),
         ({"layers": [PLAN["layers"][0]] * 2}, "the plan has up.weight twice"),
+        (layer(moments="keep"), "the plan has up.weight with moments, which is no setting of a layer: rank, update_"),
         (layer(rank=0), "the plan has up.weight, where rank must be"),
         (layer(rank="8"), "the plan has up.weight, where rank must be a positive integer or None, got '8'"),
         (layer(rank=[8]), "the plan has up.weight, where rank must be a positive integer or None, got [8]"),

@@ -54,7 +54,8 @@ class Context:
 class Rule(Protocol):
     """Chooses bases. Stateless: all that it may depend on is in its arguments.
 
-    A rule may also have ``options``, names of the options that it reads from the group.
+    A rule may also have ``options``, names of the options that it reads from the group. What a rule that is no part of
+    this package gives is checked, in any floating-point dtype, and it works on copies of S and G.
     """
 
     def first(self, G: Tensor, rank: int, context: Context) -> Tensor:
