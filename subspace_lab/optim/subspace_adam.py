@@ -22,9 +22,9 @@ from subspace_lab.optim.options import OPTIONS, Options, check_known, defaults_o
 from subspace_lab.optim.recovery import add_signs, scaled_bulk
 from subspace_lab.optim.rules import RULES, Context, Moment, Rule
 from subspace_lab.optim.rules.base import orthonormalized
+from subspace_lab.optim.rules.guarded import Guarded
 
 _PARTS = ("rule", "moments", "recovery")
-_ORTHONORMAL = 1e-2  # how far S^T S of somebody's rule may be off the identity: rounding to bfloat16 is not refused
 _PART_OPTIONS = {"transport": ("transport",), "scaled": ("recovery_scale", "zeta"), "sign": ("recovery_scale",)}
 _ALL_PARTS = ("recovery_scale", "zeta", "transport", "walk_step", "jump_every", "step_size", "random_after", "rho")
 
@@ -186,30 +186,21 @@ class SubspaceAdam(LowRankOptimizer):
     def _renew(self, G: Tensor, state: State, turn: Turn) -> tuple[Tensor, Tensor] | None:
         """Choose or refresh the basis and carry the moments over; returns the old basis and first moment."""
         group, basis = turn.group, state["basis"]
-        name, shape = group["rule"], tuple(basis.shape)
-        custom = self._custom.get(name)
-        rule = custom or RULES[name]
-        exact = G.to(exact_dtype(G.dtype), copy=custom is not None)  # what such a rule does to it in place is its own
+        custom = self._custom.get(group["rule"])
+        rule = Guarded(custom) if custom else RULES[group["rule"]]
+        exact = G.to(exact_dtype(G.dtype))
         if turn.t == 1:
-            S = _checked(rule.first(exact, shape[1], Context(group, turn.t, 0, None, turn.draw)), shape, name)
-            basis.copy_(_orthonormal(S, name) if custom else S)
+            basis.copy_(rule.first(exact, basis.shape[1], Context(group, turn.t, 0, None, turn.draw)))
             return None
         S_old, M, age = basis.to(exact.dtype), state["exp_avg"], _age(turn, before=True)
         if basis.dtype.itemsize < exact.dtype.itemsize:
             S_old = orthonormalized(S_old)  # but for the digits that it is not kept in
         moment = Moment(M, 1 - group["betas"][0] ** age)
-        given = S_old.clone() if custom else S_old
-        found = rule.refresh(given, exact, Context(group, turn.t, turn.refresh, moment, turn.draw))
-        S, Q = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
-        S = _checked(S, shape, name).to(exact.dtype)
-        if custom:
-            _orthonormal(S, name)
+        found = rule.refresh(S_old, exact, Context(group, turn.t, turn.refresh, moment, turn.draw))
+        S, Q = found if isinstance(found, tuple) else (found, None)
         before = (S_old.clone(), M.to(exact, copy=True)) if group["recovery"] == "feedback" else None
         if group["moments"] == "transport":
-            if custom and Q is not None:
-                _product(_checked(Q, (S.shape[1],) * 2, name, "S^T S_old").to(S.dtype), S, S_old, name)
-            Q = S.mT @ S_old if Q is None else Q
-            _transport(state, Q, age, group)
+            _transport(state, S.mT @ S_old if Q is None else Q, age, group)
         elif group["moments"] == "reset":
             M.zero_()
             state["exp_avg_sq"].zero_()
@@ -277,36 +268,6 @@ def _age(turn: Turn, before: bool = False) -> int:
     t = turn.t - before
     restarted = turn.group["moments"] == "reset" and turn.refresh - (before and turn.is_refresh) > 0
     return (t - 1) % int(turn.group["update_interval"]) + 1 if restarted else t
-
-
-def _checked(found: Tensor, shape: tuple[int, ...], rule: str, what: str = "a basis") -> Tensor:
-    """What a rule gave, refused if it is not of this shape, which torch would broadcast, or not of real numbers."""
-    got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-    if got != f"shape {shape}":
-        raise ValueError(f"the rule {rule} gave {got} where {what} of shape {shape} is expected")
-    if not found.is_floating_point():
-        raise ValueError(f"the rule {rule} gave {found.dtype} where {what} of floating-point numbers is expected")
-    return found
-
-
-def _orthonormal(S: Tensor, rule: str) -> Tensor:
-    """A basis of a rule that is no part of this package, refused if it is none: every step would be scaled by it."""
-    off = float((S.mT @ S - torch.eye(S.shape[1], dtype=S.dtype, device=S.device)).abs().max())
-    if not off <= _ORTHONORMAL:  # NaN is not
-        raise ValueError(
-            f"the rule {rule} gave a basis S that is not orthonormal, S^T S is up to {off:.2g} off the identity; "
-            "torch.linalg.qr(S).Q is an orthonormal one of the same space"
-        )
-    return S
-
-
-def _product(Q: Tensor, S: Tensor, S_old: Tensor, rule: str) -> None:
-    """Refuse what is not ``S^T S_old``, such as its transpose, by what it makes of one vector."""
-    off = float((Q.sum(1) - S.mT @ S_old.sum(1)).abs().max())
-    if not off <= _ORTHONORMAL * S.shape[1]:
-        raise ValueError(
-            f"the rule {rule} gave a pair (S, Q) where Q is not S^T S_old; return S alone, and Q is computed"
-        )
 
 
 def _transport(state: State, Q: Tensor, age: int, group: Group) -> None:

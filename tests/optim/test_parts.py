@@ -98,12 +98,12 @@ class Turning(WalkAlone):
         new = super().refresh(S, G, context).to(self.dtype)
         if self.in_place:
             G.zero_()
-            return S.copy_(new)
+            return S.copy_(new), torch.zeros(3, 3)
         return new
 
 
 def test_a_rule_of_ones_own_may_work_in_double_precision_and_in_place():
-    """Beside the same rule in the dtype of the gradient, on tensors of its own."""
+    """Beside the same rule in the dtype of the gradient; what it says of the product of bases is not relied on."""
     start, gradients = weights(SHAPES["wide"]), drifting(SHAPES["wide"])
     build = functools.partial(optim.SubspaceAdam, lr=LR, update_interval=2)
     runs = [

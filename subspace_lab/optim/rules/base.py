@@ -11,7 +11,7 @@ from torch import Tensor
 
 COLUMNS = 64  # of the gradient in float64 at once
 
-Refreshed = Tensor | tuple[Tensor, Tensor]  # a basis S, or S and S^T S_old where the rule has that anyway
+Refreshed = Tensor | tuple[Tensor, Tensor]  # a basis S, or S and S^T S_old where a rule of this package has that anyway
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Context:
 class Rule(Protocol):
     """Chooses bases. Stateless: all that it may depend on is in its arguments.
 
-    A rule may also have ``options``, names of the options that it reads from the group. What a rule that is no part of
-    this package gives is checked, in any floating-point dtype, and it works on copies of S and G.
+    A rule may also have ``options``, names of the options that it reads from the group. A rule that is no part of this
+    package works on copies of S and G, and answers in any floating-point dtype (see `Guarded`).
     """
 
     def first(self, G: Tensor, rank: int, context: Context) -> Tensor:
