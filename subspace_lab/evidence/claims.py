@@ -172,6 +172,19 @@ def _w6(store: Store) -> list[Statement]:
     return found
 
 
+def _scale(store: Store) -> list[Statement]:
+    losses, found = _losses(store), []
+    small = "grasswalk scale=0.25"
+    for one, other, text in (
+        ("galore", part_name("svd", "keep", "none"), "galore is below the same parts at scale 1"),
+        (small, "grasswalk", "grasswalk at scale 0.25 is below itself at scale 1"),
+        (small, "galore", "grasswalk at scale 0.25 is below galore"),
+        (small, "fira", "grasswalk at scale 0.25 is below fira"),
+    ):
+        found += _compared(losses, text, one, other)
+    return found
+
+
 def _subtrack(store: Store) -> list[Statement]:
     losses = _losses(store)
     alone, ao, rs = (
@@ -208,6 +221,13 @@ CLAIMS = (
         "GrassWalk and GrassJump beat GaLore, APOLLO, LDAdam, FRUGAL and SubTrack++ at the same memory and wall time "
         "(Tables 1 and 2).",
         ("tables", "refresh"), _w6,
+    ),
+    Claim(
+        "The scale",
+        "A question to W6: the default scale of GaLore, GoLore and Fira is 0.25, that of GrassWalk, GrassJump and "
+        "SubTrack++ is 1. It multiplies the step of the matrices and not that of embeddings and head, and one learning "
+        "rate is tuned for both. Does the order of the methods come from it?",
+        ("sensitivity",), _scale,
     ),
     Claim(
         "SubTrack's ablation",

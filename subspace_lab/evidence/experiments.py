@@ -103,7 +103,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "hybrid, random coordinates", random_bases.measure, {"random_bases": fig_bases}, variants.random_bases
     ),
     "sensitivity": Experiment(
-        "r, T, walk step, zeta", sensitivity.measure, {"sensitivity": fig_sensitivity}, variants.sensitivity
+        "r, T, walk step, zeta, scale", sensitivity.measure, {"sensitivity": fig_sensitivity}, variants.sensitivity
     ),
     "refresh": Experiment("share of refresh time", refresh.measure, {"refresh": fig_refresh}, variants.methods),
     "relation": Experiment(

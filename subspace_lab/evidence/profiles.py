@@ -24,6 +24,7 @@ class Profile:
         intervals: Steps between refreshes.
         walk_steps: Radians.
         zetas: Largest growths of the recovered part per step.
+        scales: Factors on the step of the matrices, which embeddings, head and norms do not have.
         shares: r/m of the energy figure.
         captures: Captured steps of a captured run.
         cell_s: About how long a cell takes on one thread, for the estimate before anything was measured.
@@ -42,6 +43,7 @@ class Profile:
     intervals: tuple[int, ...]
     walk_steps: tuple[float, ...]
     zetas: tuple[float, ...]
+    scales: tuple[float, ...]
     shares: tuple[int, ...]
     captures: int
     cell_s: float
@@ -76,23 +78,24 @@ PROFILES: dict[str, Profile] = {
         "smoke",
         _small(vocab_size=300, steps=4, batch_size=2, sequence_length=16, rank=16, update_interval=2, eval_every=2,
                eval_batches=1),
-        lrs=(1e-2,), seeds=2, ranks=(8,), intervals=(3,), walk_steps=(0.5,), zetas=(1.5,), shares=(4, 8), captures=2,
-        cell_s=0.6, rules=("frozen", "walk", "jump"), methods=("adamw", "grasswalk", "grassjump", "galore", "subtrack"),
+        lrs=(1e-2,), seeds=2, ranks=(8,), intervals=(3,), walk_steps=(0.5,), zetas=(1.5,), scales=(0.25,),
+        shares=(4, 8), captures=2, cell_s=0.6, rules=("frozen", "walk", "jump"),
+        methods=("adamw", "grasswalk", "grassjump", "galore", "subtrack"),
     ),
     "cpu": Profile(
         "cpu",
         _small(vocab_size=1024, steps=300, batch_size=8, sequence_length=64, rank=16, update_interval=20,
                eval_every=150, eval_batches=16),
         lrs=(4e-4, 1e-3, 3e-3, 8e-3, 2e-2), seeds=3, ranks=(4, 8, 32, 64), intervals=(5, 10, 50, 150),
-        walk_steps=(0.01, 0.03, 0.3, 1.0), zetas=(1.001, 1.003, 1.03, 1.1), shares=(2, 4, 8, 16, 32, 64), captures=20,
-        cell_s=22.0,
+        walk_steps=(0.01, 0.03, 0.3, 1.0), zetas=(1.001, 1.003, 1.03, 1.1), scales=(0.1, 0.25, 0.5),
+        shares=(2, 4, 8, 16, 32, 64), captures=20, cell_s=20.0,
     ),
     "paper": Profile(
         "paper",
         TrainConfig(preset="llama-1b", data="hf:allenai/c4:en", precision="bfloat16", eval_every=1000,
                     checkpoint_every=500, eval_batches=64),
         lrs=(3e-5, 1e-4, 3e-4), seeds=3, ranks=(128, 256, 1024), intervals=(50, 100, 500), walk_steps=(0.01, 0.03, 0.3),
-        zetas=(1.001, 1.1), shares=(4, 8, 16, 32, 64), captures=20, cell_s=86_400.0, processes=8,
+        zetas=(1.001, 1.1), scales=(0.25, 0.5), shares=(4, 8, 16, 32, 64), captures=20, cell_s=86_400.0, processes=8,
         larger={"preset": "llama-7b", "batch_size": 4, "accumulation": 4, "rank": 1024, "update_interval": 500},
     ),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""GrassWalk's sensitivity to rank, refresh interval, walk step and limiter."""
+"""GrassWalk's sensitivity to rank, refresh interval, walk step, limiter and scale."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def measure(store: Store) -> pd.DataFrame:
     """
     usual = {
         "rank": cell_rank(store), "update_interval": base_config(store.profile).update_interval or 200,
-        "walk_step": 0.1, "zeta": 1.01,
+        "walk_step": 0.1, "zeta": 1.01, "scale": 1.0,
     }  # fmt: skip
     varied = [(name, setting, value, False) for name, (setting, value) in sensitivity_of(store.profile).items()]
     varied += [("grasswalk", setting, value, True) for setting, value in usual.items()]

@@ -90,10 +90,11 @@ def sensitivity_of(profile: Profile) -> dict[str, tuple[str, Any]]:
     """Setting and value by the name of the variant of GrassWalk; the usual ones go by GrassWalk's own name."""
     usual = {
         "rank": profile.config.rank, "update_interval": profile.config.update_interval, "walk_step": 0.1, "zeta": 1.01,
+        "scale": 1.0,
     }  # fmt: skip
     grids = {
         "rank": profile.ranks, "update_interval": profile.intervals, "walk_step": profile.walk_steps,
-        "zeta": profile.zetas,
+        "zeta": profile.zetas, "scale": profile.scales,
     }  # fmt: skip
     varied = {
         f"grasswalk {setting}={value:g}": (setting, value)

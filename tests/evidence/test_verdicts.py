@@ -8,7 +8,8 @@ import pytest
 from scipy import stats
 
 from subspace_lab.evidence.claims import CLAIMS
-from subspace_lab.evidence.variants import part_name
+from subspace_lab.evidence.profiles import profile_named
+from subspace_lab.evidence.variants import part_name, sensitivity
 from subspace_lab.evidence.verdicts import FAILS, HOLDS, OPEN, Statement, below, statement, together
 
 
@@ -82,6 +83,13 @@ def test_w6(small):
     assert verdict_of("W6", Tables(small, cells=cells({**peers, "grasswalk": 3.5, "grassjump": 3.95}))) == FAILS
     assert verdict_of("W6", Tables(small, cells=cells({**peers, "grasswalk": 3.5, "grassjump": 3.9001}))) == OPEN
     assert verdict_of("W6", Tables(small)) == OPEN
+
+
+def test_the_scale(small):
+    losses = {"galore": 3.9, "svd": 4.2, "fira": 3.8, "grasswalk": 4.0, "grasswalk scale=0.25": 3.7}
+    assert verdict_of("The scale", Tables(small, cells=cells(losses))) == HOLDS
+    assert verdict_of("The scale", Tables(small, cells=cells({**losses, "galore": 4.3}))) == FAILS
+    assert "grasswalk scale=0.25" in sensitivity(profile_named("cpu"))
 
 
 def test_w5_needs_both_parts(small):

@@ -43,7 +43,8 @@ def draw(table: pd.DataFrame, layout: Layout) -> Figure:
         if table[column].min() > 0 and table[column].max() > 10 * table[column].min():
             log_axis(ax, x=True, low=float(table[column].min()), high=float(table[column].max()))
         rho, p = table[f"rho_{column}"].iloc[0], table[f"p_{column}"].iloc[0]
-        ax.set_title("" if rho != rho else f"ρ = {rho:+.2f} (p = {p:.2f})")
+        chance = "p < 0.01" if p < 0.01 else f"p = {p:.2f}"
+        ax.set_title("" if rho != rho else f"ρ = {rho:+.2f} ({chance})")
         ax.set_xlabel(label)
     axes[0].set_ylabel("held-out loss")
     figure.legend(handles=key, loc="outside lower center", ncols=key_columns)

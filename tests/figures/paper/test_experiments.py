@@ -49,7 +49,7 @@ TABLES = {
     fig3: rows(rule=RULES, moments=["keep", "transport"], recovery=["none", "limited", "free"], seed=[0, 1, 2]),
     recovery: rows(rule=RULES, recovery=["none", "limited", "free"], seed=[0, 1], step=[5, 10, 15]),
     random_bases: rows(rule=["walk", "hybrid", "jump", "coordinates"], recovery=["limited", "free"], seed=[0, 1]),
-    sensitivity: rows(setting=["rank", "update_interval", "walk_step", "zeta"], value=[1.0, 2.0, float("nan")],
+    sensitivity: rows(setting=["rank", "update_interval", "walk_step", "zeta", "scale"], value=[1.0, 2.0, float("nan")],
                       seed=[0, 1]).assign(usual=lambda t: t["value"] == 2.0),
     refresh: rows(method=METHODS, seed=[0, 1]),
     relation: rows(method=METHODS).assign(energy=lambda t: t["ratio"], flatness=lambda t: t["limiter"],
