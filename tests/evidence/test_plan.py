@@ -33,4 +33,4 @@ def test_every_training_is_listed_once(tmp_path):
     lines = list(plan_lines(tmp_path, "smoke"))
     commands = [line for line in lines if not line.startswith("#")]
     assert len(set(commands)) == len(commands)
-    assert re.fullmatch(r"# 64 trainings, .* T tokens, with the 1 further seeds .*", lines[-1])
+    assert re.fullmatch(r"# 66 trainings, .* T tokens, with the 1 further seeds .*", lines[-1])
