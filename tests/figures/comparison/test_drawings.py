@@ -30,7 +30,8 @@ def tables(methods=METHODS, *, status="complete"):
                 about = {"cell": cell, "method": method, "lr": lr, "seed": seed}
                 results.append({
                     **about, "status": status, "reason": "", "eval_loss": loss[-1], "train_loss": loss[-1],
-                    "state_bytes": state, "state_bytes_formula": state, "peak_bytes": 1e9, "step_s": 0.1,
+                    "state_bytes": state, "state_bytes_formula": state, "peak_bytes": 1e9, "base_bytes": 4e8,
+                    "step_s": 0.1,
                     "refresh_share": 0.1, "tokens": 10, "wall_s": 1.0,
                 })  # fmt: skip
                 wall = np.cumsum(0.1 + 0.02 * draw.random(STEPS))
