@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from subspace_lab.capture.naming import canonical_names, depth_of, kind_of, residual_side
+from subspace_lab._names import names_of
+from subspace_lab.capture.naming import depth_of, kind_of, residual_side
 from subspace_lab.numerics import Side, default_side
 
 
@@ -116,7 +117,7 @@ def _sort(model: nn.Module, side: Literal["auto", "left", "right"]) -> tuple[lis
     first: dict[int, str] = {}
     for raw, module, attribute in found:
         first.setdefault(id(getattr(module, attribute)), raw)
-    names = canonical_names(list(first.values()))
+    names = names_of(model, first.values())
     layers, others = [], {}
     for raw, module, attribute in found:
         parameter = getattr(module, attribute)
@@ -126,7 +127,7 @@ def _sort(model: nn.Module, side: Literal["auto", "left", "right"]) -> tuple[lis
         elif reason := _obstacle(parameter):
             others[names[raw]] = reason
         else:
-            layers.append(_layer(names[raw], raw, module, attribute, side))
+            layers.append(_layer(names[raw], module, attribute, side))
     return layers, others
 
 
@@ -146,14 +147,14 @@ def _obstacle(parameter: Tensor) -> str | None:
     return None
 
 
-def _layer(name: str, raw: str, module: nn.Module, attribute: str, side: Literal["auto", "left", "right"]) -> Layer:
+def _layer(name: str, module: nn.Module, attribute: str, side: Literal["auto", "left", "right"]) -> Layer:
     shape = tuple(getattr(module, attribute).shape)
-    kind = kind_of(raw, module)
+    kind = kind_of(name, module)
     return Layer(
         name=name,
         module=module,
         attribute=attribute,
-        depth=depth_of(raw),
+        depth=depth_of(name),
         kind=kind,
         shape=shape,
         side=default_side(shape[0], prod(shape[1:])) if side == "auto" else side,

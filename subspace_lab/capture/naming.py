@@ -1,16 +1,10 @@
-"""What a parameter's name says: its canonical form, its depth, its kind and which side lives in the residual stream."""
+"""What a parameter's name says: its depth, its kind and which side lives in the residual stream."""
 
 from __future__ import annotations
-
-from collections import Counter
-from collections.abc import Sequence
 
 from torch import nn
 
 from subspace_lab.numerics import Side
-
-# Components that wrappers add: torch.compile, DataParallel and DDP, FSDP, activation checkpointing.
-_WRAPPERS = frozenset({"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 
 # Kinds whose inputs (reads) or outputs (writes) live in the residual stream, over the usual naming schemes of
 # transformers. Names that mean both in different models ("dense") are left out: not known is better than wrong.
@@ -26,44 +20,11 @@ _WRITES = frozenset({
 _ATTENTION_INPUTS = frozenset({"in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"})
 
 
-def canonical_name(raw: str) -> str:
-    """A parameter's name without the components that wrappers add.
-
-    Args:
-        raw: The name as ``named_parameters`` gives it.
-
-    Returns:
-        The name that the parameter has in the bare model.
-
-    >>> canonical_name("_orig_mod.module.blocks.0._checkpoint_wrapped_module.attn.weight")
-    'blocks.0.attn.weight'
-    """
-    *path, attribute = raw.split(".")
-    return ".".join([*(part for part in path if part not in _WRAPPERS), attribute])
-
-
-def canonical_names(raws: Sequence[str]) -> dict[str, str]:
-    """Canonical names of all parameters of a model; those that would become the same keep their raw names.
-
-    Args:
-        raws: The names of the model's parameters, all different.
-
-    Returns:
-        Raw name -> name, all different.
-
-    >>> canonical_names(["net.weight", "module.weight", "weight"])
-    {'net.weight': 'net.weight', 'module.weight': 'module.weight', 'weight': 'weight'}
-    """
-    short = {raw: canonical_name(raw) for raw in raws}
-    count = Counter(short.values())
-    return {raw: name if count[name] == 1 else raw for raw, name in short.items()}
-
-
-def depth_of(raw: str) -> int:
+def depth_of(name: str) -> int:
     """The index of the block: the first component of the name that is a number of at most four digits, -1 without one.
 
     Args:
-        raw: A parameter's name.
+        name: A parameter's canonical name.
 
     Returns:
         The depth.
@@ -71,17 +32,17 @@ def depth_of(raw: str) -> int:
     >>> depth_of("model.layers.7.mlp.experts.3.w1.weight"), depth_of("lm_head.weight"), depth_of("20240101.2.weight")
     (7, -1, 2)
     """
-    return next((int(part) for part in canonical_name(raw).split(".") if part.isdecimal() and len(part) <= 4), -1)
+    return next((int(part) for part in name.split(".") if part.isdecimal() and len(part) <= 4), -1)
 
 
-def kind_of(raw: str, module: nn.Module) -> str:
+def kind_of(name: str, module: nn.Module) -> str:
     """The kind of a layer: the name of its module.
 
     Modules in a Sequential have numbers for names: there it is the nearest parent's name that is no number, and
     without one the module's class in lower case.
 
     Args:
-        raw: The parameter's name.
+        name: The parameter's canonical name.
         module: The module that holds it.
 
     Returns:
@@ -92,7 +53,7 @@ def kind_of(raw: str, module: nn.Module) -> str:
     >>> kind_of("0.weight", nn.Conv2d(1, 1, 1))
     'conv2d'
     """
-    modules = canonical_name(raw).split(".")[:-1]
+    modules = name.split(".")[:-1]
     own_class = next(c for c in type(module).__mro__ if not c.__name__.startswith("FSDP"))  # as it was before sharding
     return next((part for part in reversed(modules) if not part.isdecimal()), own_class.__name__.lower())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Unpack, overload
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, ParamsT
 
+from subspace_lab._names import canonical_names
 from subspace_lab.optim.adam import full_rank_adamw
 from subspace_lab.optim.describe import describe
 from subspace_lab.optim.errors import NonFiniteGradientError
@@ -21,7 +22,6 @@ Group = dict[str, Any]
 State = dict[str, Any]
 Shapes = dict[str, tuple[int, ...]]
 _NOT_OPTIONS = {"params", "param_names", "name", "initial_lr", "method", "steps_taken"}  # what else may be in a group
-_WRAPPERS = ("_orig_mod.", "module.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 
 
 @dataclass(frozen=True)
@@ -231,6 +231,7 @@ class GroupOptimizer(Optimizer):
         """Refuse the state of another method, model or settings that shape it, before anything is changed."""
         if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
             raise ValueError(f"a state dict has 'state' and 'param_groups', got {_outline(state_dict)}")
+        names = [_canonical(groups) for groups in (state_dict["param_groups"], self.param_groups)]
         for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=False):
             if saved.get("method") != group["method"]:
                 raise ValueError(f"the state is that of {saved.get('method')}, expected {group['method']}")
@@ -250,17 +251,22 @@ class GroupOptimizer(Optimizer):
                             f"{name_of(group, place)}: the state has {key} of {got}, expected shape {shape} for a "
                             f"parameter of shape {tuple(p.shape)}; load it into the same model"
                         )
-                _check_same_name(saved, group, place)
+                _check_same_name(saved, group, place, names)
 
     def _state_shapes(self, p: Tensor, group: Group) -> Shapes:  # noqa: ARG002
         """Shapes of the tensors of a parameter's state."""
         return {"exp_avg": tuple(p.shape), "exp_avg_sq": tuple(p.shape)}
 
 
-def _check_same_name(saved: Group, group: Group, place: int) -> None:
+def _canonical(groups: Iterable[Group]) -> dict[str, str]:
+    """Canonical names of the parameters of all groups, by those that the groups have."""
+    return canonical_names(dict.fromkeys(str(name) for group in groups for name in group.get("param_names", ())))
+
+
+def _check_same_name(saved: Group, group: Group, place: int, canonical: Sequence[Mapping[str, str]]) -> None:
     """Refuse the state of another parameter, which may be of the same shape."""
     names = [str(g["param_names"][place]) for g in (saved, group) if place < len(g.get("param_names", ()))]
-    if len({canonical(name) for name in names}) > 1:
+    if len({known[name] for name, known in zip(names, canonical, strict=True)} if len(names) == 2 else ()) > 1:
         raise ValueError(
             f"the state has {names[0]} where {names[1]} is expected: build the groups as the saved ones were"
         )
@@ -268,13 +274,6 @@ def _check_same_name(saved: Group, group: Group, place: int) -> None:
 
 def _outline(value: object) -> str:
     return f"the keys {sorted(map(str, value))}" if isinstance(value, Mapping) else type(value).__name__
-
-
-def canonical(name: str) -> str:
-    """A parameter's name without what compilation and sharding put into it."""
-    for wrapper in _WRAPPERS:
-        name = name.removeprefix(wrapper) if wrapper == "module." else name.replace(wrapper, "")
-    return name
 
 
 def _like(summary: Tensor, first: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from subspace_lab.optim.base import canonical
+from subspace_lab._names import named_parameters
 
 
 class AdaptiveGroupClipper:
@@ -148,8 +148,7 @@ def by_kind(model: nn.Module) -> dict[str, list[Tensor]]:
         Kind (``q_proj``, ``embed_tokens``, ...) to parameters.
     """
     kinds: dict[str, list[Tensor]] = {}
-    for name, p in model.named_parameters():
-        parts = [part for part in canonical(name).split(".")[:-1] if not part.isdigit()]
-        if p.requires_grad:
-            kinds.setdefault(parts[-1] if parts else canonical(name), []).append(p)
+    for name, p in named_parameters(model, trainable=True).items():
+        parts = [part for part in name.split(".")[:-1] if not part.isdigit()]
+        kinds.setdefault(parts[-1] if parts else name, []).append(p)
     return kinds

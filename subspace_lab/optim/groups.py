@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from subspace_lab.optim.base import Group, canonical
+from subspace_lab._names import named_parameters
+from subspace_lab.optim.base import Group
 from subspace_lab.optim.options import OPTIONS
 
 EXCLUDED = (
@@ -61,7 +62,7 @@ def param_groups(
     useless = [name for name, value in given.items() if name in options or value]
     if rank is None and useless:
         raise ValueError(f"{useless[0]}= has no effect with rank=None, which leaves everything full-rank; leave it out")
-    trainable = {canonical(name): p for name, p in model.named_parameters() if p.requires_grad}
+    trainable = named_parameters(model, trainable=True)
     shapes = {name: tuple(p.shape) for name, p in trainable.items()}
     low = [] if rank is None else select(shapes, targets, exclude, owner=type(model).__name__)
     counts = _split_counts(model, splits, {name: trainable[name] for name in low})

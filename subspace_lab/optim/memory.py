@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from subspace_lab._names import named_parameters
 from subspace_lab.optim.badam import BAdam, block_name
-from subspace_lab.optim.base import Group, canonical
+from subspace_lab.optim.base import Group
 from subspace_lab.optim.groups import select
 from subspace_lab.optim.low_rank import LowRankOptimizer, full_layout, state_bytes, state_dtype
 from subspace_lab.optim.matrices import exact_dtype, oriented_shape
@@ -162,7 +163,7 @@ def _sizes(model_or_shapes: nn.Module | Mapping[str, Shape], dtype: torch.dtype 
     if isinstance(model_or_shapes, nn.Module):
         if dtype is not None:
             raise ValueError(f"dtype={dtype} has no effect on a model, which has its own; leave it out, or give shapes")
-        named = {canonical(name): p for name, p in model_or_shapes.named_parameters()}
+        named = named_parameters(model_or_shapes)
         sizes = {name: (tuple(p.shape), p.dtype) for name, p in named.items()}
         trainable = {name: size for name, size in sizes.items() if named[name].requires_grad}
     elif not isinstance(model_or_shapes, Mapping):

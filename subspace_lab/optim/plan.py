@@ -10,7 +10,8 @@ from typing import Any, Protocol, Unpack
 
 from torch import nn
 
-from subspace_lab.optim.base import Group, canonical
+from subspace_lab._names import named_parameters
+from subspace_lab.optim.base import Group
 from subspace_lab.optim.options import OPTIONS, Options, check_options, plain
 from subspace_lab.optim.rules import RULES
 from subspace_lab.optim.subspace_adam import SubspaceAdam
@@ -52,7 +53,7 @@ def from_plan(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"from_plan takes the model itself, got {type(model).__name__}")
-    trainable = {canonical(name): p for name, p in model.named_parameters() if p.requires_grad}
+    trainable = named_parameters(model, trainable=True)
     groups: dict[tuple[Any, ...], Group] = {}
     planned = set()
     for layer in _layers(plan):

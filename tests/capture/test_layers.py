@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from subspace_lab._names import canonical_names
 from subspace_lab.capture import select_layers
-from subspace_lab.capture.naming import canonical_names, kind_of
+from subspace_lab.capture.naming import kind_of
 from tests.capture.helpers import ConvNet, mlp, tiny_gpt2, tiny_llama
 
 

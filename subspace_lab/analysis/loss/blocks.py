@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from subspace_lab._names import names_of, raw_parameters
 from subspace_lab.capture.layers import matches, nearest_names
-from subspace_lab.capture.naming import canonical_names, depth_of, kind_of
+from subspace_lab.capture.naming import depth_of, kind_of
 
 MODEL = "model"
 
@@ -65,10 +66,10 @@ def select_blocks(model: nn.Module, layers: str | Sequence[str] | None) -> list[
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    raws = {raw: parameter for raw, parameter in model.named_parameters() if parameter.requires_grad}
+    raws = {raw: parameter for raw, parameter in raw_parameters(model) if parameter.requires_grad}
     if not raws:
         raise ValueError(f"{type(model).__name__} has no trainable parameter; set requires_grad of those to look at")
-    names = canonical_names(list(raws))
+    names = names_of(model, raws)
     if layers is None:
         return [Block(MODEL, tuple(names[raw] for raw in raws), tuple(raws.values()), -1, MODEL)]
     patterns = [layers] if isinstance(layers, str) else list(layers)
@@ -80,9 +81,9 @@ def select_blocks(model: nn.Module, layers: str | Sequence[str] | None) -> list[
             raise ValueError(
                 f"layers: {pattern!r} matches no trainable parameter of {type(model).__name__}; nearest: {near}"
             )
-    wanted = [raw for raw, name in names.items() if any(matches(name, pattern) for pattern in patterns)]
+    wanted = [(raw, name) for raw, name in names.items() if any(matches(name, pattern) for pattern in patterns)]
     modules = dict(model.named_modules())
     return [
-        Block(names[raw], (names[raw],), (raws[raw],), depth_of(raw), kind_of(raw, modules[raw.rpartition(".")[0]]))
-        for raw in wanted
+        Block(name, (name,), (raws[raw],), depth_of(name), kind_of(name, modules[raw.rpartition(".")[0]]))
+        for raw, name in wanted
     ]
