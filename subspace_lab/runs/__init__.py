@@ -15,8 +15,8 @@ written aside, flushed to disk and renamed, so that a file that is there is whol
 """
 
 from subspace_lab.runs.environment import environment
-from subspace_lab.runs.errors import RunError
+from subspace_lab.runs.errors import RunError, RunLostError
 from subspace_lab.runs.run import Run
 from subspace_lab.runs.writer import RunWriter
 
-__all__ = ["Run", "RunError", "RunWriter", "environment"]
+__all__ = ["Run", "RunError", "RunLostError", "RunWriter", "environment"]

@@ -23,6 +23,13 @@ class RunError(Exception):
         super().__init__("".join(map(_printable, message)))
 
 
+class RunLostError(RunError):
+    """A run directory that was removed, moved or replaced while it was being written.
+
+    Nothing more can be written to it by the writer that meets this; what was computed is not touched.
+    """
+
+
 def in_shell(path: str | Path) -> str:
     """A path as it is typed in a shell, for messages that name a command.
 

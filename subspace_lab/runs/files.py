@@ -17,7 +17,7 @@ PARTIAL = ".partial"
 
 
 @contextmanager
-def publish(path: Path) -> Iterator[Path]:
+def publish(path: Path, *, within: Path | None = None) -> Iterator[Path]:
     """Write a file aside, flush it to disk and rename it, so that the file is there whole or not at all.
 
     Aside means in a directory of its own beside the file, since some writers make temporary files of their own, which
@@ -25,6 +25,8 @@ def publish(path: Path) -> Iterator[Path]:
 
     Args:
         path: Where the file is to appear.
+        within: A directory that is not made again should it be gone: the run that the file belongs to. None makes all
+            directories.
 
     Yields:
         The path to write to; it has the same name.
@@ -33,7 +35,8 @@ def publish(path: Path) -> Iterator[Path]:
         RunError: If the disk is full, read-only or not there; nothing is left behind.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.parent != within:
+            path.parent.mkdir(parents=within is None, exist_ok=True)
         with TemporaryDirectory(prefix=".", suffix=PARTIAL, dir=path.parent) as directory:
             aside = Path(directory, path.name)
             aside.touch()
@@ -53,9 +56,9 @@ def unwritable(path: Path, error: OSError) -> str:
     return f"cannot write {path}: {reason}; free some space or choose a writable directory"
 
 
-def publish_json(path: Path, content: Any) -> None:
+def publish_json(path: Path, content: Any, *, within: Path | None = None) -> None:
     """`publish` for a JSON document, indented and ending in a newline."""
-    with publish(path) as aside:
+    with publish(path, within=within) as aside:
         aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

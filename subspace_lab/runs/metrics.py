@@ -67,7 +67,7 @@ class MetricsLog:
     def __init__(self, path: Path, before: int | None = None) -> None:
         self._path = path
         rows = [row for row in read_metrics(path) if before is None or row["step"] < before]
-        with publish(path) as aside:
+        with publish(path, within=path.parent) as aside:
             aside.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         try:
             self._file = path.open("ab", buffering=0)

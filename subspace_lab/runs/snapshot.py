@@ -44,13 +44,16 @@ def step_of(path: Path) -> int | None:
     return int(match[1]) if match else None
 
 
-def write_snapshot(path: Path, tensors: Mapping[str, Tensor], context: Mapping[str, Any]) -> str:
+def write_snapshot(
+    path: Path, tensors: Mapping[str, Tensor], context: Mapping[str, Any], *, within: Path | None = None
+) -> str:
     """Publish a snapshot.
 
     Args:
         path: From `snapshot_path`.
         tensors: CPU tensors by ``part:layer``, no two of which overlap in memory.
         context: JSON-ready metadata of the step, with ``step``.
+        within: The run directory, which is not made again should it be gone; None makes all directories.
 
     Returns:
         Its checksum.
@@ -59,7 +62,7 @@ def write_snapshot(path: Path, tensors: Mapping[str, Tensor], context: Mapping[s
         RunError: If it cannot be written.
     """
     text = f'{{"checksum": "{_ZEROS}", {_canonical(context)[1:]}'
-    with publish(path) as aside:
+    with publish(path, within=within) as aside:
         _save({name: tensor.contiguous() for name, tensor in tensors.items()}, aside, text)
         place, checksum = _checksum(aside, _ZEROS)
         with aside.open("r+b") as file:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,15 @@ from subspace_lab.runs.layer_table import broken_capture, broken_layers
 from subspace_lab.runs.lock import lock, unlock
 from subspace_lab.runs.manifest import FORMAT, FORMAT_VERSION, MANIFEST, plain, read_manifest
 from subspace_lab.runs.metrics import MetricsLog
+from subspace_lab.runs.ownership import Ownership
 from subspace_lab.runs.snapshot import NUM_STEPS, Snapshot, snapshot_path, write_snapshot
 
 
 class RunWriter:
     """The writing end of a run directory.
+
+    Before everything that it publishes it looks whether the directory is still its own. Where that was removed, moved
+    or replaced, every method raises `RunLostError` and leaves what is there alone.
 
     Args:
         path: The run directory; created when missing.
@@ -45,7 +51,7 @@ class RunWriter:
         about: Mapping[str, Any] | None = None,
         resume: bool = False,
     ) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # a training may change its directory
         self._metrics: MetricsLog | None = None
         asked = plain("layer table and capture settings", {"layers": list(map(dict, layers)), "capture": dict(capture)})
         new = _new_manifest(asked, plain("about", about or {}))
@@ -54,7 +60,8 @@ class RunWriter:
         try:  # once more, since another process may have come first
             self.manifest = self._earlier(asked) if resume else self._none_before(new)
             remove_partial(self.path)
-            self._set_finished(finished=False)
+            self._begin()
+            self._own = Ownership(self.path)
         except BaseException:
             unlock(self._lock)
             raise
@@ -77,7 +84,8 @@ class RunWriter:
         if self._metrics is not None:
             self._metrics.close()
             self._metrics = None
-        self._metrics = MetricsLog(self.path / "metrics.jsonl", before=step)
+        with self._owned():
+            self._metrics = MetricsLog(self.path / "metrics.jsonl", before=step)
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append a line to ``metrics.jsonl``.
@@ -88,7 +96,8 @@ class RunWriter:
         if self._metrics is None:
             self.start_at(int(row["step"]))
         assert self._metrics is not None
-        self._metrics.append(row)
+        with self._owned():
+            self._metrics.append(row)
 
     def snapshot(self, step: int, tensors: Mapping[str, Tensor], context: Mapping[str, Any]) -> None:
         """Publish the snapshot of a step; one that is there already must be identical and is left as it is.
@@ -100,21 +109,24 @@ class RunWriter:
 
         Raises:
             RunError: If it cannot be written, or differs from the one that is there.
+            RunLostError: If the run directory is no longer this writer's.
             ValueError: If the step cannot be one, or the context cannot be written as JSON.
         """
         if int(step) != step or not 0 <= step < NUM_STEPS:
             raise ValueError(f"a step is a whole number from 0 to 10^15, got {step!r}")
         path = snapshot_path(self.path, int(step))
         context = plain("snapshot context", {**context, "step": int(step)})
-        if not path.exists():
-            write_snapshot(path, tensors, context)
-            return
-        with Snapshot(confined(self.path, path)) as before:
-            if difference := before.difference(tensors, context):
-                raise RunError(
-                    f"{path} differs from the snapshot taken now in {difference}: the resumed run does not repeat the "
-                    f"first one; delete the snapshots from step {step} on to replace them"
-                )
+        with self._owned():
+            if not path.exists():
+                write_snapshot(path, tensors, context, within=self.path)
+                return
+            with Snapshot(confined(self.path, path)) as before:
+                difference = before.difference(tensors, context)
+        if difference:
+            raise RunError(
+                f"{path} differs from the snapshot taken now in {difference}: the resumed run does not repeat the "
+                f"first one; delete the snapshots from step {step} on to replace them"
+            )
 
     def close(self, *, finished: bool = True) -> None:
         """Close the files and record whether the run came to its end.
@@ -129,10 +141,27 @@ class RunWriter:
         finally:
             unlock(self._lock)
 
+    def _begin(self) -> None:
+        if self.manifest.get("finished") is not False or "run_id" not in self.manifest:
+            begun = {"run_id": uuid.uuid4().hex, **self.manifest, "finished": False}  # earlier releases gave no id
+            publish_json(self.path / MANIFEST, begun, within=self.path)
+            self.manifest = begun
+
     def _set_finished(self, *, finished: bool) -> None:
-        if self.manifest.get("finished") != finished:
-            publish_json(self.path / MANIFEST, {**self.manifest, "finished": finished})
-            self.manifest["finished"] = finished
+        with self._owned():
+            if self.manifest.get("finished") != finished:
+                publish_json(self.path / MANIFEST, {**self.manifest, "finished": finished}, within=self.path)
+                self.manifest["finished"] = finished
+
+    @contextmanager
+    def _owned(self) -> Iterator[None]:
+        """Whether the directory is still this writer's, asked before, and again where something failed."""
+        self._own.check()
+        try:
+            yield
+        except RunError:
+            self._own.check()
+            raise
 
 
 def refuse_existing(path: Path) -> None:
@@ -165,6 +194,7 @@ def _new_manifest(asked: Mapping[str, Any], about: Mapping[str, Any]) -> dict[st
         "format_version": FORMAT_VERSION,
         "library_version": __version__,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "run_id": uuid.uuid4().hex,
         **asked,
         "environment": environment(),
     }

@@ -56,8 +56,9 @@ def save_checkpoint(
             else:
                 plain.setdefault(str(index), {})[key] = value
     context = {"step": step, "tensors": [*tensors], "state": plain, "param_groups": state["param_groups"]}
+    on_cpu = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
     try:
-        write_snapshot(checkpoint_path(run_dir, step), {name: t.detach().cpu() for name, t in tensors.items()}, context)
+        write_snapshot(checkpoint_path(run_dir, step), on_cpu, context, within=run_dir)
     except TypeError as error:
         what = f"the state of {type(optimizer).__name__} holds more than tensors and plain values ({error})"
         raise ValueError(f"{what}; it cannot be resumed: use another optimizer") from error

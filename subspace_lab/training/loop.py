@@ -16,6 +16,7 @@ from subspace_lab.capture import GradientCapture
 from subspace_lab.optim import RefreshClock, recovery_shares
 from subspace_lab.optim.low_rank import LowRankOptimizer
 from subspace_lab.runs import Run, RunError
+from subspace_lab.runs.ownership import Ownership
 from subspace_lab.training.checkpoint import load_checkpoint, save_checkpoint
 from subspace_lab.training.config import TrainConfig
 from subspace_lab.training.errors import DivergedError
@@ -52,6 +53,7 @@ def train(run_dir: str | Path, config: TrainConfig | None = None, *, resume: boo
     Raises:
         RunError: If there is a run already (when not resuming), or none, a finished one or one of another
             configuration, plan or data (when resuming), or if something cannot be written.
+        RunLostError: If the run directory is removed, moved or replaced meanwhile, a kind of RunError.
         DivergedError: If the loss or the gradient is no longer finite, a kind of RunError.
         ValueError: If the configuration or the data do not do.
         ModuleNotFoundError: Without the packages of the extra ``hf``.
@@ -133,6 +135,7 @@ class _Loop:
         self._shares: dict[str, float] = {}
         self._capture = capture
         self._team = team
+        self._own = Ownership(run_dir) if team.is_first else None
         self._interrupt = interrupt
         self._clock = _Clock()
         self._refreshes = _time_refreshes(trainer.optimizer)
@@ -160,6 +163,7 @@ class _Loop:
         self._capture.log(accumulation=self._config.accumulation, tokens=trainer.tokens_per_step, seconds=seconds)
         self._capture.log(refresh_seconds=self._refreshes.lap() if self._refreshes else None)
         self._capture.log(**self._shares)
+        self._check_own()
         self._capture.step(step)
         if not (math.isfinite(loss) and math.isfinite(norm.item())):
             raise DivergedError(
@@ -170,6 +174,11 @@ class _Loop:
         self._look(step + 1)
         trainer.optimizer.zero_grad()
         progress.show(step, loss, eval_loss, seconds)
+
+    def _check_own(self) -> None:
+        """A training is for its run directory: it ends where that is gone."""
+        if self._own is not None:
+            self._own.check()
 
     def _look(self, taken: int) -> None:
         """What the step did outside of the subspace, for the next line of the metrics where one is due."""
@@ -189,6 +198,7 @@ class _Loop:
         if not (now or taken % self._config.checkpoint_every == 0 or taken == self._steps) or not self._team.is_first:
             return
         with self._clock.stopped():
+            self._check_own()
             save_checkpoint(
                 self._run_dir,
                 taken,

@@ -1,18 +1,21 @@
 """A whole run against a literal twin: a plain PyTorch loop without any of the machinery."""
 
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from subspace_lab.runs import Run, RunError
+from subspace_lab.runs import Run, RunError, RunLostError
 from subspace_lab.training import start, stored_config, train
 from subspace_lab.training.checkpoint import checkpoint_path
 from subspace_lab.training.models import build_model
 from subspace_lab.training.sequences import Sequences
 from subspace_lab.training.tokens import load_tokens
+from subspace_lab.training.trainer import Trainer
 from tests.training.tiny import tiny_config
 
 
@@ -174,3 +177,32 @@ def test_an_existing_run_is_refused_before_any_work(tmp_path, text, monkeypatch)
     train(tmp_path / "run", tiny_config(text, steps=1))
     with pytest.raises(RunError, match="already holds a run"):
         train(tmp_path / "run", tiny_config("nowhere.txt"))
+
+
+def gone(run_dir):
+    run_dir.rename(run_dir.with_name("moved"))
+
+
+def replaced(run_dir):
+    run_dir.rename(run_dir.with_name("moved"))
+    shutil.copytree(run_dir.with_name("moved"), run_dir)
+
+
+@pytest.mark.parametrize("change", [gone, replaced])
+@pytest.mark.parametrize("when", ["backward", "update"])
+def test_a_training_ends_with_its_directory(tmp_path, text, monkeypatch, change, when):
+    real, steps = getattr(Trainer, when), []
+
+    def call(self, step, *others):
+        steps.append(step)
+        if step == 7:  # a checkpoint is due after it, and no snapshot
+            change(tmp_path / "run")
+            seen.extend(sorted(tmp_path.rglob("*")))
+        return real(self, step, *others)
+
+    seen: list[Path] = []
+    monkeypatch.setattr(Trainer, when, call)
+    with pytest.raises(RunLostError, match=r"while it was being written; nothing more is written there: begin again"):
+        train(tmp_path / "run", tiny_config(text))
+    assert steps[-1] == 7
+    assert {path for path in tmp_path.rglob("*") if path.name != ".lock"} == {p for p in seen if p.name != ".lock"}
