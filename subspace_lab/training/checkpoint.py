@@ -17,6 +17,7 @@ from torch import Tensor
 from subspace_lab.runs import RunError
 from subspace_lab.runs.files import confined
 from subspace_lab.runs.snapshot import Snapshot, step_of, write_snapshot
+from subspace_lab.training.hooks import Stateful
 
 
 def checkpoint_steps(run_dir: Path) -> list[int]:
@@ -31,7 +32,13 @@ def checkpoint_path(run_dir: Path, step: int) -> Path:
 
 
 def save_checkpoint(
-    run_dir: Path, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer, *, keep: int = 2
+    run_dir: Path,
+    step: int,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    further: Stateful | None = None,
+    *,
+    keep: int = 2,
 ) -> None:
     """Publish a checkpoint, then remove all but the last ones.
 
@@ -40,11 +47,12 @@ def save_checkpoint(
         step: Steps taken.
         model: Its parameters and persistent buffers are kept, tied ones once.
         optimizer: Its state must be tensors and plain numbers or texts.
+        further: Whose state is kept beside it: tensors and plain values by name.
         keep: How many are kept.
 
     Raises:
         RunError: If it cannot be written.
-        ValueError: If the optimizer's state holds anything else.
+        ValueError: If the optimizer's state, or the further one, holds anything else.
     """
     state = optimizer.state_dict()
     tensors = {f"model:{name}": tensor for name, tensor in _model_state(model).items()}
@@ -55,24 +63,32 @@ def save_checkpoint(
                 tensors[f"optimizer:{index}.{key}"] = value
             else:
                 plain.setdefault(str(index), {})[key] = value
+    more = {} if further is None else further.state_dict()
+    tensors |= {f"further:{name}": value for name, value in more.items() if isinstance(value, Tensor)}
     context = {"step": step, "tensors": [*tensors], "state": plain, "param_groups": state["param_groups"]}
+    if further is not None:
+        context["further"] = {name: value for name, value in more.items() if not isinstance(value, Tensor)}
     on_cpu = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
     try:
         write_snapshot(checkpoint_path(run_dir, step), on_cpu, context, within=run_dir)
     except TypeError as error:
-        what = f"the state of {type(optimizer).__name__} holds more than tensors and plain values ({error})"
+        owners = " or ".join(type(owner).__name__ for owner in (optimizer, further) if owner is not None)
+        what = f"the state of {owners} holds more than tensors and plain values ({error})"
         raise ValueError(f"{what}; it cannot be resumed: use another optimizer") from error
     for old in checkpoint_steps(run_dir)[:-keep]:
         checkpoint_path(run_dir, old).unlink()
 
 
-def load_checkpoint(run_dir: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def load_checkpoint(
+    run_dir: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, further: Stateful | None = None
+) -> int:
     """Put model and optimizer into the state of the last checkpoint.
 
     Args:
         run_dir: The run directory.
         model: Built as for a new run.
         optimizer: Built as for a new run.
+        further: What else has a state there.
 
     Returns:
         Steps taken; 0, and nothing is changed, when there is no checkpoint.
@@ -87,6 +103,7 @@ def load_checkpoint(run_dir: Path, model: torch.nn.Module, optimizer: torch.opti
         file.verify()
         _load_model(file, model)
         _load_optimizer(file, optimizer)
+        _load_further(file, further)
     return steps[-1]
 
 
@@ -141,6 +158,17 @@ def _load_optimizer(file: Snapshot, optimizer: torch.optim.Optimizer) -> None:
             assert tensor is not None
             state.setdefault(int(index), {})[key] = tensor.clone()  # aligned as a tensor of torch's own
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _load_further(file: Snapshot, further: Stateful | None) -> None:
+    plain: dict[str, Any] | None = file.context.get("further")
+    if (plain is None) != (further is None):
+        there = "a further state, which nobody takes now" if further is None else "no further state"
+        raise RunError(f"{file.path} has {there}; resume with the same hooks as the run began with")
+    if further is not None and plain is not None:
+        parts = (full.partition(":") for full in file.context["tensors"])
+        tensors = {name: file.get(part, name) for part, _, name in parts if part == "further"}
+        further.load_state_dict({**plain, **{name: t.clone() for name, t in tensors.items() if t is not None}})
 
 
 def _as_before(saved: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, Any]:

@@ -45,7 +45,9 @@ class TrainConfig:
         scale: Factor on the step of a method with a rank; the method's own by default.
         optimizer_options: Further settings of the optimizer, plain values by name: ``{"walk_step": 0.05}``; on the
             command line ``--optimizer-options.walk-step 0.05``.
-        lr: Peak learning rate.
+        lr: Peak learning rate; of the matrices with a rank where `lr_rest` says another one for the rest.
+        lr_rest: Peak learning rate of everything that has no rank with the low-rank methods (embeddings, head, norms
+            and biases), with every optimizer, AdamW included; by default `lr`.
         min_lr_ratio: The cosine ends at this share of the peak.
         warmup: Steps of linear warm-up; a tenth of the steps by default.
         betas: Adam's decay rates; the optimizer's own by default, mostly (0.9, 0.999).
@@ -82,6 +84,7 @@ class TrainConfig:
     scale: float | None = None
     optimizer_options: dict[str, Any] | None = None
     lr: float | None = None
+    lr_rest: float | None = None
     min_lr_ratio: float = 0.1
     warmup: int | None = None
     betas: tuple[float, float] | None = None
@@ -200,8 +203,9 @@ def _problem(config: TrainConfig) -> str | None:
 
 
 def _problem_of_numbers(config: TrainConfig) -> str | None:
-    if config.lr is not None and not (_number(config.lr) and config.lr > 0):
-        return f"lr must be a positive number, got {config.lr!r}"
+    for name in ("lr", "lr_rest"):
+        if (rate := getattr(config, name)) is not None and not (_number(rate) and rate > 0):
+            return f"{name} must be a positive number, got {rate!r}"
     if config.clip is not None and not (_number(config.clip) and config.clip > 0):
         return f"clip must be a positive number, or None for no clipping, got {config.clip!r}"
     if not (_number(config.min_lr_ratio) and 0 <= config.min_lr_ratio <= 1):

@@ -20,21 +20,31 @@ from subspace_lab.runs.ownership import Ownership
 from subspace_lab.training.checkpoint import load_checkpoint, save_checkpoint
 from subspace_lab.training.config import TrainConfig
 from subspace_lab.training.errors import DivergedError
-from subspace_lab.training.evaluation import EvaluationSet
+from subspace_lab.training.hooks import StepHooks
 from subspace_lab.training.interrupt import Interrupt, TrainingInterrupted, catch_interrupt
 from subspace_lab.training.models import linear_layers
 from subspace_lab.training.optimizers import plan_of
 from subspace_lab.training.progress import TrainingProgress
 from subspace_lab.training.sequences import Sequences
 from subspace_lab.training.start import config_to_resume, config_to_start, settle_on_machine, torch_state_of_a_run
-from subspace_lab.training.tokens import TokenData, load_tokens
+from subspace_lab.training.tasks.base import Task
+from subspace_lab.training.tasks.language import LanguageTask
+from subspace_lab.training.tokens import load_tokens
 from subspace_lab.training.trainer import Trainer
 from subspace_lab.training.workers import Workers, workers
 
 _LOOKS = 50  # at the recovery, over a training
 
 
-def train(run_dir: str | Path, config: TrainConfig | None = None, *, resume: bool = False) -> Path:
+def train(
+    run_dir: str | Path,
+    config: TrainConfig | None = None,
+    *,
+    resume: bool = False,
+    feed: Task | None = None,
+    model: torch.nn.Module | None = None,
+    hooks: StepHooks | None = None,
+) -> Path:
     """Train a model while its gradients are captured.
 
     The run is a function of its configuration: a run that was killed at any instant and resumed has bit for bit the
@@ -46,6 +56,10 @@ def train(run_dir: str | Path, config: TrainConfig | None = None, *, resume: boo
         config: What to train and how; None for the defaults, or when resuming for what the run began with.
         resume: Go on from the last checkpoint, or from the first step when there is none. Snapshots that are taken
             again must be identical to those that are there.
+        feed: A task of your own instead of the text that the configuration names; the same one when resuming.
+        model: A model of your own instead of the one that the configuration names, trained in place; as it was before
+            the first step when resuming.
+        hooks: What is to happen before and after every step; the same when resuming.
 
     Returns:
         The run directory.
@@ -65,18 +79,20 @@ def train(run_dir: str | Path, config: TrainConfig | None = None, *, resume: boo
         config = config_to_resume(run_dir, config) if resume else config_to_start(run_dir, config, team)
         with torch_state_of_a_run(config, team):
             config = settle_on_machine(config, team)
-            data = _load_data(run_dir, config, team, resume=resume)
-            assert config.sequence_length is not None
-            sequences = Sequences(data.tokens, config.sequence_length, hold_out=config.eval_every is not None)
-            trainer = Trainer(config, sequences, team)
+            task = feed or _language_task(config, team)
+            if resume:
+                _check_data(run_dir, config, task)
+            trainer = Trainer(config, task, team, model)
+            if isinstance(task, LanguageTask):
+                _check_vocabulary(trainer.model, task.sequences.largest_token)
             config = dataclasses.replace(config, layers=config.layers or linear_layers(trainer.model))
-            evaluation = EvaluationSet.of(sequences)
-            start = load_checkpoint(run_dir, trainer.model, trainer.optimizer) if resume else 0
+            hooks = hooks or StepHooks()
+            start = load_checkpoint(run_dir, trainer.model, trainer.optimizer, hooks.state) if resume else 0
             with (
                 catch_interrupt() as interrupt,
-                _capture(run_dir, config, trainer, data, evaluation, resume=resume) as capture,
+                _capture(run_dir, config, trainer, task, resume=resume) as capture,
             ):
-                _Loop(run_dir, config, trainer, capture, team, interrupt).run(start)
+                _Loop(run_dir, config, trainer, capture, team, interrupt, hooks).run(start)
     return run_dir
 
 
@@ -84,8 +100,7 @@ def _capture(
     run_dir: Path,
     config: TrainConfig,
     trainer: Trainer,
-    data: TokenData,
-    evaluation: EvaluationSet,
+    task: Task,
     *,
     resume: bool,
 ) -> GradientCapture:
@@ -98,23 +113,38 @@ def _capture(
         resume=resume,
         config=config.to_dict(),
         seeds={"seed": config.seed},
-        data_hash=data.hash,
-        evaluation=evaluation.facts(),
+        data_hash=task.identity,
+        evaluation=task.facts(),
         plan=plan_of(config),
     )
 
 
-def _load_data(run_dir: Path, config: TrainConfig, team: Workers, *, resume: bool) -> TokenData:
-    """The tokens; the first process makes them, the others find them in the cache."""
+def _language_task(config: TrainConfig, team: Workers) -> LanguageTask:
+    """The text as a task; the first process makes the tokens, the others find them in the cache."""
     if not team.is_first:
         team.wait()
     data = load_tokens(config)
     if team.is_first:
         team.wait()
-    if resume and (before := Run.open(run_dir).manifest.get("data_hash")) != data.hash:
-        hashes = f"hash {str(before)[:12]}, now {data.hash[:12]}"
+    assert config.sequence_length is not None
+    sequences = Sequences(data.tokens, config.sequence_length, hold_out=config.eval_every is not None)
+    return LanguageTask(config, sequences, team, data.hash)
+
+
+def _check_data(run_dir: Path, config: TrainConfig, task: Task) -> None:
+    if (before := Run.open(run_dir).manifest.get("data_hash")) != task.identity:
+        hashes = f"hash {str(before)[:12]}, now {task.identity[:12]}"
         raise RunError(f"{run_dir} began with other data ({hashes}); restore data={config.data!r}")
-    return data
+
+
+def _check_vocabulary(model: torch.nn.Module, largest: int) -> None:
+    embeddings = getattr(model, "get_input_embeddings", lambda: None)()
+    known = getattr(embeddings, "num_embeddings", None)
+    if known is not None and largest >= known:
+        raise ValueError(
+            f"the data have token {largest}, the model knows {known}; "
+            "use the model's own tokenizer or a larger vocab_size"
+        )
 
 
 class _Loop:
@@ -126,6 +156,7 @@ class _Loop:
         capture: GradientCapture,
         team: Workers,
         interrupt: Interrupt,
+        hooks: StepHooks,
     ) -> None:
         assert config.steps is not None
         self._run_dir = run_dir
@@ -137,6 +168,7 @@ class _Loop:
         self._team = team
         self._own = Ownership(run_dir) if team.is_first else None
         self._interrupt = interrupt
+        self._hooks = hooks
         self._clock = _Clock()
         self._refreshes = _time_refreshes(trainer.optimizer)
 
@@ -155,11 +187,13 @@ class _Loop:
 
     def _step(self, step: int, progress: TrainingProgress) -> None:
         trainer = self._trainer
-        eval_loss = self._evaluate(step)
+        metrics = self._evaluate(step)
         loss = trainer.backward(step)
+        if self._hooks.before is not None:
+            self._hooks.before(step, trainer.model)
         norm = trainer.gradient_norm()
         seconds = self._clock.lap()
-        self._capture.log(loss=loss, lr=trainer.schedule.at(step), grad_norm=norm, clipped=False, eval_loss=eval_loss)
+        self._capture.log(loss=loss, lr=trainer.schedule.at(step), grad_norm=norm, clipped=False, **metrics)
         self._capture.log(accumulation=self._config.accumulation, tokens=trainer.tokens_per_step, seconds=seconds)
         self._capture.log(refresh_seconds=self._refreshes.lap() if self._refreshes else None)
         self._capture.log(**self._shares)
@@ -172,8 +206,10 @@ class _Loop:
             )
         trainer.update(step, norm)
         self._look(step + 1)
+        if self._hooks.after is not None:
+            self._hooks.after(step, trainer.model)
         trainer.optimizer.zero_grad()
-        progress.show(step, loss, eval_loss, seconds)
+        progress.show(step, loss, next(iter(metrics.values()), None), seconds)
 
     def _check_own(self) -> None:
         """A training is for its run directory: it ends where that is gone."""
@@ -187,10 +223,10 @@ class _Loop:
             with self._clock.stopped():
                 self._shares = recovery_shares(self._trainer.optimizer)
 
-    def _evaluate(self, step: int) -> float | None:
+    def _evaluate(self, step: int) -> dict[str, float]:
         every = self._config.eval_every
         if every is None or (step % every and step != self._steps - 1):
-            return None
+            return {}
         with self._clock.stopped():
             return self._trainer.evaluate()
 
@@ -204,6 +240,7 @@ class _Loop:
                 taken,
                 self._trainer.model,
                 self._trainer.optimizer,
+                self._hooks.state,
                 keep=self._config.keep_checkpoints,
             )
 

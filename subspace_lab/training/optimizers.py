@@ -43,13 +43,35 @@ def build_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.
     shared: dict[str, Any] = {"lr": config.lr, "betas": config.betas, "weight_decay": config.weight_decay}
     further = config.optimizer_options or {}
     if kind is torch.optim.AdamW:
-        return kind([p for p in model.parameters() if p.requires_grad], fused=True, **shared, **further)
+        return kind(_adamw_groups(model, config), fused=True, **shared, **further)
     own: dict[str, Any]
+    optimizer: torch.optim.Optimizer
     if _PLAN in further:
         own = {"scale": config.scale, "seed": config.seed, **further}
-        return from_plan(model, own.pop(_PLAN), **shared, **own)
-    own = {"update_interval": config.update_interval, "scale": config.scale, "seed": config.seed}
-    return kind(param_groups(model, rank=config.rank), **{**shared, **own, **further})
+        optimizer = from_plan(model, own.pop(_PLAN), **shared, **own)
+    else:
+        own = {"update_interval": config.update_interval, "scale": config.scale, "seed": config.seed}
+        in_blocks = issubclass(kind, BAdam) and _has_own_rest(config)  # it has no use for a rank, its groups have rates
+        groups = param_groups(model, rank=1 if in_blocks else config.rank)
+        optimizer = kind(groups, **{**shared, **own, **further})
+    if _has_own_rest(config):
+        for group in optimizer.param_groups:
+            if group["rank"] is None:
+                group["lr"] = config.lr_rest
+    return optimizer
+
+
+def _adamw_groups(model: torch.nn.Module, config: TrainConfig) -> list[Any]:
+    """All trainable parameters; those without a rank in a group of their own where they have a rate of their own."""
+    if not _has_own_rest(config):
+        return [p for p in model.parameters() if p.requires_grad]
+    groups = param_groups(model, rank=1)  # which rank does not matter: which matrices would have one does
+    return [{"params": group["params"], **({} if group["rank"] else {"lr": config.lr_rest})} for group in groups]
+
+
+def _has_own_rest(config: TrainConfig) -> bool:
+    """Whether what has no rank has a learning rate of its own."""
+    return config.lr_rest is not None and config.lr_rest != config.lr
 
 
 def plan_of(config: TrainConfig) -> Any:

@@ -26,12 +26,21 @@ class Cosine:
     steps: int
 
     @classmethod
-    def of(cls, config: TrainConfig) -> Self:
-        """The schedule of a resolved configuration."""
-        assert config.lr is not None
+    def of(cls, config: TrainConfig, *, peak: float | None = None) -> Self:
+        """The schedule of a resolved configuration.
+
+        Args:
+            config: The configuration.
+            peak: Largest learning rate; by default the configuration's.
+
+        Returns:
+            The schedule.
+        """
+        peak = config.lr if peak is None else peak
+        assert peak is not None
         assert config.warmup is not None
         assert config.steps is not None
-        return cls(config.lr, config.lr * config.min_lr_ratio, config.warmup, config.steps)
+        return cls(peak, peak * config.min_lr_ratio, config.warmup, config.steps)
 
     def at(self, step: int) -> float:
         """The learning rate of a step.

@@ -6,14 +6,14 @@ from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from subspace_lab.training.config import TrainConfig
 from subspace_lab.training.models import build_model
 from subspace_lab.training.optimizers import build_optimizer
 from subspace_lab.training.schedule import Cosine
-from subspace_lab.training.sequences import Sequences
+from subspace_lab.training.tasks.base import Batch, Task
 from subspace_lab.training.workers import Workers
 
 
@@ -22,37 +22,37 @@ class Trainer:
 
     Args:
         config: A resolved configuration, its precision settled.
-        sequences: The data.
+        task: Rows, loss and metrics.
         workers: This process among the others.
+        model: The model to train; by default the one that the configuration names.
 
     Attributes:
         model: The model, unwrapped.
         optimizer: Its optimizer.
-        schedule: The learning rate by step.
+        schedule: The learning rate by step: of the matrices, where the rest has one of its own.
         tokens_per_step: Over all processes.
 
     Raises:
-        ValueError: If a micro-batch cannot be shared evenly, or the data have token numbers that the model does not.
+        ValueError: If a micro-batch cannot be shared evenly.
     """
 
-    def __init__(self, config: TrainConfig, sequences: Sequences, workers: Workers) -> None:
+    def __init__(self, config: TrainConfig, task: Task, workers: Workers, model: nn.Module | None = None) -> None:
         assert config.batch_size
         assert config.accumulation
-        assert config.sequence_length
         if config.batch_size % workers.size:
             raise ValueError(f"batch_size={config.batch_size} is not a multiple of the {workers.size} processes")
         self._config = config
-        self._sequences = sequences
+        self._task = task
         self._workers = workers
         self._accumulation = config.accumulation
         self._share = config.batch_size // workers.size
-        self.tokens_per_step = config.batch_size * config.accumulation * config.sequence_length
+        self.tokens_per_step = config.batch_size * config.accumulation * task.tokens_per_row
         self.schedule = Cosine.of(config)
-        self.model = build_model(config)
-        self.model.to(workers.device)  # in place
-        self._check_vocabulary(sequences.largest_token)
+        self.model: nn.Module = build_model(config) if model is None else model
+        nn.Module.to(self.model, workers.device)  # in place
         self.optimizer = build_optimizer(self.model, config)
-        self._parallel = DistributedDataParallel(self.model) if workers.size > 1 else self.model
+        self._schedules = [Cosine.of(config, peak=group["lr"]) for group in self.optimizer.param_groups]
+        self._parallel: nn.Module = DistributedDataParallel(self.model) if workers.size > 1 else self.model
 
     def backward(self, step: int) -> float:
         """The gradient of a step, averaged over micro-batches and processes, into the parameters.
@@ -67,7 +67,7 @@ class Trainer:
         loss = 0.0
         for micro in range(self._accumulation):
             with self._unsynchronized(micro):
-                part = self._loss(self._parallel, self._micro_batch(step, micro)) / self._accumulation
+                part = self._loss(self._micro_batch(step, micro)) / self._accumulation
                 part.backward()  # type: ignore[no-untyped-call]
             loss += part.item()
         return self._workers.sums([loss])[0] / self._workers.size
@@ -86,31 +86,31 @@ class Trainer:
         """
         if self._config.clip is not None:
             torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self._config.clip, norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.at(step)
+        for group, schedule in zip(self.optimizer.param_groups, self._schedules, strict=True):
+            group["lr"] = schedule.at(step)
         self.optimizer.step()
 
     @torch.no_grad()
-    def evaluate(self) -> float:
-        """The mean loss on held-out text, the same text every time."""
-        assert self._config.batch_size
-        rows = self._sequences.held_out(self._config.eval_batches * self._config.batch_size)
-        mine = torch.split(rows[self._workers.rank :: self._workers.size], self._share)
+    def evaluate(self) -> dict[str, float]:
+        """The metrics on what is held out, the same rows every time."""
         self.model.eval()
-        total = sum(self._loss(self.model, batch).item() * len(batch) for batch in mine)
+        with self._precision():
+            found = self._task.evaluate(self.model)
         self.model.train()
-        return self._workers.sums([total])[0] / len(rows)
+        return found
 
-    def _loss(self, model: torch.nn.Module, tokens: Tensor) -> Tensor:
-        tokens = tokens.to(self._workers.device)
+    def _loss(self, batch: Batch) -> Tensor:
+        here = {name: tensor.to(self._workers.device) for name, tensor in batch.items()}
+        with self._precision():
+            return self._task.loss(self._parallel, here)
+
+    def _precision(self) -> torch.autocast:
         half = self._config.precision == "bfloat16"
-        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=half):
-            loss: Tensor = model(input_ids=tokens, labels=tokens).loss
-        return loss
+        return torch.autocast(self._workers.device.type, torch.bfloat16, enabled=half)
 
-    def _micro_batch(self, step: int, micro: int) -> Tensor:
+    def _micro_batch(self, step: int, micro: int) -> Batch:
         first = (step * self._accumulation + micro) * self._share * self._workers.size
-        return self._sequences.batch(first + self._workers.rank * self._share, self._share, seed=self._config.seed)
+        return self._task.batch(first + self._workers.rank * self._share, self._share, seed=self._config.seed)
 
     def _unsynchronized(self, micro: int) -> AbstractContextManager[None]:
         """Processes exchange gradients in the last micro-batch only."""
@@ -121,14 +121,6 @@ class Trainer:
 
     def _gradients(self) -> list[Tensor]:
         return [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-
-    def _check_vocabulary(self, largest: int) -> None:
-        known = self.model.get_input_embeddings().num_embeddings
-        if largest >= known:
-            raise ValueError(
-                f"the data have token {largest}, the model knows {known}; "
-                "use the model's own tokenizer or a larger vocab_size"
-            )
 
     def _seed(self, step: int) -> None:
         """Dropout is a function of (seed, process, step), so that no generator's state has to be saved."""

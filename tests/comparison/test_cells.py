@@ -7,6 +7,7 @@ from subspace_lab.comparison.cells import cells_of, check_shared, check_used, co
 from subspace_lab.optim import METHODS
 from subspace_lab.training import TrainConfig
 from subspace_lab.training.sequences import Sequences
+from subspace_lab.training.tasks.language import LanguageTask
 from subspace_lab.training.tokens import load_tokens
 from subspace_lab.training.trainer import Trainer
 from subspace_lab.training.workers import Workers
@@ -108,14 +109,22 @@ def test_a_setting_that_no_method_has_is_refused():
 def test_all_methods_see_the_same_weights_batches_and_evaluation(settings):
     cells = cells_of(parse_methods([*METHODS]), [1e-3], 2, common_config(settings()))
     sequences = Sequences(load_tokens(cells[0].config).tokens, 16, hold_out=True)
-    seen = {}
+    seen, alone = {}, Workers(0, 1, torch.device("cpu"))
     for cell in cells:
-        trainer = Trainer(cell.config, sequences, Workers(0, 1, torch.device("cpu")))
+        trainer = Trainer(cell.config, LanguageTask(cell.config, sequences, alone), alone)
         weights = [parameter.detach().clone() for parameter in trainer.model.parameters()]
-        batches = [trainer._micro_batch(step, 0) for step in range(12)]
-        losses = torch.tensor([trainer.evaluate(), trainer.backward(0)], dtype=torch.float64)
+        batches = [trainer._micro_batch(step, 0)["input_ids"] for step in range(12)]
+        losses = torch.tensor([trainer.evaluate()["eval_loss"], trainer.backward(0)], dtype=torch.float64)
         now = [*weights, *batches, losses]
         before = seen.setdefault(cell.seed, now)
         assert all(map(torch.equal, before, now)), cell.method
     assert not any(map(torch.equal, seen[0][:1], seen[1][:1]))  # another seed is another beginning
     assert not torch.equal(seen[0][-2], seen[1][-2])
+
+
+def test_a_method_may_have_a_rate_of_its_own_for_what_has_no_rank(settings):
+    methods = parse_methods(["adamw:lr-rest=0.02", "grasswalk"])
+    cells = cells_of(methods, [1e-3], 1, common_config(settings(lr_rest=5e-3)))
+    assert {cell.method: (cell.config.lr, cell.config.lr_rest) for cell in cells} == {
+        "adamw:lr_rest=0.02": (1e-3, 0.02), "grasswalk": (1e-3, 5e-3),
+    }  # fmt: skip

@@ -91,10 +91,12 @@ def test_two_processes_give_the_run_of_one(tmp_path, text):
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path, text):
     from subspace_lab.training.sequences import Sequences
+    from subspace_lab.training.tasks.language import LanguageTask
     from subspace_lab.training.trainer import Trainer
     from subspace_lab.training.workers import Workers
 
     config = tiny_config(text, batch_size=3).resolved()
-    sequences = Sequences(np.zeros(1000, np.uint16), 16, hold_out=True)
+    team = Workers(0, 2, torch.device("cpu"))
+    task = LanguageTask(config, Sequences(np.zeros(1000, np.uint16), 16, hold_out=True), team)
     with pytest.raises(ValueError, match="batch_size=3 is not a multiple of the 2 processes"):
-        Trainer(config, sequences, Workers(0, 2, torch.device("cpu")))
+        Trainer(config, task, team)
