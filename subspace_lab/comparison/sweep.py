@@ -120,7 +120,7 @@ def compare(
     cells = cells_of(parsed, lrs, seeds, base)
     running = _executor(path / CELLS, executor, workers, slurm)
     load_tokens(cells[0].config)  # once, before all cells want them; bad data are one line here
-    held = lock(path)
+    held = lock(path, take_over=False)
     try:
         join_comparison(path, base, parsed, cells)
         try:
@@ -203,7 +203,7 @@ def _todo(cells_dir: Path, cells: Sequence[Cell], *, retry: bool) -> list[Cell]:
         if status == "complete" or (status not in GOES_ON and not retry):
             continue
         if run_dir.exists():
-            unlock(lock(run_dir))
+            unlock(lock(run_dir, take_over=False))
         if status not in GOES_ON:
             shutil.rmtree(run_dir, ignore_errors=True)
             path.unlink()

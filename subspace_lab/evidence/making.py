@@ -86,7 +86,7 @@ def regenerate(
     lasting = Lasting(Path(out_dir, WORK, "cells"), scale.processes, executor, workers, slurm)
     store = Store(Path(out_dir), scale)
     target = Path(page) if page else store.path / PAGE
-    held = lock(store.path)
+    held = lock(store.path, take_over=False)
     try:
         _absorb_all(store, names)  # what a killed call has left
         if recompute:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from subspace_lab._version import __version__
 from subspace_lab.runs.environment import environment
-from subspace_lab.runs.errors import RunError
+from subspace_lab.runs.errors import RunError, RunLostError
 from subspace_lab.runs.files import confined, publish_json, remove_partial, unwritable
 from subspace_lab.runs.layer_table import broken_capture, broken_layers
 from subspace_lab.runs.lock import lock, unlock
@@ -27,7 +27,8 @@ class RunWriter:
     """The writing end of a run directory.
 
     Before everything that it publishes it looks whether the directory is still its own. Where that was removed, moved
-    or replaced, every method raises `RunLostError` and leaves what is there alone.
+    or replaced, or a later writer of the same process has taken the run over, every method raises `RunLostError` and
+    leaves what is there alone.
 
     Args:
         path: The run directory; created when missing.
@@ -53,6 +54,7 @@ class RunWriter:
     ) -> None:
         self.path = Path(path).absolute()  # a training may change its directory
         self._metrics: MetricsLog | None = None
+        self._closed = False
         asked = plain("layer table and capture settings", {"layers": list(map(dict, layers)), "capture": dict(capture)})
         new = _new_manifest(asked, plain("about", about or {}))
         self.manifest = self._earlier(asked) if resume else self._none_before(new)
@@ -134,10 +136,13 @@ class RunWriter:
         Args:
             finished: False for a run that was interrupted and may be resumed.
         """
+        if self._closed:
+            return
         if self._metrics is not None:
             self._metrics.close()
         try:
             self._set_finished(finished=finished)
+            self._closed = True
         finally:
             unlock(self._lock)
 
@@ -157,6 +162,8 @@ class RunWriter:
     def _owned(self) -> Iterator[None]:
         """Whether the directory is still this writer's, asked before, and again where something failed."""
         self._own.check()
+        if not self._lock.is_held:
+            raise RunLostError(f"{self.path} was closed, or a later writer of this process took it over; use that one")
         try:
             yield
         except RunError:

@@ -64,8 +64,9 @@ CHANGES = [removed, moved, new_run, other_run_moved_here, copy_of_itself, link_t
 
 
 def everything(root):
-    """Directories, and files with their bytes; of a lock that the writer may give up nothing."""
-    files = {name: content for name, content in contents(root).items() if not name.endswith(".lock")}
+    """Directories, and files with their bytes, other than the lock that the writer gives up."""
+    files = contents(root)
+    files.pop("run/.lock", None)
     return files, sorted(path for path in root.rglob("*") if path.is_dir())
 
 

@@ -432,5 +432,5 @@ def test_the_lock_is_no_link_out_of_the_run(tmp_path):
 
 
 def test_a_file_system_without_locks(tmp_path, monkeypatch):
-    monkeypatch.setattr("fcntl.lockf", fail_with(errno.ENOLCK))
+    monkeypatch.setattr("fcntl.flock", fail_with(errno.ENOLCK))
     assert Run.open(make_run(tmp_path / "run")).verify() == 2
