@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from subspace_lab._paths import local_path
 from subspace_lab.runs import RunError
 from subspace_lab.runs.files import publish_json
 
@@ -98,7 +99,7 @@ class Plan:
         Raises:
             RunError: If it cannot be written.
         """
-        publish_json(Path(path), self.to_dict())
+        publish_json(local_path(path, error=RunError), self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
@@ -115,7 +116,7 @@ class Plan:
         """
         problem = f"{path} is not a plan of this release; write one with: subspace-lab recommend RUN_DIR"
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = json.loads(local_path(path, error=RunError).read_text(encoding="utf-8"))
             layers = tuple(LayerPlan(**layer) for layer in content["layers"])
             plan = cls(layers, content["steps"], content["budget_bytes"])
             is_known = (content["format"], content["format_version"]) == (FORMAT, VERSION)

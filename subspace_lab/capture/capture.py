@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from subspace_lab._paths import local_path
 from subspace_lab.capture.collect import Collected, collect
 from subspace_lab.capture.gradients import global_norm, is_writer, num_processes
 from subspace_lab.capture.hooks import StepHook, bare_optimizer
@@ -20,7 +21,7 @@ from subspace_lab.capture.integrations import hf_callback, lightning_callback
 from subspace_lab.capture.layers import select_layers
 from subspace_lab.capture.reductions import reduction
 from subspace_lab.capture.values import plain_values, snapshot_context
-from subspace_lab.runs import RunWriter
+from subspace_lab.runs import RunError, RunWriter
 from subspace_lab.runs.manifest import plain
 
 if TYPE_CHECKING:
@@ -81,14 +82,14 @@ class GradientCapture:
         if not isinstance(model, nn.Module):
             raise TypeError(f"GradientCapture(model, path) takes the model first, got {type(model).__name__}")
         patterns = _patterns(layers)
-        self._model, self._every, self._path = model, every, Path(path)
+        self._model, self._every, self._path = model, every, local_path(path, error=RunError)
         self._layers = select_layers(model, patterns, side)
         about = {"config": config, "seeds": seeds, "data_hash": data_hash, "evaluation": evaluation, "plan": plan}
         self._reduce = reduction(keep)
         self._writer: RunWriter | None = None
         if is_writer():
             self._writer = RunWriter(
-                path,
+                self._path,
                 layers=[layer.row() for layer in self._layers],
                 capture={"every": every, "keep": keep, "layers": patterns, "side": side},
                 about=plain("config, seeds, data_hash, evaluation or plan", about),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from subspace_lab.cli.console import output, show
+from subspace_lab.cli.parameters import OutDir
 from subspace_lab.cli.train import Config
 from subspace_lab.training.values import plain_value
 
@@ -19,7 +19,7 @@ Words = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative_ite
 
 
 def compare(
-    out_dir: Annotated[Path, Parameter(name="OUT_DIR")],
+    out_dir: OutDir,
     /,
     config: Config | None = None,
     *,

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
-
-from cyclopts import Parameter
+from typing import Literal
 
 from subspace_lab.cli.compare import Words, slurm_options, split
+from subspace_lab.cli.parameters import File, OutDir
 
 
 def figures(
-    out_dir: Annotated[Path, Parameter(name="OUT_DIR")],
+    out_dir: OutDir,
     /,
     *,
     profile: str,
@@ -21,7 +19,7 @@ def figures(
     workers: int | None = None,
     slurm: dict[str, str] | None = None,
     recompute: bool = False,
-    page: Path | None = None,
+    page: File | None = None,
     dry_run: bool = False,
 ) -> None:
     """Make the paper's figures and tables again, training whatever is missing.

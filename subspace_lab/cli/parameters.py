@@ -10,7 +10,8 @@ from typing import Annotated, get_args
 
 from cyclopts import ArgumentCollection, CoercionError, Parameter, Token
 
-RunDir = Annotated[Path, Parameter(name="RUN_DIR")]
+from subspace_lab._paths import local_path
+
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
 
@@ -27,6 +28,13 @@ def _to_bytes(_: type, tokens: Sequence[Token]) -> Bytes:
     return Bytes(size)
 
 
+def _to_path(_: type, tokens: Sequence[Token]) -> Path:
+    return local_path(tokens[0].value)
+
+
+RunDir = Annotated[Path, Parameter(name="RUN_DIR", converter=_to_path)]
+OutDir = Annotated[Path, Parameter(name="OUT_DIR", converter=_to_path)]
+File = Annotated[Path, Parameter(converter=_to_path)]
 Size = Annotated[Bytes, Parameter(converter=_to_bytes)]
 
 

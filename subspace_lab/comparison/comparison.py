@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import pandas as pd
 
+from subspace_lab._paths import local_path
 from subspace_lab.comparison.manifest import read_comparison, stored_cells
 from subspace_lab.comparison.report import write_comparison_report
 from subspace_lab.comparison.statistics import summary
@@ -50,7 +51,7 @@ class Comparison:
         Raises:
             RunError: If there is none, or its tables cannot be read.
         """
-        path = Path(path)
+        path = local_path(path, error=RunError)
         manifest = read_comparison(path)
         try:
             results, curves = (pd.read_parquet(path / name) for name in (RESULTS, CURVES))

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Literal, Protocol, get_args
 
 from subspace_lab._extras import require
+from subspace_lab._paths import local_path
 from subspace_lab.comparison.cells import (
     Cell,
     Methods,
@@ -26,6 +27,7 @@ from subspace_lab.comparison.manifest import join_comparison, other_comparison, 
 from subspace_lab.comparison.progress import SweepProgress
 from subspace_lab.comparison.record import GOES_ON, Record, read_record, record_path, write_record
 from subspace_lab.comparison.slurm import SlurmExecutor
+from subspace_lab.runs.errors import RunError
 from subspace_lab.runs.lock import lock, unlock
 from subspace_lab.training import TrainConfig
 from subspace_lab.training.names import unknown
@@ -112,7 +114,7 @@ def compare(
     require("transformers", extra="hf")
     if config is not None and not isinstance(config, TrainConfig):
         raise TypeError(f"config must be a TrainConfig, got {type(config).__name__}; write TrainConfig(steps=100)")
-    path = Path(out_dir)
+    path = local_path(out_dir, error=RunError)
     parsed = parse_methods(methods)
     check_shared(parsed)
     check_execution(executor, workers, slurm)

@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from subspace_lab._extras import require
+from subspace_lab._paths import local_path
 from subspace_lab.comparison.cells import Cell
 from subspace_lab.comparison.record import read_record, record_path
 from subspace_lab.comparison.sweep import Executor, train_cells
@@ -24,6 +25,7 @@ from subspace_lab.evidence.profiles import Profile, profile_named
 from subspace_lab.evidence.store import CELLS, WORK, Store
 from subspace_lab.evidence.variants import CAPTURED, captured
 from subspace_lab.figures.all import save_all
+from subspace_lab.runs.errors import RunError
 from subspace_lab.runs.lock import lock, unlock
 from subspace_lab.training.tokens import load_tokens
 
@@ -83,9 +85,10 @@ def regenerate(
     """
     require("transformers", extra="hf")
     scale, names = settled(profile, longer=longer), chosen(None if only is None else list(only))
-    lasting = Lasting(Path(out_dir, WORK, "cells"), scale.processes, executor, workers, slurm)
-    store = Store(Path(out_dir), scale)
-    target = Path(page) if page else store.path / PAGE
+    root = local_path(out_dir, error=RunError)
+    target = local_path(page, error=RunError) if page else root / PAGE
+    lasting = Lasting(root / WORK / "cells", scale.processes, executor, workers, slurm)
+    store = Store(root, scale)
     held = lock(store.path, take_over=False)
     try:
         _absorb_all(store, names)  # what a killed call has left

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from subspace_lab._paths import local_path
 from subspace_lab.comparison.cells import Cell, cells_of, parse_methods
 from subspace_lab.comparison.slurm import check_options
 from subspace_lab.comparison.sweep import Executor, check_execution
@@ -18,7 +19,7 @@ from subspace_lab.evidence.store import WORK
 from subspace_lab.evidence.torchrun import command
 from subspace_lab.evidence.variants import CAPTURED, Variants, captured
 from subspace_lab.optim import MemoryReport, memory_report, method_named
-from subspace_lab.runs.errors import in_shell
+from subspace_lab.runs.errors import RunError, in_shell
 from subspace_lab.training import TrainConfig, parameter_shapes, preset
 
 _TERA = 1e12
@@ -63,7 +64,7 @@ def plan_lines(
             known.add(cell.name)
             runs = 1 if cell.method.startswith(CAPTURED) else 1 + (scale.seeds - 1) / len(scale.lrs)
             tokens, trainings = tokens + round(runs * tokens_of(cell.config)), trainings + runs
-            yield from _lines(cell, Path(out_dir) / WORK / "cells", scale.processes)
+            yield from _lines(cell, local_path(out_dir, error=RunError) / WORK / "cells", scale.processes)
     yield (
         f"# {round(trainings)} trainings, {tokens / _TERA:.3g} T tokens, with the {scale.seeds - 1} further seeds "
         "at each best learning rate"

@@ -11,6 +11,7 @@ from typing import Any, Protocol, Unpack
 from torch import nn
 
 from subspace_lab._names import named_parameters
+from subspace_lab._paths import local_path
 from subspace_lab.optim.base import Group
 from subspace_lab.optim.options import OPTIONS, Options, check_options, plain
 from subspace_lab.optim.rules import RULES
@@ -84,8 +85,9 @@ def read_plan(path: str | Path) -> Any:
         ValueError: If it is no JSON.
         OSError: If it cannot be read.
     """
+    file = local_path(path)
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON; subspace-lab recommend RUN_DIR writes a plan") from error
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 
 from torch import Tensor
 
+from subspace_lab._paths import local_path
 from subspace_lab.numerics import Side, flatten, gram, packed_shape, unpack_symmetric
 from subspace_lab.runs.errors import RunError, in_shell
 from subspace_lab.runs.files import confined, publish
@@ -53,7 +54,7 @@ class Run:
         Raises:
             RunError: If it is not a sound run, or to be written where that is not possible.
         """
-        run_dir = Path(path)
+        run_dir = local_path(path, error=RunError)
         manifest = read_manifest(run_dir)
         if write and not os.access(run_dir, os.W_OK):
             raise RunError(f"{run_dir} is read-only; copy it to where you may write, or open it without write=True")

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from subspace_lab._paths import local_path
 from subspace_lab._version import __version__
 from subspace_lab.runs.environment import environment
 from subspace_lab.runs.errors import RunError, RunLostError
@@ -52,7 +53,7 @@ class RunWriter:
         about: Mapping[str, Any] | None = None,
         resume: bool = False,
     ) -> None:
-        self.path = Path(path).absolute()  # a training may change its directory
+        self.path = local_path(path, error=RunError).absolute()  # a training may change its directory
         self._metrics: MetricsLog | None = None
         self._closed = False
         asked = plain("layer table and capture settings", {"layers": list(map(dict, layers)), "capture": dict(capture)})

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from subspace_lab._extras import require
+from subspace_lab._paths import local_path
 from subspace_lab.capture import GradientCapture
 from subspace_lab.optim import RefreshClock, recovery_shares
 from subspace_lab.optim.low_rank import LowRankOptimizer
@@ -74,7 +75,7 @@ def train(
         TrainingInterrupted: After Ctrl-C; there is a checkpoint, and the message says how to go on.
     """
     require("transformers", extra="hf")
-    run_dir = Path(run_dir)
+    run_dir = local_path(run_dir, error=RunError)
     with workers() as team:
         config = config_to_resume(run_dir, config) if resume else config_to_start(run_dir, config, team)
         with torch_state_of_a_run(config, team):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from subspace_lab._paths import local_path
 from subspace_lab.training.config import TrainConfig
 from subspace_lab.training.presets import preset
 
@@ -94,9 +94,10 @@ def split_model_name(model: str) -> tuple[str, dict[str, str]]:
     >>> split_model_name("hf:roneneldan/TinyStories-1M")
     ('roneneldan/TinyStories-1M', {})
     """
-    if model.startswith("hf:"):
-        return model.removeprefix("hf:"), {}
-    path = Path(model)
+    if model.startswith("hf:") and not model.startswith("hf://"):
+        name = model.removeprefix("hf:")
+        return str(local_path(name)) if name.startswith("~") else name, {}
+    path = local_path(model)
     if not path.exists():
         raise ValueError(f"{model!r} does not exist; write hf:{model} for a model of the hub")
     return (str(path.parent), {"gguf_file": path.name}) if path.suffix == ".gguf" else (str(path), {})

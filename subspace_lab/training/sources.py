@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from subspace_lab._extras import require
+from subspace_lab._paths import local_path
 
 _NOT_STDLIB = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
 _FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
@@ -45,7 +46,7 @@ def find_source(data: str) -> Source:
     """
     if data == "stdlib":
         return _stdlib()
-    if data.startswith("hf:"):
+    if data.startswith("hf:") and not data.startswith("hf://"):
         return _dataset(data.removeprefix("hf:"))
     return _files(data)
 
@@ -67,8 +68,9 @@ def _modules(root: Path) -> Iterator[Path]:
 
 
 def _files(pattern: str) -> Source:
-    is_glob = glob.has_magic(pattern) and not Path(pattern).exists()
-    paths = [Path(found) for found in sorted(glob.glob(pattern, recursive=True))] if is_glob else [Path(pattern)]
+    whole = local_path(pattern)
+    is_glob = glob.has_magic(str(whole)) and not whole.exists()
+    paths = [Path(found) for found in sorted(glob.glob(str(whole), recursive=True))] if is_glob else [whole]
     paths = [path for path in paths if not (is_glob and path.is_dir())]
     if not paths:
         raise ValueError(f"data={pattern!r} matches no file; check the pattern (** crosses directories)")
@@ -92,6 +94,7 @@ def _documents(path: Path) -> Iterable[str]:
 def _dataset(name: str) -> Source:
     """A dataset of the hub, or a local directory of one, by way of `datasets`."""
     path, _, subset = (name, "", "") if Path(name).exists() else name.partition(":")
+    path = str(local_path(path)) if path.startswith("~") else path
     stats = [(str(file), file.stat()) for file in sorted(Path(path).rglob("*"))]  # none of a dataset on the hub
     listing = [f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in stats]
     identity = hashlib.sha256("\n".join([name, *listing]).encode()).hexdigest()

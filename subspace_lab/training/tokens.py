@@ -7,11 +7,11 @@ import itertools
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from subspace_lab._paths import local_path
 from subspace_lab.training.cache import cache_key, cached_array, cached_text
 from subspace_lab.training.config import TrainConfig
 from subspace_lab.training.models import split_model_name
@@ -83,9 +83,10 @@ def _tokenizer(config: TrainConfig, source: Source) -> tuple[Tokenizer, int | No
         tokenizer = Tokenizer.from_str(cached_text(name, lambda: _train_bpe(source, config)))
         return tokenizer, tokenizer.token_to_id(END_OF_TEXT)
     if config.tokenizer is not None and config.tokenizer.endswith(".json"):
-        if not Path(config.tokenizer).is_file():
+        path = local_path(config.tokenizer)
+        if not path.is_file():
             raise ValueError(f"tokenizer={config.tokenizer!r} does not exist; leave it out to train one on the data")
-        tokenizer = Tokenizer.from_file(config.tokenizer)
+        tokenizer = Tokenizer.from_file(str(path))
         return tokenizer, tokenizer.token_to_id(END_OF_TEXT)
     return _pretrained(config.tokenizer or config.model or "")
 
