@@ -119,7 +119,7 @@ class BAdam(GroupOptimizer):
         )  # fmt: skip
         update, decay = O.mul_(-group["lr"] * group["scale"]), 1 - group["lr"] * group["weight_decay"]
         if group["stochastic_rounding"] and p.dtype == torch.bfloat16:
-            key = (group["seed"], x.index, "rounding", self.param_groups[0]["steps_taken"])
+            key = (group["seed"], x.key, "rounding", self.param_groups[0]["steps_taken"])
             add_stochastically(p, update, decay, generator(*key))
         else:
             torch.add(update, p, alpha=decay, out=p)

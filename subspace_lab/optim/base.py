@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Unpack, overload
 
@@ -12,16 +12,30 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, ParamsT
 
-from subspace_lab._names import canonical_names
 from subspace_lab.optim.adam import full_rank_adamw
 from subspace_lab.optim.describe import describe
 from subspace_lab.optim.errors import NonFiniteGradientError
-from subspace_lab.optim.options import Options, check_known, check_options, defaults_of, plain, signature_of
+from subspace_lab.optim.group_names import (
+    agree_on_names,
+    canonical_by_name,
+    check_same_name,
+    draw_key,
+    draws_by,
+    name_of as name_of,
+)
+from subspace_lab.optim.options import (
+    Options,
+    check_group_keys,
+    check_known,
+    check_options,
+    defaults_of,
+    plain,
+    signature_of,
+)
 
 Group = dict[str, Any]
 State = dict[str, Any]
 Shapes = dict[str, tuple[int, ...]]
-_NOT_OPTIONS = {"params", "param_names", "name", "initial_lr", "method", "steps_taken"}  # what else may be in a group
 
 
 @dataclass(frozen=True)
@@ -39,6 +53,11 @@ class Live:
     group: Group
     place: int
     index: int
+
+    @property
+    def key(self) -> str | int:
+        """What its random draws are keyed by."""
+        return draw_key(self.group, self.place, self.index)
 
     @property
     def grad(self) -> Tensor:
@@ -99,23 +118,30 @@ class GroupOptimizer(Optimizer):
         Args:
             param_group: ``params`` and the options that differ from the defaults. It is copied: torch would write its
                 defaults into it, and a second optimizer made from the same groups would find those of the first.
+                Keys that are no options of this package are kept for whoever reads them (``lr_scale``, ``swa_lr``).
+                Names are made for parameters without one where others have one.
 
         Raises:
-            ValueError: If an option is unknown or not sound, or a parameter cannot be in such a group; the optimizer is
-                left as it was.
+            ValueError: If an option is of another method, misspelt or not sound, if a key may be another owner's, or a
+                parameter cannot be in such a group; the optimizer is left as it was.
+            TypeError: If the parameters are no tensors, as torch says it.
         """
         if not isinstance(param_group, dict) or "params" not in param_group:
             raise ValueError(f"a group is a dict with 'params', got {_outline(param_group)}")
-        asked = {name: plain(value) for name, value in param_group.items() if name not in _NOT_OPTIONS}
-        known = self._known(param_group)
-        others = {name: value for name, value in asked.items() if name not in known}
-        new = [name for name, value in others.items() if name not in self.defaults or value != self.defaults[name]]
-        check_known(new, known, type(self).__name__)
-        super().add_param_group({**param_group, **asked, "method": type(self).__name__})
+        kind, earlier = type(self).__name__, list(self.param_groups)
+        asked = {name: plain(value) for name, value in param_group.items() if name not in {"params", "param_names"}}
+        check_group_keys(asked, self._known(param_group), self.defaults, kind)
+        given = {**param_group, **asked, "method": kind}
+        renamed = agree_on_names(given, earlier)
         try:
-            self._check_group(self.param_groups[-1])
-        except ValueError:
-            self.param_groups.pop()
+            super().add_param_group(given)
+            group = self.param_groups[-1]
+            group["draws_by"] = draws_by(group, earlier)
+            self._check_group(group)
+        except (ValueError, TypeError):
+            self.param_groups[:] = earlier
+            for group in renamed:
+                del group["param_names"]
             raise
 
     def _known(self, param_group: Group) -> tuple[str, ...]:  # noqa: ARG002
@@ -124,7 +150,7 @@ class GroupOptimizer(Optimizer):
 
     def _check_group(self, group: Group) -> None:
         """Refuse a group whose options or parameters are not sound; raises ValueErrors of one line."""
-        check_options(group)
+        check_options({name: group[name] for name in self._known(group) if name in group})
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -231,7 +257,7 @@ class GroupOptimizer(Optimizer):
         """Refuse the state of another method, model or settings that shape it, before anything is changed."""
         if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
             raise ValueError(f"a state dict has 'state' and 'param_groups', got {_outline(state_dict)}")
-        names = [_canonical(groups) for groups in (state_dict["param_groups"], self.param_groups)]
+        names = [canonical_by_name(groups) for groups in (state_dict["param_groups"], self.param_groups)]
         for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=False):
             if saved.get("method") != group["method"]:
                 raise ValueError(f"the state is that of {saved.get('method')}, expected {group['method']}")
@@ -251,25 +277,11 @@ class GroupOptimizer(Optimizer):
                             f"{name_of(group, place)}: the state has {key} of {got}, expected shape {shape} for a "
                             f"parameter of shape {tuple(p.shape)}; load it into the same model"
                         )
-                _check_same_name(saved, group, place, names)
+                check_same_name(saved, group, place, names)
 
     def _state_shapes(self, p: Tensor, group: Group) -> Shapes:  # noqa: ARG002
         """Shapes of the tensors of a parameter's state."""
         return {"exp_avg": tuple(p.shape), "exp_avg_sq": tuple(p.shape)}
-
-
-def _canonical(groups: Iterable[Group]) -> dict[str, str]:
-    """Canonical names of the parameters of all groups, by those that the groups have."""
-    return canonical_names(dict.fromkeys(str(name) for group in groups for name in group.get("param_names", ())))
-
-
-def _check_same_name(saved: Group, group: Group, place: int, canonical: Sequence[Mapping[str, str]]) -> None:
-    """Refuse the state of another parameter, which may be of the same shape."""
-    names = [str(g["param_names"][place]) for g in (saved, group) if place < len(g.get("param_names", ()))]
-    if len({known[name] for name, known in zip(names, canonical, strict=True)} if len(names) == 2 else ()) > 1:
-        raise ValueError(
-            f"the state has {names[0]} where {names[1]} is expected: build the groups as the saved ones were"
-        )
 
 
 def _outline(value: object) -> str:
@@ -279,10 +291,3 @@ def _outline(value: object) -> str:
 def _like(summary: Tensor, first: Tensor) -> Tensor:
     same = summary.dtype == first.dtype and summary.device == first.device
     return summary if same else summary.to(first)
-
-
-def name_of(group: Group, place: int) -> str:
-    """What to call a parameter in a message: its name where the group knows it, else its place and shape."""
-    if "param_names" in group:
-        return str(group["param_names"][place])
-    return f"parameter {place} of its group, of shape {tuple(group['params'][place].shape)}"

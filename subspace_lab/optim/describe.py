@@ -9,7 +9,7 @@ from typing import Any
 from subspace_lab.optim.options import OPTIONS
 
 _WIDTH = 100
-_NOT_SHOWN = {"params", "param_names", "method"}
+_NOT_SHOWN = {"params", "param_names", "method", "draws_by"}
 
 
 def describe(

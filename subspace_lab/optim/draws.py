@@ -1,4 +1,8 @@
-"""Randomness that depends on (seed, parameter, refresh) alone: the same on every rank and after a resume."""
+"""Randomness that depends on (seed, parameter, refresh) alone: the same on every rank and after a resume.
+
+A parameter is known by its name where there is one, so that one optimizer per parameter draws what one for all does;
+without names by its place among all parameters of the optimizer.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +31,13 @@ def normal_draw(*key: object) -> Draw:
     """A source of Gaussian matrices for a key.
 
     Args:
-        key: Seed, parameter index, refresh number.
+        key: Seed, parameter (its name or its place), refresh number.
 
     Returns:
         A function of (rows, columns) that draws a float32 matrix on the CPU, the same one at every call.
     """
 
     def draw(rows: int, cols: int) -> Tensor:
-        return torch.randn(rows, cols, generator=generator(*key))
+        return torch.randn(rows, cols, dtype=torch.float32, generator=generator(*key))
 
     return draw

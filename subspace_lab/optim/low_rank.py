@@ -34,7 +34,7 @@ class Turn:
         t: The step, counted from 1.
         refresh: Number of the latest refresh, 0 for the first subspace.
         is_refresh: Whether the subspace changes in this step.
-        key: Seed, parameter index and, of a parameter of several matrices, piece.
+        key: Seed, parameter (see `Live.key`) and, of a parameter of several matrices, piece.
     """
 
     group: Group
@@ -149,7 +149,7 @@ class LowRankOptimizer(GroupOptimizer):
         for k, matrix in enumerate(pieces(x.p, grad, group)):
             split = group["splits"] > 1
             part = {key: v[k] if isinstance(v, Tensor) else v for key, v in state.items()} if split else state
-            key = (group["seed"], x.index, *([k] if split else []))
+            key = (group["seed"], x.key, *([k] if split else []))
             turn = Turn(group, state["step"], state["refreshes"], is_refresh, key)
             self._step_matrix(matrix, part, turn, (x.index, k))
 

@@ -207,6 +207,16 @@ OPTIONS: dict[str, Option] = {
 }
 
 
+OF_OTHERS_TOO = {"rho": "SAM keeps its radius"}  # keys that are an option here and of a wrapper that shares groups
+_SWITCHES = {"amsgrad", "capturable", "differentiable", "foreach", "fused", "maximize"}  # of torch's optimizers
+_CALLED_HERE = {
+    "decay": "weight_decay", "epsilon": "eps", "learning_rate": "lr", "proj_type": "side",
+    "update_proj_gap": "update_interval",
+}  # fmt: skip
+_PLAIN = (int, float, str, tuple, type(None))
+_SIMILAR = 0.9
+
+
 def check_options(settings: Mapping[str, Any]) -> None:
     """Refuse values that are not sound.
 
@@ -237,6 +247,48 @@ def check_known(given: Iterable[str], known: Iterable[str], owner: str) -> None:
         near = difflib.get_close_matches(unknown[0], allowed, n=1, cutoff=0.6)
         hint = f"nearest: {near[0]}; " if near else ""
         raise ValueError(f"{owner} has no option {unknown[0]!r}; {hint}it has {', '.join(allowed)}")
+
+
+def check_group_keys(given: Mapping[str, Any], known: Iterable[str], defaults: Mapping[str, Any], owner: str) -> None:
+    """Refuse keys of a group that would be an option but for their spelling, owner or method; all others pass.
+
+    Schedulers, wrappers and training scripts keep settings of theirs in groups; an optimizer leaves them alone.
+
+    Args:
+        given: The group's keys and values.
+        known: Options of the owner.
+        defaults: Values that all groups have; an option of another method with this value is no harm.
+        owner: Whose group it is, for the message.
+
+    Raises:
+        ValueError: One line: which key, and what to do.
+    """
+    known = list(known)
+    for name, value in given.items():
+        if name in OF_OTHERS_TOO:
+            if name in known and value != defaults[name]:
+                raise ValueError(
+                    f"a group has {name}, where {OF_OTHERS_TOO[name]}: for all groups of {owner} give it as a keyword, "
+                    f"{owner}(groups, {name}=...), and keep it out of the groups"
+                )
+        elif name in OPTIONS:
+            is_default = isinstance(value, _PLAIN) and name in defaults and value == defaults[name]
+            if name not in known and not is_default:
+                check_known([name], known, owner)
+        elif name in _SWITCHES or _is_misspelt(name, known):
+            check_known([name], known, owner)
+        elif name in _CALLED_HERE:
+            raise ValueError(f"a group has {name}: with {owner} that is {_CALLED_HERE[name]}")
+
+
+def _is_misspelt(name: str, known: Iterable[str]) -> bool:
+    """Whether a key is an option but for a letter or two; one with words more is another's (``no_weight_decay``)."""
+    key = str(name).lower()
+    return any(
+        difflib.SequenceMatcher(None, key, option).ratio() >= _SIMILAR
+        and not set(option.split("_")) < set(key.split("_"))
+        for option in known
+    )
 
 
 def defaults_of(names: Iterable[str], changed: Mapping[str, Any]) -> dict[str, Any]:

@@ -320,8 +320,11 @@ def test_grad_scaler(member):
 def test_named_parameters_and_plain_ones_give_one_trajectory(member):
     if not member.has_subspaces:
         pytest.skip("names make blocks")
-    zoo, _ = started(member, 6)
-    other = parameters()
+    zoo, other = parameters(), parameters()
+    named = member.build(groups(zoo))
+    for group in named.param_groups:
+        group["draws_by"] = "place"  # by name, they would be others
+    drive(named, zoo, range(6))
     plain = [{"params": [p for _, p in group["params"]], "rank": group["rank"]} for group in groups(other)]
     drive(member.build(plain), other, range(6))
     check_equal(values(zoo), values(other))

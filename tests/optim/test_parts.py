@@ -163,7 +163,7 @@ def test_the_limiters_factors_are_those_that_were_applied():
         factors.append(factor)
     assert list(optimizer.limiter_factors()) == ["q_proj.weight"]
     free = torch.nn.Parameter(weights(SHAPES["wide"]))
-    unlimited = optim.GrassJump([{"params": [free], "rank": 3}], lr=LR, update_interval=4, zeta=None)
+    unlimited = optim.GrassJump([{"params": [("q_proj.weight", free)], "rank": 3}], lr=LR, update_interval=4, zeta=None)
     for norm, factor, G in zip(norms, factors, gradients, strict=True):
         free.grad = G.clone()
         unlimited.step()

@@ -41,11 +41,15 @@ def test_layers_with_the_same_settings_share_a_group_and_the_rest_is_full_rank()
 def test_it_steps_as_the_same_groups_made_by_hand():
     one, other = model(), model()
     by_plan = optim.from_plan(one, PLAN, lr=0.02)
+
+    def named(*names: str) -> list[tuple[str, torch.nn.Parameter]]:
+        return [(name, other.get_parameter(name)) for name in names]
+
     by_hand = optim.SubspaceAdam(
         [
-            {"params": [other["up"].weight, other["gate"].weight], **WALK},
-            {"params": [other["down"].weight], "rank": 2, "rule": "jump", "recovery": "none"},
-            {"params": [other["embed"].weight, other["up"].bias, other["gate"].bias], "rank": None},
+            {"params": named("up.weight", "gate.weight"), **WALK},
+            {"params": named("down.weight"), "rank": 2, "rule": "jump", "recovery": "none"},
+            {"params": named("embed.weight", "up.bias", "gate.bias"), "rank": None},
         ],
         lr=0.02,
     )
