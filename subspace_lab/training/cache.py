@@ -1,4 +1,8 @@
-"""What is costly to make and depends on its inputs alone, kept in the user's cache directory between runs."""
+"""What is costly to make and depends on its inputs alone, kept in the user's cache directory between runs.
+
+Beside every entry lies a small file with its size and SHA-256, written after it. An entry that does not agree with that
+file, for whatever reason, is made again.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +18,22 @@ from subspace_lab.runs import RunError
 from subspace_lab.runs.files import publish
 
 _FORMAT = "1"  # raise it when the same inputs give another result
+_SEAL_LENGTH = 100  # characters at most
 
 
 def cache_dir() -> Path:
-    """``$XDG_CACHE_HOME/subspace_lab``, by default ``~/.cache/subspace_lab``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "subspace_lab"
+    """``$XDG_CACHE_HOME/subspace_lab``, by default ``~/.cache/subspace_lab``.
+
+    Returns:
+        The directory, which may not exist.
+
+    Raises:
+        RunError: If the user has no home directory, and ``XDG_CACHE_HOME`` is not set.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "subspace_lab"
+    except RuntimeError as error:
+        raise RunError("there is no home directory to keep a cache in") from error
 
 
 def cache_key(*inputs: str) -> str:
@@ -27,7 +42,7 @@ def cache_key(*inputs: str) -> str:
 
 
 def cached_text(name: str, make: Callable[[], str]) -> str:
-    """A text from the cache, made and published there when it is absent.
+    """A text from the cache, made and published there when it is absent or damaged.
 
     Args:
         name: File name, from `cache_key`.
@@ -36,16 +51,15 @@ def cached_text(name: str, make: Callable[[], str]) -> str:
     Returns:
         The text.
     """
-    path = cache_dir() / name
-    if path.is_file():
+    if (path := _sound_entry(name)) is not None:
         return path.read_text(encoding="utf-8")
     text = make()
-    _keep(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+    _keep(name, lambda aside: aside.write_bytes(text.encode()))
     return text
 
 
 def cached_array(name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """An array from the cache, made and published there when it is absent.
+    """An array from the cache, made and published there when it is absent or damaged.
 
     Args:
         name: File name, from `cache_key`.
@@ -54,17 +68,19 @@ def cached_array(name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
     Returns:
         The array, mapped from the file where there is one, so that its size costs no memory.
     """
-    path = cache_dir() / name
-    if not path.is_file():
-        array = make()
-        _keep(path, lambda aside: _save(aside, array))
-        if not path.is_file():
-            return array
-    try:
-        mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError:  # damaged on disk
-        path.unlink()
-        return cached_array(name, make)
+    if (found := _mapped(name)) is not None:
+        return found
+    array = make()
+    _keep(name, lambda aside: _save(aside, array))
+    found = _mapped(name)
+    return array if found is None else found
+
+
+def _mapped(name: str) -> np.ndarray | None:
+    path = _sound_entry(name)
+    if path is None:
+        return None
+    mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     return mapped
 
 
@@ -73,9 +89,36 @@ def _save(path: Path, array: np.ndarray) -> None:
         np.save(file, array, allow_pickle=False)
 
 
-def _keep(path: Path, write: Callable[[Path], object]) -> None:
+def _keep(name: str, write: Callable[[Path], object]) -> None:
     try:
+        path = cache_dir() / name
         with publish(path) as aside:
             write(aside)
+            seal = _seal_of(aside)
+        with publish(_seal(path)) as aside:
+            aside.write_text(seal, encoding="ascii")
     except RunError as error:
         warnings.warn(f"{error}; going on without a cache (XDG_CACHE_HOME says where it is)", stacklevel=2)
+
+
+def _sound_entry(name: str) -> Path | None:
+    """Where an entry is, None for one that is absent, damaged or cannot be read."""
+    try:
+        path = cache_dir() / name
+        if not (path.is_file() and _seal(path).is_file()):
+            return None
+        with _seal(path).open(encoding="ascii", errors="replace") as file:
+            seal = file.read(_SEAL_LENGTH)
+        is_sound = seal.partition(" ")[0] == str(path.stat().st_size) and seal == _seal_of(path)
+    except (OSError, RunError):
+        return None
+    return path if is_sound else None
+
+
+def _seal(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _seal_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"{path.stat().st_size} {hashlib.file_digest(file, 'sha256').hexdigest()}"
