@@ -38,7 +38,7 @@ class LocalExecutor:
         self._dir.mkdir(parents=True, exist_ok=True)
         with (self._dir / _LOG).open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "subspace_lab.comparison.nursery"],
+                [sys.executable, "-m", "subspace_lab.comparison.nursery", str(os.getpid())],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
                 start_new_session=True,  # Ctrl-C is for this process, which tells the cells
             )  # fmt: skip

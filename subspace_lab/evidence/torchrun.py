@@ -1,12 +1,14 @@
 """Cells that several processes share, begun by torchrun: one after the other on this machine, or each in its job.
 
 ``python -m subspace_lab.evidence.torchrun CELLS NAME`` is what torchrun begins in each process: it trains the cell
-whose configuration lies beside its run directory.
+whose configuration lies beside its run directory. When the process that began torchrun is gone, torchrun is
+interrupted, and its processes leave a checkpoint; when torchrun itself is killed, so are they.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,11 +18,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from subspace_lab.comparison.cells import Cell
+from subspace_lab.comparison.parent import end_with_parent
 from subspace_lab.comparison.record import read_record, record_path
 from subspace_lab.runs.files import publish_json
 from subspace_lab.runs.manifest import MANIFEST
 
 _PATIENCE_S = 0.5  # between two looks at how far a cell is
+_WATCHED = "subspace_lab.comparison.parent"
 
 
 class TorchrunExecutor:
@@ -94,7 +98,7 @@ def _begin(
     publish_json(_request(cells_dir, name), {"config": config, "attempt": attempt, "resume": resume})
     with (cells_dir / f"{name}.log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, *command(cells_dir, name, processes)[1:]],
+            [sys.executable, "-m", _WATCHED, str(os.getpid()), *command(cells_dir, name, processes)[1:]],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             start_new_session=True,  # Ctrl-C is for this process, which tells torchrun
         )  # fmt: skip
@@ -138,6 +142,7 @@ def main(cells_dir: str, name: str) -> None:
         cells_dir: The directory of all cells.
         name: The cell.
     """
+    end_with_parent(os.getppid())
     from subspace_lab.comparison.cell import run_cell
 
     request = json.loads(_request(Path(cells_dir), name).read_text(encoding="utf-8"))

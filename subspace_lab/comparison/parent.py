@@ -1,0 +1,59 @@
+"""Processes that end with the process that began them, however that one ends.
+
+``python -m subspace_lab.comparison.parent PID ...``, begun by PID, becomes the Python that the further words describe,
+interrupted when PID is gone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+
+_PR_SET_PDEATHSIG = 1
+_PATIENCE_S = 0.5  # between two looks at the parent, where the kernel does not watch it
+
+
+def end_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
+    """Have this process signalled as soon as its parent is gone, be it by SIGKILL.
+
+    On Linux the kernel does it at once, whatever this process is doing; elsewhere a thread looks twice a second.
+
+    Args:
+        parent: The process that began this one; it may be gone already.
+        number: The signal: SIGKILL, or SIGINT for a process that leaves a checkpoint.
+    """
+    if not _asked_of_kernel(number):
+        threading.Thread(target=_watch, args=(parent, number), daemon=True).start()
+    if os.getppid() != parent:  # it ended before it was watched
+        os.kill(os.getpid(), number)
+
+
+def _asked_of_kernel(number: int) -> bool:
+    if not sys.platform.startswith("linux"):
+        return False
+    return int(ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)) == 0
+
+
+def _watch(parent: int, number: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_PATIENCE_S)
+    os.kill(os.getpid(), number)
+
+
+def main(parent: int, words: list[str]) -> None:
+    """Become another Python process that is interrupted when its parent is gone; on Linux only, others do not keep it.
+
+    Args:
+        parent: The process that began this one.
+        words: What follows ``python`` on its command line.
+    """
+    end_with_parent(parent, signal.SIGINT)
+    os.execv(sys.executable, [sys.executable, *words])
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2:])
