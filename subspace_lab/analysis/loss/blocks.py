@@ -62,7 +62,8 @@ def select_blocks(model: nn.Module, layers: str | Sequence[str] | None) -> list[
         The blocks, in the order of the model.
 
     Raises:
-        ValueError: If the model has no trainable parameter or a pattern matches none; the nearest are named.
+        ValueError: If the model has no trainable parameter, a pattern matches none (the nearest are named), or a
+            parameter is complex or, by itself, empty.
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -70,7 +71,15 @@ def select_blocks(model: nn.Module, layers: str | Sequence[str] | None) -> list[
     if not raws:
         raise ValueError(f"{type(model).__name__} has no trainable parameter; set requires_grad of those to look at")
     names = names_of(model, raws)
+    for raw, parameter in raws.items():
+        if parameter.is_complex() and (layers is None or _chosen(names[raw], layers)):
+            raise ValueError(
+                f"{names[raw]} is complex, second derivatives and noise are measured of real parameters; store it as "
+                "torch.view_as_real gives it, freeze it (requires_grad_(False)), or choose other layers"
+            )
     if layers is None:
+        if not any(parameter.numel() for parameter in raws.values()):
+            raise ValueError(f"{MODEL} has no entries in any trainable parameter; there is nothing to measure")
         return [Block(MODEL, tuple(names[raw] for raw in raws), tuple(raws.values()), -1, MODEL)]
     patterns = [layers] if isinstance(layers, str) else list(layers)
     if not patterns:
@@ -81,9 +90,15 @@ def select_blocks(model: nn.Module, layers: str | Sequence[str] | None) -> list[
             raise ValueError(
                 f"layers: {pattern!r} matches no trainable parameter of {type(model).__name__}; nearest: {near}"
             )
-    wanted = [(raw, name) for raw, name in names.items() if any(matches(name, pattern) for pattern in patterns)]
+    wanted = [(raw, name) for raw, name in names.items() if _chosen(name, patterns)]
+    if empty := [name for raw, name in wanted if not raws[raw].numel()]:
+        raise ValueError(f"{empty[0]} has no entries; choose other layers")
     modules = dict(model.named_modules())
     return [
         Block(name, (name,), (raws[raw],), depth_of(name), kind_of(name, modules[raw.rpartition(".")[0]]))
         for raw, name in wanted
     ]
+
+
+def _chosen(name: str, layers: str | Sequence[str]) -> bool:
+    return any(matches(name, pattern) for pattern in ([layers] if isinstance(layers, str) else layers))

@@ -235,6 +235,7 @@ def _each_block(
 
 def _measure(operator: HessianOperator, search: _Search, keep: Callable[[Block, _Measured, Eigenpairs], None]) -> None:
     """Measure a block; its vectors and its graph are gone when this returns."""
+    operator.check()
     gradient = operator.gradient()
     shift, along = _shift(operator.product, gradient, search.seed)
     found = largest_eigenpairs(

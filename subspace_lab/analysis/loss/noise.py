@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from subspace_lab.analysis.arguments import check_positive
 from subspace_lab.analysis.loss.batches import num_examples
-from subspace_lab.analysis.loss.blocks import Block, select_blocks
+from subspace_lab.analysis.loss.blocks import MODEL, Block, select_blocks
+from subspace_lab.analysis.loss.completeness import check_complete
 from subspace_lab.analysis.loss.directions import Core, core_of, core_part, matrix_part, usual_rank
 from subspace_lab.analysis.loss.frames import to_frame
 from subspace_lab.analysis.loss.operator import Loss, LossOnBatch
-from subspace_lab.analysis.loss.refusals import check_model
+from subspace_lab.analysis.loss.refusals import check_model, named_derivatives
 from subspace_lab.analysis.progress import progress
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def noise(
     on_batch = LossOnBatch(model, loss, batch, micro_batch)
     with progress(2 * len(on_batch.parts), "noise") as advance:
         gradients = _Gradients(on_batch, blocks, advance)
+        gradients.check()
         halves = _measure(gradients, blocks, ranks)
     rows = [
         _row(block, part, ranks or usual_rank(block), halves[block, part], micro_batch, size)
@@ -109,14 +111,34 @@ class _Gradients:
 
     def __init__(self, loss: LossOnBatch, blocks: Sequence[Block], advance: Any) -> None:
         self._loss, self._blocks, self._advance = loss, blocks, advance
-        self._parameters = list({id(p): p for block in blocks for p in block.parameters}.values())
+        named = {id(p): (name, p) for block in blocks for name, p in zip(block.names, block.parameters, strict=True)}
+        names, parameters = zip(*named.values(), strict=True)
+        self._joint = Block(blocks[0].name if len(blocks) == 1 else "the layers", names, parameters, -1, MODEL)
         self.count = len(loss.parts)
+
+    def check(self) -> None:
+        """Refuse gradients that are not those of the loss; on the first micro-batch.
+
+        Raises:
+            ValueError: If differences of the loss show others, or torch has none.
+        """
+        part = self._loss.parts[0][0]
+        with named_derivatives(self._joint, "first"):
+            found = self._grad(part)
+        dense = [None if g is None else g.to_dense() for g in found]
+        check_complete(self._joint, lambda: self._loss.at(part), dense)
+
+    def _grad(self, part: Any) -> tuple[Tensor | None, ...]:
+        found: tuple[Tensor | None, ...] = torch.autograd.grad(
+            self._loss.at(part), self._joint.parameters, allow_unused=True
+        )
+        return found
 
     def of(self, half: int) -> Iterator[dict[Block, Tensor]]:
         """The flat gradients (N,) by block, of every other micro-batch."""
         for part, _ in self._loss.parts[half::2]:
-            found = torch.autograd.grad(self._loss.at(part), self._parameters, allow_unused=True)
-            by_id = {id(p): g for p, g in zip(self._parameters, found, strict=True)}
+            found = self._grad(part)
+            by_id = {id(p): g for p, g in zip(self._joint.parameters, found, strict=True)}
             yield {block: _flat(block, by_id) for block in self._blocks}
             self._advance(1)
 

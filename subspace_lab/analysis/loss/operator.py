@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from subspace_lab.analysis.loss.batches import num_examples, split
 from subspace_lab.analysis.loss.blocks import Block
+from subspace_lab.analysis.loss.completeness import check_complete
 from subspace_lab.analysis.loss.refusals import (
     check_gradients,
     check_mean,
     check_products,
     check_repeatable,
     check_value,
-    named_second_derivatives,
+    named_derivatives,
 )
 
 Loss = Callable[[Any, Any], Any]
@@ -113,10 +114,24 @@ class HessianOperator:
             raise ValueError(f"a product with the Hessian of {self.block.name} is not finite; take other weights")
         return total
 
+    def check(self) -> None:
+        """Refuse the block where torch does not have the whole of its derivatives; on the first micro-batch.
+
+        Raises:
+            ValueError: If they are not those that differences show; names the parameter.
+        """
+        part = self._loss.parts[0][0]
+        check_complete(
+            self.block,
+            lambda: self._loss.at(part),
+            self._gradients(part),
+            lambda pieces: self._products(part, pieces),
+        )
+
     def _products(self, part: Any, pieces: list[Tensor]) -> Gradients:
         gradients = self._gradients(part)
         used = [(g, piece) for g, piece in zip(gradients, pieces, strict=True) if g is not None]
-        with named_second_derivatives(self.block):
+        with named_derivatives(self.block):
             found: Gradients = torch.autograd.grad(
                 [g for g, _ in used],
                 self.block.parameters,
@@ -130,7 +145,7 @@ class HessianOperator:
     def _gradients(self, part: Any) -> Gradients:
         if self._kept is not None:
             return self._kept
-        with named_second_derivatives(self.block):
+        with named_derivatives(self.block):
             gradients: Gradients = torch.autograd.grad(
                 self._loss.at(part), self.block.parameters, create_graph=True, allow_unused=True
             )

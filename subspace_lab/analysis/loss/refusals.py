@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from subspace_lab.analysis.loss.blocks import Block
 
 _SAME = 1e-5  # two evaluations of one loss differ by rounding only
-_NOT_TWICE = ("derivative", "differentiate", "double backward", "not implemented", "not support")
+_NOT_TWICE = ("derivative", "differentiate", "double backward", "not implemented", "not support", "use_reentrant")
 
 
 def check_model(model: nn.Module) -> None:
@@ -114,11 +114,19 @@ def check_gradients(block: Block, gradients: tuple[Tensor | None, ...]) -> None:
         gradients: Of its parameters, made with ``create_graph=True``; None where the loss does not use one.
 
     Raises:
-        ValueError: If the loss uses none of its parameters, a gradient is a constant, or is not finite.
+        ValueError: If the loss uses none of its parameters, a gradient is a constant, sparse, or not finite.
     """
     if all(gradient is None for gradient in gradients):
-        raise ValueError(f"the loss does not depend on {block.name} in this batch: it has no Hessian; leave it out")
+        raise ValueError(
+            f"the loss does not depend on {block.name} in this batch, or no gradient reaches it (detach, no_grad, a "
+            "reentrant checkpoint): it has no Hessian; leave it out"
+        )
     for name, gradient in zip(block.names, gradients, strict=True):
+        if gradient is not None and gradient.layout != torch.strided:
+            raise ValueError(
+                f"the gradient of {name} is sparse, and torch does not differentiate sparse gradients; make its layer "
+                "with sparse=False, or freeze it (requires_grad_(False))"
+            )
         if gradient is not None and not gradient.requires_grad:
             raise ValueError(_without_second_derivative(name))
         if gradient is not None and not bool(gradient.isfinite().all()):
@@ -149,11 +157,12 @@ def _without_second_derivative(name: str) -> str:
 
 
 @contextmanager
-def named_second_derivatives(block: Block) -> Iterator[None]:
-    """Say in one line which block has an operation without a second derivative.
+def named_derivatives(block: Block, which: str = "second") -> Iterator[None]:
+    """Say in one line which block has an operation without a derivative.
 
     Args:
         block: The block that is in work.
+        which: The derivative that is taken.
 
     Yields:
         Nothing.
@@ -169,6 +178,6 @@ def named_second_derivatives(block: Block) -> Iterator[None]:
         if isinstance(error, torch.OutOfMemoryError) or not any(word in text for word in _NOT_TWICE):
             raise
         raise ValueError(
-            f"{block.name} has no second derivative: {text}; use the plain form of that operation (no compiled model, "
+            f"{block.name} has no {which} derivative: {text}; use the plain form of that operation (no compiled model, "
             "no fused kernel, no reentrant checkpointing)"
         ) from error

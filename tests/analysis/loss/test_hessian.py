@@ -63,6 +63,43 @@ def test_negative_definite_at_a_critical_point():
     assert table["eigenvalue"].to_numpy() == pytest.approx(expected, abs=1e-5)
 
 
+LARGE = torch.linspace(1, 30, 300, dtype=torch.float64)
+TOPS = {
+    "all negative": [-0.01, -0.02],
+    "small above large": [0.05],
+    "smaller above large": [1e-3, -0.5],
+    "zero above large": [0.0],
+    "rounding above large": [1e-14],
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("k", [1, 3, 8])
+@pytest.mark.parametrize("top", TOPS.values(), ids=TOPS)
+def test_negative_eigenvalues_converge(top, k, dtype):
+    """Where a share of the largest is all that ARPACK asks for, and below the rounding of products."""
+    values = torch.cat([torch.tensor(top, dtype=torch.float64), -LARGE])
+    model = Quadratic.of(values)
+    model = Quadratic(model.H.to(dtype), model.b.to(dtype), model.w.detach().to(dtype))
+    table = sl.analysis.hessian(model, model.loss, None, k=k)
+    eps = torch.finfo(dtype).eps
+    assert table["converged"].all()
+    assert (table["residual"] <= max(1e-3 * abs(top[0]), 40 * 30 * eps)).all()
+    assert table["eigenvalue"].to_numpy() == pytest.approx(values[:k].numpy(), abs=40 * 30 * eps + 1e-6)
+
+
+def test_the_tolerance_is_a_share_of_the_largest_magnitude():
+    """Too few products for lambda_0 to a share of itself; negative ones that are larger in magnitude set the scale."""
+    values = torch.cat([torch.tensor([-0.01], dtype=torch.float64), -LARGE])
+    model = Quadratic.of(values)
+    settings = {"shift": 0.0, "like": model.w.detach(), "seed": 0}
+    found = largest_eigenpairs(lambda v: model.H @ v, 301, 3, tol=1e-2, max_products=90, **settings)
+    assert found.converged.tolist() == [bool(r <= 1e-2 * np.abs(found.values).max()) for r in found.residuals]
+    made = []
+    largest_eigenpairs(lambda v: made.append(0) or model.H @ v, 301, 3, tol=1e-6, max_products=70, **settings)
+    assert len(made) < 70 + 2 * 12
+
+
 @pytest.mark.parametrize("micro_batch", [None, 5])
 def test_linear_softmax(micro_batch):
     model, batch = softmax_problem()
