@@ -18,7 +18,7 @@ from torch.optim.optimizer import ParamsT
 
 from subspace_lab.optim.base import Group, GroupOptimizer, Live, Shapes, State, name_of
 from subspace_lab.optim.draws import Draw, generator, normal_draw
-from subspace_lab.optim.matrices import Matrix, exact_dtype, oriented_shape, pieces
+from subspace_lab.optim.matrices import Matrix, exact_dtype, num_rows, oriented_shape, pieces
 from subspace_lab.optim.options import Options
 
 _OF_ADAMW = ("lr", "betas", "eps", "weight_decay", "on_nonfinite")  # options that do something without a rank
@@ -131,10 +131,9 @@ class LowRankOptimizer(GroupOptimizer):
                     f"{name_of(group, place)}: a group with a rank takes real matrices, got shape {tuple(p.shape)} of "
                     f"{p.dtype}; param_groups(model, rank={group['rank']}) builds groups that leave it full-rank"
                 )
-            if p.shape[0] % group["splits"]:
-                raise ValueError(
-                    f"{name_of(group, place)}: splits={group['splits']} does not divide its {p.shape[0]} rows"
-                )
+            rows = num_rows(p.shape, group["splits"])
+            if rows % group["splits"]:
+                raise ValueError(f"{name_of(group, place)}: splits={group['splits']} does not divide its {rows} rows")
 
     def _update(self, x: Live) -> None:
         state, grad, group = self.state[x.p], x.grad, x.group

@@ -29,13 +29,23 @@ def oriented_shape(shape: tuple[int, ...], side: str, splits: int = 1) -> tuple[
     Args:
         shape: The parameter's, of at least two dimensions; those after the first are multiplied.
         side: ``"auto"``, ``"left"`` or ``"right"``.
-        splits: How many matrices are stacked along the first dimension.
+        splits: How many matrices are stacked along the first dimension; see `is_stack`.
 
     Returns:
         m and n.
     """
-    rows, cols = shape[0] // splits, math.prod(shape[1:])
+    rows, cols = num_rows(shape, splits) // splits, math.prod(shape[2:] if is_stack(shape, splits) else shape[1:])
     return (cols, rows) if is_right(rows, cols, side) else (rows, cols)
+
+
+def is_stack(shape: tuple[int, ...], splits: int) -> bool:
+    """Whether a parameter is a batch of matrices, as experts are: (E, rows, cols) and E splits or a multiple."""
+    return len(shape) == 3 and splits > 1 and shape[0] > 1 and splits % shape[0] == 0
+
+
+def num_rows(shape: tuple[int, ...], splits: int) -> int:
+    """Rows of all matrices of a parameter together, which `splits` has to divide."""
+    return shape[0] * shape[1] if is_stack(shape, splits) else shape[0]
 
 
 @dataclass
@@ -112,12 +122,19 @@ def pieces(p: Tensor, grad: Tensor, group: dict[str, Any]) -> Iterator[Matrix]:
     Yields:
         Each with its gradient.
     """
-    rows, dtype = p.shape[0] // group["splits"], product_dtype(p.dtype)
-    right = is_right(rows, p.numel() // p.shape[0], group["side"])
-    stacked = [(p, grad)] if rows == p.shape[0] else zip(torch.split(p, rows), torch.split(grad, rows), strict=True)
+    splits, dtype = group["splits"], product_dtype(p.dtype)
+    rows = num_rows(p.shape, splits) // splits
+    right = is_right(rows, p.numel() // (rows * splits), group["side"])
+    stacked = [(p, grad)] if splits == 1 else zip(_parts(p, rows, splits), _parts(grad, rows, splits), strict=True)
     for part, gradient in stacked:
-        W, G = (part, gradient) if p.dim() == 2 else (part.flatten(1), gradient.flatten(1))
+        W, G = (part, gradient) if part.dim() == 2 else (part.flatten(1), gradient.flatten(1))
         yield Matrix(part, W.mT if right else W, cast(G.mT if right else G, dtype), right)
+
+
+def _parts(tensor: Tensor, rows: int, splits: int) -> Iterator[Tensor]:
+    """Views of the matrices of a parameter or a gradient."""
+    for stacked in tensor.unbind() if is_stack(tensor.shape, splits) else (tensor,):
+        yield from torch.split(stacked, rows)
 
 
 def squared_columns(X: Tensor) -> Tensor:

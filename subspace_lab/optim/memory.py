@@ -18,9 +18,10 @@ from subspace_lab.optim.badam import BAdam, block_name
 from subspace_lab.optim.base import Group
 from subspace_lab.optim.groups import select
 from subspace_lab.optim.low_rank import LowRankOptimizer, full_layout, state_bytes, state_dtype
-from subspace_lab.optim.matrices import exact_dtype, oriented_shape
+from subspace_lab.optim.matrices import exact_dtype, num_rows, oriented_shape
 from subspace_lab.optim.methods import METHODS, method_named
 from subspace_lab.optim.options import check_known, check_options, defaults_of, is_positive_int
+from subspace_lab.optim.roles import Role, role_by_name, roles_of
 from subspace_lab.optim.rules import RULES
 from subspace_lab.optim.rules.base import COLUMNS
 from subspace_lab.optim.subspace_adam import SubspaceAdam, part_options
@@ -128,16 +129,19 @@ def memory_report(
         states = _largest_block(trainable, _settings(kind, rank, options))
     elif issubclass(kind, LowRankOptimizer):
         group = _settings(kind, rank, options)
-        shapes = {name: shape for name, (shape, _) in trainable.items()}
-        low = set(select(shapes, targets, exclude))
+        by_name = {name: role_by_name(name, shape) for name, (shape, _) in trainable.items()}
+        roles = roles_of(model_or_shapes) if isinstance(model_or_shapes, nn.Module) else by_name
+        low = set(select(roles, targets, exclude))
         for name in low:
             shape, of = trainable[name]
-            if shape[0] % group["splits"]:
-                raise ValueError(f"{name}: splits={group['splits']} does not divide its {shape[0]} rows")
-            layout = full_layout(kind, shape, group, of)
+            own = {**group, "splits": _num_matrices(roles[name], group["splits"])}
+            rows = num_rows(shape, own["splits"])
+            if rows % own["splits"]:
+                raise ValueError(f"{name}: splits={own['splits']} does not divide its {rows} rows")
+            layout = full_layout(kind, shape, own, of)
             bases += state_bytes({key: value for key, value in layout.items() if key in _BASES})
             states += state_bytes({key: value for key, value in layout.items() if key not in _BASES})
-            workspace = max(workspace, _workspace(kind, shape, group, of))
+            workspace = max(workspace, _workspace(kind, shape, own, of))
         states += _adamw_bytes(size for name, size in trainable.items() if name not in low)
     else:
         check_known(options, (), kind.__name__)
@@ -194,6 +198,11 @@ def _settings(kind: type[Any], rank: int, options: Mapping[str, Any]) -> Group:
     check_known(options, known, kind.__name__)
     check_options({"rank": rank, **options})
     return group
+
+
+def _num_matrices(role: Role, splits: int) -> int:
+    """How many matrices a parameter is, a stack of experts as many as there are unless more are asked for."""
+    return splits if splits % role.matrices == 0 else role.matrices
 
 
 def _bytes(sizes: Iterable[tuple[Shape, torch.dtype]]) -> int:
