@@ -41,12 +41,7 @@ def names_of(model: nn.Module, raws: Iterable[str] | None = None) -> dict[str, s
     >>> names_of(wrapped)
     {'module.module.weight': 'module.weight'}
     """
-    modules, paths = {"": model}, {"": ""}
-    for raw, module in model.named_modules(remove_duplicate=False):
-        parent, _, attribute = raw.rpartition(".")
-        if raw:
-            modules[raw] = module
-            paths[raw] = paths[parent] if _wraps(modules[parent], attribute) else _joined(paths[parent], attribute)
+    paths = _paths(model)
 
     def bare(raw: str) -> str:
         path, _, attribute = raw.rpartition(".")
@@ -72,6 +67,12 @@ def named_parameters(model: nn.Module, *, trainable: bool = False) -> dict[str, 
 def raw_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """``model.named_parameters()``, by what the modules are: some wrappers leave themselves out of the names there."""
     return nn.Module.named_parameters(model)
+
+
+def named_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """The modules of a model by the path that they have in the bare model; of a wrapper, what it is around."""
+    paths = _paths(model)
+    return {paths[raw]: module for raw, module in model.named_modules(remove_duplicate=False)}
 
 
 def canonical_names(raws: Iterable[str]) -> dict[str, str]:
@@ -112,6 +113,17 @@ def canonical_name(raw: str) -> str:
     """
     *path, attribute = raw.split(".")
     return ".".join([*(part for part in path if part not in _PRIVATE and part != "module"), attribute])
+
+
+def _paths(model: nn.Module) -> dict[str, str]:
+    """Path of every module -> its path in the bare model."""
+    modules, paths = {"": model}, {"": ""}
+    for raw, module in model.named_modules(remove_duplicate=False):
+        parent, _, attribute = raw.rpartition(".")
+        if raw:
+            modules[raw] = module
+            paths[raw] = paths[parent] if _wraps(modules[parent], attribute) else _joined(paths[parent], attribute)
+    return paths
 
 
 def _wraps(module: nn.Module, attribute: str) -> bool:

@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from subspace_lab._kinds import kinds_of
 from subspace_lab._names import names_of
-from subspace_lab.capture.naming import depth_of, kind_of, residual_side
+from subspace_lab.capture.naming import depth_of, residual_side
 from subspace_lab.numerics import Side, default_side
 
 
@@ -29,7 +30,7 @@ class Layer:
         module: The module that holds the parameter.
         attribute: The parameter's name in that module.
         depth: Block index, -1 outside of blocks.
-        kind: Name of the module: q_proj, ..., down_proj, attn.
+        kind: Name of the module, with as much of its parents as tells it from others: q_proj, ..., mlp.c_proj.
         shape: The parameter's own shape, at least two dimensions.
         side: The side of the subspace.
         residual_side: The side in the residual stream, None where it is not known.
@@ -117,7 +118,7 @@ def _sort(model: nn.Module, side: Literal["auto", "left", "right"]) -> tuple[lis
     first: dict[int, str] = {}
     for raw, module, attribute in found:
         first.setdefault(id(getattr(module, attribute)), raw)
-    names = names_of(model, first.values())
+    names, kinds = names_of(model, first.values()), kinds_of(model)
     layers, others = [], {}
     for raw, module, attribute in found:
         parameter = getattr(module, attribute)
@@ -127,7 +128,7 @@ def _sort(model: nn.Module, side: Literal["auto", "left", "right"]) -> tuple[lis
         elif reason := _obstacle(parameter):
             others[names[raw]] = reason
         else:
-            layers.append(_layer(names[raw], module, attribute, side))
+            layers.append(_layer(names[raw], kinds[names[raw]], module, attribute, side))
     return layers, others
 
 
@@ -147,9 +148,8 @@ def _obstacle(parameter: Tensor) -> str | None:
     return None
 
 
-def _layer(name: str, module: nn.Module, attribute: str, side: Literal["auto", "left", "right"]) -> Layer:
+def _layer(name: str, kind: str, module: nn.Module, attribute: str, side: Literal["auto", "left", "right"]) -> Layer:
     shape = tuple(getattr(module, attribute).shape)
-    kind = kind_of(name, module)
     return Layer(
         name=name,
         module=module,

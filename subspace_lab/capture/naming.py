@@ -1,4 +1,4 @@
-"""What a parameter's name says: its depth, its kind and which side lives in the residual stream."""
+"""What a parameter's name says: its depth, and which side lives in the residual stream."""
 
 from __future__ import annotations
 
@@ -35,29 +35,6 @@ def depth_of(name: str) -> int:
     return next((int(part) for part in name.split(".") if part.isdecimal() and len(part) <= 4), -1)
 
 
-def kind_of(name: str, module: nn.Module) -> str:
-    """The kind of a layer: the name of its module.
-
-    Modules in a Sequential have numbers for names: there it is the nearest parent's name that is no number, and
-    without one the module's class in lower case.
-
-    Args:
-        name: The parameter's canonical name.
-        module: The module that holds it.
-
-    Returns:
-        The kind.
-
-    >>> kind_of("layers.0.self_attn.q_proj.weight", nn.Linear(1, 1)), kind_of("mlp.2.weight", nn.Linear(1, 1))
-    ('q_proj', 'mlp')
-    >>> kind_of("0.weight", nn.Conv2d(1, 1, 1))
-    'conv2d'
-    """
-    modules = name.split(".")[:-1]
-    own_class = next(c for c in type(module).__mro__ if not c.__name__.startswith("FSDP"))  # as it was before sharding
-    return next((part for part in reversed(modules) if not part.isdecimal()), own_class.__name__.lower())
-
-
 def residual_side(kind: str, attribute: str, module: nn.Module, num_dims: int) -> Side | None:
     """The side of a weight that lives in the residual stream, where layers of different depth can be compared.
 
@@ -66,7 +43,7 @@ def residual_side(kind: str, attribute: str, module: nn.Module, num_dims: int) -
     GPT-2 in transformers keeps the transpose. The columns of an embedding are the stream itself.
 
     Args:
-        kind: From `kind_of`.
+        kind: From `subspace_lab._kinds.kinds_of`.
         attribute: The name of the parameter in its module.
         module: The module that holds it.
         num_dims: Dimensions of the parameter; only matrices have a residual side.
@@ -81,9 +58,10 @@ def residual_side(kind: str, attribute: str, module: nn.Module, num_dims: int) -
         return None
     if isinstance(module, nn.Embedding) or attribute in _ATTENTION_INPUTS:
         return "right"
-    if attribute != "weight" or kind not in _READS | _WRITES:
+    name = kind.rpartition(".")[2]
+    if attribute != "weight" or name not in _READS | _WRITES:
         return None
-    return "right" if (kind in _READS) != _is_transposed(module) else "left"
+    return "right" if (name in _READS) != _is_transposed(module) else "left"
 
 
 def _is_transposed(module: nn.Module) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from subspace_lab._kinds import kinds_of
 from subspace_lab._names import named_parameters
 
 
@@ -139,16 +140,16 @@ def _is_span(transition: Any) -> bool:
 
 
 def by_kind(model: nn.Module) -> dict[str, list[Tensor]]:
-    """Trainable parameters by the name of their module, without its place in the model.
+    """Trainable parameters by what they are for in every block, weights and biases together.
 
     Args:
         model: The model.
 
     Returns:
-        Kind (``q_proj``, ``embed_tokens``, ...) to parameters.
+        Kind (``q_proj``, ``embed_tokens``, ...) to parameters, as in the layer table of a capture.
     """
     kinds: dict[str, list[Tensor]] = {}
+    of = kinds_of(model)
     for name, p in named_parameters(model, trainable=True).items():
-        parts = [part for part in name.split(".")[:-1] if not part.isdigit()]
-        kinds.setdefault(parts[-1] if parts else name, []).append(p)
+        kinds.setdefault(of[name], []).append(p)
     return kinds

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from subspace_lab._kinds import kinds_of
 from subspace_lab._names import canonical_names
 from subspace_lab.capture import select_layers
-from subspace_lab.capture.naming import kind_of
 from tests.capture.helpers import ConvNet, mlp, tiny_gpt2, tiny_llama
 
 
@@ -78,7 +78,10 @@ def test_convolutions_are_flattened_and_sequential_parts_are_named_after_their_p
     [("0.weight", "linear"), ("weight", "linear"), ("h.0.1.weight", "h"), ("blocks.2.attn.0.weight", "attn")],
 )
 def test_kind_of_numbered_modules(raw, kind):
-    assert kind_of(raw, nn.Linear(1, 1)) == kind
+    model: nn.Module = nn.Linear(2, 2, bias=False)
+    for part in reversed(raw.split(".")[:-1]):
+        model = nn.ModuleDict({part: model})
+    assert kinds_of(model) == {raw: kind}
 
 
 def test_attention_of_torch_reads_the_stream_by_its_columns():

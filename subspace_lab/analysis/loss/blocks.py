@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from subspace_lab._kinds import kinds_of
 from subspace_lab._names import names_of, raw_parameters
 from subspace_lab.capture.layers import matches, nearest_names
-from subspace_lab.capture.naming import depth_of, kind_of
+from subspace_lab.capture.naming import depth_of
 
 MODEL = "model"
 
@@ -93,11 +94,8 @@ def select_blocks(model: nn.Module, layers: str | Sequence[str] | None) -> list[
     wanted = [(raw, name) for raw, name in names.items() if _chosen(name, patterns)]
     if empty := [name for raw, name in wanted if not raws[raw].numel()]:
         raise ValueError(f"{empty[0]} has no entries; choose other layers")
-    modules = dict(model.named_modules())
-    return [
-        Block(name, (name,), (raws[raw],), depth_of(name), kind_of(name, modules[raw.rpartition(".")[0]]))
-        for raw, name in wanted
-    ]
+    kinds = kinds_of(model)
+    return [Block(name, (name,), (raws[raw],), depth_of(name), kinds[name]) for raw, name in wanted]
 
 
 def _chosen(name: str, layers: str | Sequence[str]) -> bool:
