@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from subspace_lab._paths import local_path
+from subspace_lab._reading import read_json, typed
 from subspace_lab.runs import RunError
 from subspace_lab.runs.files import publish_json
 
@@ -114,20 +114,46 @@ class Plan:
         Raises:
             RunError: If the file is missing or no plan.
         """
-        problem = f"{path} is not a plan of this release; write one with: subspace-lab recommend RUN_DIR"
         try:
-            content = json.loads(local_path(path, error=RunError).read_text(encoding="utf-8"))
-            layers = tuple(LayerPlan(**layer) for layer in content["layers"])
-            plan = cls(layers, content["steps"], content["budget_bytes"])
-            is_known = (content["format"], content["format_version"]) == (FORMAT, VERSION)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise RunError(problem) from error
-        if not is_known or not all(isinstance(number, int) for x in layers for number in (x.rank, x.state_bytes)):
-            raise RunError(problem)
-        return plan
+            content = read_json(local_path(path, error=RunError))
+            return _plan(content)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            advice = "write one with: subspace-lab recommend RUN_DIR"
+            raise RunError(f"{path} is not a plan of this release; {advice} ({reason})") from error
 
     def table(self) -> pd.DataFrame:
         """The plan as a table, one row per layer."""
         import pandas as pd
 
         return pd.DataFrame([asdict(layer) for layer in self.layers])
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What a plan's file holds beside its layers."""
+
+    format: str
+    format_version: int
+    steps: int
+    budget_bytes: int | None
+    layers: list  # type: ignore[type-arg]
+
+
+def _plan(content: Any) -> Plan:
+    head = typed(_Head, content)
+    if (head.format, head.format_version) != (FORMAT, VERSION):
+        raise ValueError(f"has format {head.format[:50]!r} of version {head.format_version}")
+    layers = []
+    for number, row in enumerate(head.layers):
+        try:
+            layers.append(typed(LayerPlan, row))
+        except ValueError as error:
+            raise ValueError(f"layer {number} {error}") from error
+    names = [layer.layer for layer in layers]
+    if len(set(names)) < len(names):
+        raise ValueError("has a layer twice")
+    for layer in layers:
+        if min(layer.rank, layer.state_bytes) < 1 or (layer.update_interval or 1) < 1:
+            raise ValueError(f"layer {layer.layer!r} has a rank, interval or size below 1")
+    return Plan(tuple(layers), head.steps, head.budget_bytes)

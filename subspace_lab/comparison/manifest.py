@@ -5,9 +5,11 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from subspace_lab._reading import read_json, typed
 from subspace_lab._version import __version__
 from subspace_lab.comparison.cells import Cell
 from subspace_lab.runs import RunError, environment
@@ -17,6 +19,16 @@ from subspace_lab.training import TrainConfig
 COMPARISON = "comparison.json"
 FORMAT = "subspace_lab.comparison"
 FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A cell in the manifest."""
+
+    method: str
+    lr: float
+    seed: int
+    config: dict  # type: ignore[type-arg]
 
 
 def read_comparison(path: Path) -> dict[str, Any]:
@@ -32,11 +44,11 @@ def read_comparison(path: Path) -> dict[str, Any]:
         RunError: If there is none, or it is broken or of a newer format.
     """
     file = path / COMPARISON
-    if not file.is_file():
-        raise RunError(f"{path} holds no comparison; give the directory that subspace-lab compare wrote")
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
+        if not file.is_file():
+            raise RunError(f"{path} holds no comparison; give the directory that subspace-lab compare wrote")
+        manifest = read_json(file)
+    except (ValueError, OSError) as error:
         raise RunError(f"{file} cannot be read ({error}); restore it from a copy") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise RunError(f"{file} is not the manifest of a comparison; choose another directory")
@@ -45,6 +57,9 @@ def read_comparison(path: Path) -> dict[str, Any]:
         raise RunError(
             f"{file} has format version {version}, this release reads {FORMAT_VERSION}; upgrade subspace_lab"
         )
+    for name, kind in (("config", dict), ("methods", dict), ("cells", list)):
+        if not isinstance(manifest.get(name), kind):
+            raise RunError(f"{file} has no sound {name!r}; restore it from a copy")
     return manifest
 
 
@@ -61,11 +76,9 @@ def stored_cells(manifest: Mapping[str, Any]) -> list[Cell]:
         RunError: If they are of another release.
     """
     try:
-        return [
-            Cell(row["method"], row["lr"], row["seed"], TrainConfig.from_dict(row["config"]))
-            for row in manifest["cells"]
-        ]
-    except (KeyError, TypeError, ValueError) as error:
+        rows = [typed(_Row, row) for row in manifest["cells"]]
+        return [Cell(row.method, row.lr, row.seed, TrainConfig.from_dict(row.config)) for row in rows]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"{COMPARISON} is of another release ({error}); choose another directory") from error
 
 
@@ -82,7 +95,10 @@ def stored_base(path: Path) -> TrainConfig | None:
         RunError: If something else is there.
     """
     if (path / COMPARISON).exists():
-        return TrainConfig.from_dict(read_comparison(path)["config"])
+        try:
+            return TrainConfig.from_dict(read_comparison(path)["config"])
+        except (TypeError, ValueError) as error:
+            raise RunError(f"{path / COMPARISON} is of another release ({error}); choose another directory") from error
     try:
         if path.exists() and not path.is_dir():
             raise RunError(f"{path} is a file; choose another directory")

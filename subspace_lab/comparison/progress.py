@@ -91,10 +91,14 @@ def last_line(path: Path) -> dict[str, Any]:
         The line.
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_open_no_pipe) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
             lines = file.read().split(b"\n")[:-1]
         line = json.loads(lines[-1]) if lines else {}
     except (OSError, ValueError):
         return {}
     return line if isinstance(line, dict) and "step" in line else {}
+
+
+def _open_no_pipe(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import resource
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from subspace_lab._reading import read_json, typed
 from subspace_lab.runs.files import publish_json
 
 Status = Literal["complete", "diverged", "failed", "killed", "cut", "pending"]
@@ -54,9 +54,8 @@ def read_record(path: Path) -> Record:
         The record.
     """
     try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return Record(**values)
-    except (OSError, ValueError, TypeError):
+        return typed(Record, read_json(path))
+    except (OSError, ValueError):
         return Record()
 
 

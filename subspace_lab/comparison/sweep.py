@@ -28,6 +28,7 @@ from subspace_lab.comparison.progress import SweepProgress
 from subspace_lab.comparison.record import GOES_ON, Record, read_record, record_path, write_record
 from subspace_lab.comparison.slurm import SlurmExecutor
 from subspace_lab.runs.errors import RunError
+from subspace_lab.runs.files import remove_partial
 from subspace_lab.runs.lock import lock, unlock
 from subspace_lab.training import TrainConfig
 from subspace_lab.training.names import unknown
@@ -124,6 +125,7 @@ def compare(
     load_tokens(cells[0].config)  # once, before all cells want them; bad data are one line here
     held = lock(path, take_over=False)
     try:
+        remove_partial(path)
         join_comparison(path, base, parsed, cells)
         try:
             train_cells(path / CELLS, cells, running, retry=retry)

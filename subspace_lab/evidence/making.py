@@ -26,6 +26,7 @@ from subspace_lab.evidence.store import CELLS, WORK, Store
 from subspace_lab.evidence.variants import CAPTURED, captured
 from subspace_lab.figures.all import save_all
 from subspace_lab.runs.errors import RunError
+from subspace_lab.runs.files import remove_partial
 from subspace_lab.runs.lock import lock, unlock
 from subspace_lab.training.tokens import load_tokens
 
@@ -91,6 +92,7 @@ def regenerate(
     store = Store(root, scale)
     held = lock(store.path, take_over=False)
     try:
+        remove_partial(store.path)
         _absorb_all(store, names)  # what a killed call has left
         if recompute:
             _forget(store, names)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from subspace_lab._reading import read_json
 from subspace_lab._version import __version__
 from subspace_lab.evidence.profiles import Profile
 from subspace_lab.runs import RunError, environment
@@ -147,10 +148,14 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     file = path / MANIFEST
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
+        manifest = read_json(file)
+    except (ValueError, OSError) as error:
         raise RunError(f"{file} cannot be read ({error}); restore it from a copy") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "profile" not in manifest:
+    if (
+        not isinstance(manifest, dict)
+        or manifest.get("format") != FORMAT
+        or not isinstance(manifest.get("profile"), dict)
+    ):
         raise RunError(f"{file} is not the manifest of regenerated figures; choose another directory")
     if manifest.get("format_version") != FORMAT_VERSION:
         raise RunError(f"{file} is of another release of subspace_lab; choose another directory")
@@ -164,7 +169,8 @@ def _check_same(path: Path, manifest: dict[str, Any], wanted: dict[str, Any]) ->
         for name in dict.fromkeys([*wanted, *before])
         if name != "config" and before.get(name) != wanted.get(name)
     ]
-    old, new = before.get("config", {}), wanted["config"]
+    old, new = before.get("config"), wanted["config"]
+    old = old if isinstance(old, dict) else {}
     different += [
         f"{name} {old.get(name)!r} -> {new.get(name)!r}"
         for name in dict.fromkeys([*new, *old])

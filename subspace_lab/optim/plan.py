@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, Unpack
@@ -12,6 +11,7 @@ from torch import nn
 
 from subspace_lab._names import named_parameters
 from subspace_lab._paths import local_path
+from subspace_lab._reading import read_json
 from subspace_lab.optim.base import Group
 from subspace_lab.optim.options import OPTIONS, Options, check_options, plain
 from subspace_lab.optim.rules import RULES
@@ -82,13 +82,17 @@ def read_plan(path: str | Path) -> Any:
         What JSON makes of it.
 
     Raises:
-        ValueError: If it is no JSON.
+        ValueError: If it is no JSON, or no regular file.
         OSError: If it cannot be read.
     """
     file = local_path(path)
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        return read_json(file)
+    except OSError as error:
+        if error.errno is None:
+            raise ValueError(f"{path} is no plan: {error}; subspace-lab recommend RUN_DIR writes one") from error
+        raise
+    except ValueError as error:
         raise ValueError(f"{path} is no JSON; subspace-lab recommend RUN_DIR writes a plan") from error
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from subspace_lab.runs.errors import RunError
 
 PARTIAL = ".partial"
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}  # of a file system without
 
 
 @contextmanager
@@ -37,7 +41,7 @@ def publish(path: Path, *, within: Path | None = None) -> Iterator[Path]:
     try:
         if path.parent != within:
             path.parent.mkdir(parents=within is None, exist_ok=True)
-        with TemporaryDirectory(prefix=".", suffix=PARTIAL, dir=path.parent) as directory:
+        with TemporaryDirectory(prefix=".", suffix=PARTIAL, dir=path.parent) as directory, _in_use(Path(directory)):
             aside = Path(directory, path.name)
             aside.touch()
             mode = aside.stat().st_mode  # what the umask gives; writers that replace the file choose their own
@@ -56,6 +60,12 @@ def unwritable(path: Path, error: OSError) -> str:
     return f"cannot write {path}: {reason}; free some space or choose a writable directory"
 
 
+def unreadable(path: Path, error: OSError) -> str:
+    """The one line for what is there and cannot be read, which says nothing of whether it is sound."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return f"cannot read {path}: {reason}; make it readable, or try again when its disk answers"
+
+
 def publish_json(path: Path, content: Any, *, within: Path | None = None) -> None:
     """`publish` for a JSON document, indented and ending in a newline."""
     with publish(path, within=within) as aside:
@@ -63,7 +73,7 @@ def publish_json(path: Path, content: Any, *, within: Path | None = None) -> Non
 
 
 def remove_partial(run_dir: Path) -> None:
-    """Remove what writers that were killed left behind in a run directory.
+    """Remove what writers that were killed left behind in a run directory, and nothing that one is writing now.
 
     Args:
         run_dir: The run directory.
@@ -74,7 +84,9 @@ def remove_partial(run_dir: Path) -> None:
     try:
         for directory in (run_dir, *filter(_is_own_directory, run_dir.iterdir())):
             for leftover in filter(_is_own_directory, directory.glob(f".*{PARTIAL}")):
-                shutil.rmtree(leftover)
+                with suppress(Timeout, FileNotFoundError), _in_use(leftover) as is_known:
+                    if is_known:
+                        shutil.rmtree(leftover)
     except OSError as error:
         raise RunError(unwritable(run_dir, error)) from error
 
@@ -99,6 +111,21 @@ def confined(run_dir: Path, path: Path) -> Path:
     if not inside:
         raise RunError(f"{path} is a link that leads out of {run_dir}; put what it points to in its place")
     return path
+
+
+@contextmanager
+def _in_use(aside: Path) -> Iterator[bool]:
+    """Hold the lock of a directory in which a file is written aside; it dies with the process."""
+    lock = FileLock(aside / ".lock", timeout=0, thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except OSError as error:
+        if isinstance(error, Timeout) or error.errno not in NO_LOCKS:
+            raise
+    try:
+        yield lock.is_locked
+    finally:
+        lock.release()
 
 
 def _is_own_directory(path: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from contextlib import suppress
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -10,11 +9,10 @@ from weakref import WeakValueDictionary
 from filelock import FileLock, Timeout
 
 from subspace_lab.runs.errors import RunError
-from subspace_lab.runs.files import unwritable
+from subspace_lab.runs.files import NO_LOCKS, unwritable
 
 _LOCK = ".lock"
 _PATIENCE_S = 0.1  # another one may be giving it up just now
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 class Hold:
@@ -99,7 +97,7 @@ def _acquire(file: FileLock) -> None:
     except Timeout:
         raise
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
+        if error.errno not in NO_LOCKS:
             raise
 
 

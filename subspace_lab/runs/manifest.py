@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from subspace_lab._reading import read_json
 from subspace_lab.runs.errors import RunError
 from subspace_lab.runs.files import confined
 from subspace_lab.runs.layer_table import broken_capture, broken_layers
@@ -33,8 +34,8 @@ def read_manifest(run_dir: Path) -> dict[str, Any]:
     path = run_dir / MANIFEST
     try:
         _check_directory(run_dir)
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
+        manifest = read_json(path)
+    except (ValueError, OSError) as error:
         raise RunError(f"{path} cannot be read ({error}); restore it from a copy") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise RunError(f"{path} is not the manifest of a run; give the directory that a capture wrote")

@@ -13,9 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from subspace_lab._reading import read_bytes
 from subspace_lab.runs.errors import RunError
 from subspace_lab.runs.files import publish, unwritable
 from subspace_lab.runs.snapshot import NUM_STEPS
+
+_MOST_BYTES = 1 << 32  # ten million steps
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -30,14 +33,14 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     Raises:
         RunError: If a line other than the last is not a JSON object with a step, or the file cannot be read.
     """
-    if not path.exists():
-        return []
-    if not path.is_file():
-        raise RunError(f"{path} is not a file; remove it")
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = read_bytes(path, most=_MOST_BYTES).split(b"\n")
+    except FileNotFoundError:
+        return []
     except OSError as error:
-        raise RunError(f"{path} cannot be read ({error.strerror}); make it readable") from error
+        if path.exists() and not path.is_file():
+            raise RunError(f"{path} is not a file; remove it") from error
+        raise RunError(f"{path} cannot be read ({error.strerror or error}); make it readable") from error
     return [_row(path, number, line) for number, line in enumerate(lines[:-1], start=1)]  # the rest is empty or torn
 
 

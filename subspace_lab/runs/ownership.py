@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
+from subspace_lab._reading import read_json
 from subspace_lab.runs.errors import RunError, RunLostError
 from subspace_lab.runs.files import unwritable
 from subspace_lab.runs.manifest import MANIFEST
@@ -62,12 +62,12 @@ class Ownership:
     def _read(self) -> object:
         path = self._path / MANIFEST
         try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
+            manifest = read_json(path)
         except _GONE as error:
             raise self._lost("was removed or moved") from error
         except OSError as error:
             raise RunError(unwritable(path, error)) from error
-        except (ValueError, RecursionError):
+        except ValueError:
             manifest = None
         return manifest.get("run_id") if isinstance(manifest, dict) else None
 

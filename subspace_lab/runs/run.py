@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import os
+from collections.abc import Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
 
@@ -13,11 +14,11 @@ from torch import Tensor
 from subspace_lab._paths import local_path
 from subspace_lab.numerics import Side, flatten, gram, packed_shape, unpack_symmetric
 from subspace_lab.runs.errors import RunError, in_shell
-from subspace_lab.runs.files import confined, publish
+from subspace_lab.runs.files import confined, publish, remove_partial
 from subspace_lab.runs.layer_table import LAYER_COLUMNS, expected_shape
 from subspace_lab.runs.manifest import read_manifest
 from subspace_lab.runs.metrics import read_metrics
-from subspace_lab.runs.snapshot import Snapshot, snapshot_path, step_of
+from subspace_lab.runs.snapshot import Snapshot, snapshot_path, steps_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +43,7 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path, write: bool = False) -> Self:
-        """Open a run for reading, or for analyses to write their tables into.
+        """Open a run for reading, or for analyses to write their tables into; then leftovers of killed ones go.
 
         Args:
             path: The run directory.
@@ -58,6 +59,8 @@ class Run:
         manifest = read_manifest(run_dir)
         if write and not os.access(run_dir, os.W_OK):
             raise RunError(f"{run_dir} is read-only; copy it to where you may write, or open it without write=True")
+        if write:
+            remove_partial(run_dir)
         return cls(run_dir, manifest, writable=write)
 
     def __repr__(self) -> str:
@@ -78,8 +81,11 @@ class Run:
     @functools.cached_property
     def steps(self) -> list[int]:
         """The steps captured until this was first asked, ascending."""
-        found = (step_of(path) for path in (self.path / "snapshots").glob("step_*.safetensors"))
-        return sorted(step for step in found if step is not None)
+        return steps_in(self.path / "snapshots")
+
+    @functools.cached_property
+    def _known_steps(self) -> frozenset[int]:
+        return frozenset(self.steps)
 
     @property
     def metrics(self) -> pd.DataFrame:
@@ -101,7 +107,7 @@ class Run:
         Raises:
             RunError: If the step was not captured, or the file is torn, of another step or outside of the run.
         """
-        if step not in self.steps:
+        if not (isinstance(step, Hashable) and step in self._known_steps):
             known = f"captured are {_span(self.steps)}" if self.steps else "nothing was captured yet"
             raise RunError(f"{self.path} has no snapshot of step {step!r}; {known}")
         step = int(step)  # a row of a table may have made it 10.0
@@ -280,6 +286,9 @@ class Run:
         Raises:
             RunError: Naming the first that is torn, altered or of another model.
         """
+        directory = self.path / "snapshots"
+        if directory.exists() and not directory.is_dir():
+            raise RunError(f"{directory} is not a directory; move it away, or restore the snapshots")
         for step in self.steps:
             with self.snapshot(step) as snapshot:
                 snapshot.verify()

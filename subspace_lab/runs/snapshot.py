@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,8 +22,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from subspace_lab._reading import NotRegularError, open_regular
 from subspace_lab.runs.errors import RunError
-from subspace_lab.runs.files import publish
+from subspace_lab.runs.files import publish, unreadable
 
 NUM_STEPS = 10**15  # no run has more
 _KEY = "subspace_lab"
@@ -42,6 +44,27 @@ def step_of(path: Path) -> int | None:
     """The step in a snapshot's file name, or None for a name that `snapshot_path` does not give."""
     match = _NAME.fullmatch(path.name)
     return int(match[1]) if match else None
+
+
+def steps_in(directory: Path) -> list[int]:
+    """The steps of which a directory holds a file, ascending; none where it is missing, or no directory.
+
+    Args:
+        directory: ``snapshots`` or ``checkpoints`` of a run.
+
+    Returns:
+        The steps.
+
+    Raises:
+        RunError: If it cannot be listed.
+    """
+    try:
+        found = [step_of(Path(name)) for name in os.listdir(directory)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise RunError(unreadable(directory, error)) from error
+    return sorted(step for step in found if step is not None)
 
 
 def write_snapshot(
@@ -88,11 +111,17 @@ class Snapshot:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not path.exists():
-            raise RunError(f"there is no snapshot {path}")
         try:
-            if not path.is_file():
-                raise OSError("not a file")
+            os.close(open_regular(path))
+        except FileNotFoundError as error:
+            raise RunError(f"there is no snapshot {path}") from error
+        except NotRegularError as error:
+            raise RunError(
+                f"{path} is not a file ({error}); move it, or delete it to go on without this step"
+            ) from error
+        except OSError as error:
+            raise RunError(unreadable(path, error)) from error
+        try:
             opened: Any = safe_open(path, framework="pt")
             self._file = opened
             self._names = frozenset(self._file.keys())
@@ -148,7 +177,9 @@ class Snapshot:
         """
         try:
             _, found = _checksum(self.path, self.checksum)
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise RunError(unreadable(self.path, error)) from error
+        except ValueError as error:
             raise RunError(f"{self.path} is torn ({error}); delete it to go on without this step") from error
         if found != self.checksum:
             raise RunError(

@@ -16,14 +16,13 @@ from torch import Tensor
 
 from subspace_lab.runs import RunError
 from subspace_lab.runs.files import confined
-from subspace_lab.runs.snapshot import Snapshot, step_of, write_snapshot
+from subspace_lab.runs.snapshot import Snapshot, steps_in, write_snapshot
 from subspace_lab.training.hooks import Stateful
 
 
 def checkpoint_steps(run_dir: Path) -> list[int]:
     """The steps after which there is a checkpoint, ascending."""
-    found = (step_of(path) for path in (run_dir / "checkpoints").glob("step_*.safetensors"))
-    return sorted(step for step in found if step is not None)
+    return steps_in(run_dir / "checkpoints")
 
 
 def checkpoint_path(run_dir: Path, step: int) -> Path:

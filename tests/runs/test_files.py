@@ -4,12 +4,15 @@ import errno
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from subspace_lab.runs import Run
 from subspace_lab.runs.files import confined, publish, publish_json, remove_partial
-from tests.runs.build import mounted, refuses, remount
+from tests.runs.build import contents, make_run, mounted, refuses, remount
 
 
 def fail_with(number):
@@ -151,3 +154,31 @@ def test_confined_is_not_fooled_by_a_common_beginning(tmp_path):
     (tmp_path / "run" / "snapshots").symlink_to(Path("..") / "run2")
     with refuses("leads out of"):
         confined(tmp_path / "run", tmp_path / "run" / "snapshots")
+
+
+KILLED = """
+import os, signal, sys, time
+from pathlib import Path
+from subspace_lab.runs.files import publish
+with publish(Path(sys.argv[1])) as aside:
+    aside.write_text("half")
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_the_next_analysis_removes_what_a_killed_one_left_and_not_what_is_written_now(tmp_path):
+    run_dir = make_run(tmp_path / "run")
+    before = contents(run_dir)
+    for name in ("analysis/energy.parquet", "report.html"):
+        with subprocess.Popen([sys.executable, "-c", KILLED, run_dir / name], stdout=subprocess.PIPE) as process:
+            assert process.stdout.readline() == b"writing\n"
+            Run.open(run_dir, write=True)
+            assert len(list(run_dir.rglob(".*.partial"))) == 1  # it is alive
+            process.kill()
+            process.wait()
+            Run.open(run_dir)  # reading removes nothing
+            assert len(list(run_dir.rglob(".*.partial"))) == 1
+            Run.open(run_dir, write=True)
+            assert not list(run_dir.rglob(".*.partial"))
+    assert contents(run_dir) == before
