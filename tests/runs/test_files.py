@@ -30,6 +30,20 @@ def test_the_file_appears_whole_and_alone(tmp_path):
     assert os.listdir(path.parent) == ["file.json"]
 
 
+def test_the_file_and_then_its_directory_reach_the_disk(tmp_path, monkeypatch):
+    """A rename that is not flushed is lost with the power, and the file with it."""
+    path = tmp_path / "file.json"
+    flushed = []
+
+    def fsync(descriptor):
+        about = os.fstat(descriptor)
+        flushed.append((stat.S_ISDIR(about.st_mode), about.st_ino, path.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    publish_json(path, {"a": 1})
+    assert flushed == [(False, path.stat().st_ino, False), (True, tmp_path.stat().st_ino, True)]
+
+
 def test_nothing_is_seen_before_it_is_whole(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")

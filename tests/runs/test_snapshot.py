@@ -243,6 +243,21 @@ def test_any_name_number_and_shape_comes_back(tmp_path_factory, layer, loss, sha
         assert snapshot.difference({f"gradient:{layer}": tensor}, {"step": 3, "loss": loss}) is None
 
 
+@pytest.mark.parametrize(("before", "now"), [
+    (torch.float32, torch.int32),
+    (torch.bfloat16, torch.float16),
+    (torch.int16, torch.bfloat16),
+    (torch.int64, torch.float64),
+])  # fmt: skip
+def test_the_same_bytes_of_another_dtype_are_another_tensor(tmp_path, before, now):
+    tensor = torch.tensor([[1, 2], [3, 4]]).to(before)
+    write_snapshot(tmp_path / "x", {"gradient:a": tensor}, {"step": 0})
+    with Snapshot(tmp_path / "x") as snapshot:
+        assert snapshot.difference({"gradient:a": tensor.clone()}, {"step": 0}) is None
+        assert snapshot.difference({"gradient:a": tensor.view(now)}, {"step": 0}) == "gradient:a"
+        assert snapshot.difference({"gradient:a": tensor.reshape(4, 1)}, {"step": 0}) == "gradient:a"
+
+
 def test_differences_are_named(path):
     same = {**tensors(10), "gradient:\x1bx": torch.ones(2, 2, dtype=torch.bfloat16)}
     name = "gradient:stem.weight"

@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from subspace_lab.runs import RunError
-from subspace_lab.training.checkpoint import checkpoint_path, checkpoint_steps, load_checkpoint, save_checkpoint
+from subspace_lab.training.checkpoint import (
+    checkpoint_path,
+    checkpoint_steps,
+    load_checkpoint,
+    load_model,
+    save_checkpoint,
+)
 
 
 class Odd(torch.optim.Optimizer):
@@ -164,3 +170,20 @@ def test_an_optimizer_of_other_groups_is_said_in_one_line(tmp_path):
         RunError, match=r"has an optimizer of 1 groups, now there are 2; .* put the plan back as it was"
     ):
         load_checkpoint(tmp_path, model, other)
+
+
+@pytest.mark.parametrize("place", [-1, -40])
+def test_an_altered_checkpoint_is_neither_measured_nor_resumed(tmp_path, place):
+    """One bit of a weight: the file reads well, only the checksum knows."""
+    model = torch.nn.Linear(8, 8)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    save_checkpoint(tmp_path, 3, model, optimizer)
+    path = checkpoint_path(tmp_path, 3)
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    before = model.weight.clone()
+    for load in (lambda: load_model(tmp_path, 3, model), lambda: load_checkpoint(tmp_path, model, optimizer)):
+        with pytest.raises(RunError, match="was altered: checksum"):
+            load()
+    assert torch.equal(model.weight, before)

@@ -1,0 +1,195 @@
+"""Findings, nulls and plans of gradients whose numbers are known by hand."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+
+import subspace_lab as sl
+from subspace_lab.analysis.budget import state_bytes
+from subspace_lab.analysis.loss.trace import trace_estimate
+from subspace_lab.numerics import null_noise, null_tangent
+from tests.runs_by_hand import noise, write_run
+
+SIDE = 8
+
+
+def with_ratio(ratio: float) -> torch.Tensor:
+    """A gradient of which the first direction holds that share of the norm."""
+    weak = ((1 / ratio**2 - 1) / (SIDE - 1)) ** 0.5
+    return torch.diag(torch.tensor([1.0] + [weak] * (SIDE - 1)))
+
+
+def told(run: sl.Run, **options) -> dict[str, sl.analysis.Finding]:
+    sl.analysis.analyze(run, **options)
+    return {finding.title.split()[0]: finding for finding in sl.analysis.findings(run)}
+
+
+def test_the_interval_of_a_trend_is_students_at_95_percent(tmp_path):
+    """Five layers that change by known numbers from the first to the last third."""
+    changes = np.array([0.02, 0.05, -0.01, 0.04, 0.03])
+
+    def at(step: int) -> dict[str, torch.Tensor]:
+        third = step // 20
+        return {f"stem{i}.w.weight": with_ratio(0.6 + change * third / 2) for i, change in enumerate(changes)}
+
+    trend = told(write_run(tmp_path / "run", at, steps=6), ranks=(1,))["Trend"]
+    expected = stats.ttest_1samp(changes, 0).confidence_interval(0.95)
+    assert trend.numbers["training_change"] == pytest.approx(changes.mean(), rel=1e-4)
+    assert trend.numbers["low"] == pytest.approx(expected.low, rel=1e-3)
+    assert trend.numbers["high"] == pytest.approx(expected.high, rel=1e-3)
+    assert trend.numbers["falling"] == 1
+    assert f"95 % interval {expected.low:+.3f} to {expected.high:+.3f}" in trend.text
+    assert [trend.numbers[name] for name in ("early", "middle", "late")] == pytest.approx([0.6, 0.613, 0.626], rel=1e-4)
+
+
+@pytest.mark.parametrize("first", [0, 3])
+def test_the_change_over_depth_is_from_the_first_to_the_last_block(tmp_path, first):
+    """Two kinds along lines of known slopes, one of them in some of the blocks only."""
+
+    def at(step: int) -> dict[str, torch.Tensor]:
+        flat = {f"blocks.{first + i}.q.weight": with_ratio(0.5 + 0.03 * i) for i in range(5)}
+        return flat | {f"blocks.{first + i}.v.weight": with_ratio(0.8 - 0.05 * i) for i in range(1, 4)}
+
+    trend = told(write_run(tmp_path / "run", at, steps=3), ranks=(1,))["Trend"]
+    assert trend.numbers["depth_change"] == pytest.approx((4 * 0.03 - 2 * 0.05) / 2, rel=1e-3)
+    low, high = stats.ttest_1samp([0.12, -0.10], 0).confidence_interval(0.95)
+    depth = trend.text.partition("From the first to the last block")[2]
+    assert [float(x) for x in re.findall(r"[-+]\d+\.\d+", depth)] == pytest.approx([0.01, low, high], abs=1.1e-3)
+
+
+@pytest.mark.parametrize("order", [("b", "c", "a"), ("a", "b", "c"), ("c", "a", "b")])
+def test_the_largest_and_smallest_kinds_are_those_of_the_values(tmp_path, order):
+    names = [f"blocks.{i}.{kind}.weight" for i in range(2) for kind in "abc"]
+    run = write_run(tmp_path / "run", noise(dict.fromkeys(names, (8, 12))), steps=5)
+    sl.analysis.analyze(run)
+    table = run.table("curvature")
+    values = dict(zip(order, (0.3, 0.2, 0.1), strict=True))
+    table["normalized"] = table["kind"].astype(str).map(values).astype("float32") / (1 + table["index"])
+    run.write_table("curvature", table)
+    (found,) = [finding for finding in sl.analysis.findings(run) if finding.title.startswith("Curvature")]
+    assert f"largest for {order[0]} (0.30) and smallest for {order[2]} (0.10)" in found.text
+    assert found.numbers["normalized"] == pytest.approx(0.2, rel=1e-4)
+    shown = int(table["index"].max()) + 1
+    assert found.numbers["evenness_early"] == pytest.approx(1 / shown, rel=1e-4)
+    assert found.numbers["evenness_late"] == pytest.approx(1 / shown, rel=1e-4)
+
+
+def test_core_and_drift_are_means_of_the_tables(tmp_path):
+    names = [f"blocks.{i}.w.weight" for i in range(3)]
+    run = write_run(tmp_path / "run", noise(dict.fromkeys(names, (8, 12))), steps=4)
+    found = told(run, ranks=(2,), rank=2, lags=(1, 2))
+    energy, angles = run.table("energy"), run.table("angles")
+    own, stale = energy[energy["basis"] == "own"], energy[energy["basis"] == "stale"]
+    layers = own.groupby("layer", observed=True)["fraction"].mean()
+    core, drift = found["Core"].numbers, found["Drift"].numbers
+    assert [core["fraction"], core["lowest"], core["highest"]] == pytest.approx(
+        [layers.mean(), layers.min(), layers.max()], rel=1e-5
+    )
+    assert core["null_noise"] == pytest.approx(null_noise(2, 8, 12), rel=1e-5)
+    assert core["null_isotropic"] == pytest.approx(2 / 8, rel=1e-5)
+    previous = angles[angles["comparison"] == "previous"]
+    for name in ("overlap", "null_overlap", "mean_deg"):
+        assert drift[name] == pytest.approx(float(previous[name].mean()), rel=1e-5)
+    assert drift["lag_steps"] == 10
+    by_age = stale.groupby("lag_steps")["fraction"].mean()
+    assert [drift["stale_fraction"], drift["oldest_fraction"]] == pytest.approx([by_age[10], by_age[20]], rel=1e-5)
+    spread = previous.groupby("layer", observed=True)["overlap"].mean().std(ddof=0)
+    assert f"(± {spread:.2f} over layers)" in found["Drift"].text
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("shape", [(40, 12), (12, 40)])
+def test_nulls_are_those_of_the_oriented_shape(tmp_path, shape, side):
+    """Also where the basis lies on the longer side."""
+    m, n = shape if side == "left" else shape[::-1]
+    run = write_run(tmp_path / "run", noise({"a.w.weight": shape}), steps=3, side=side, keep="full")
+    curvature = sl.analysis.curvature(run, rank=4, top=3)
+    expected = null_tangent(4, m, n, 3)
+    for _, rows in curvature.groupby("step"):
+        assert rows["null_noise"].tolist() == pytest.approx(list(expected), rel=1e-5)
+    energy = sl.analysis.energy(run, ranks=(4,), lags=(1,))
+    assert energy["null_noise"].tolist() == pytest.approx([null_noise(4, 12, 40)] * len(energy), rel=1e-5)
+    assert energy["null_isotropic"].tolist() == pytest.approx([4 / m] * len(energy), rel=1e-5)
+    assert (set(energy["m"]), set(energy["n"])) == ({m}, {n})
+
+
+@pytest.mark.parametrize("samples", [[3.0, 5.0], [1.0, 2.0, 4.0, 9.0]])
+def test_the_trace_and_its_error_are_those_of_the_samples(samples):
+    """Products that make the i-th sample what is asked for."""
+    left = list(samples)
+
+    def product(z: torch.Tensor) -> torch.Tensor:
+        return z * (left.pop(0) / float(z @ z))
+
+    V = torch.eye(20, 2, dtype=torch.float64)
+    trace, error = trace_estimate(product, V, np.array([7.0, 0.5]), len(samples), 3)
+    assert trace == pytest.approx(7.5 + np.mean(samples), rel=1e-12)
+    assert error == pytest.approx(stats.sem(samples), rel=1e-12)
+
+
+@pytest.mark.parametrize("large_first", [True, False])
+def test_a_rank_gains_energy_times_weights(tmp_path, large_first):
+    """The larger layer gains less energy from its next rank, but of four times the weights at twice the bytes."""
+
+    def planted(m: int, n: int, second: float) -> torch.Tensor:
+        G = torch.zeros(m, n)
+        G[0, 0], G[1, 1] = 1.0, second
+        return G + 0.02 * torch.randn(m, n, generator=torch.Generator().manual_seed(m)) * 16 / m
+
+    shapes = {"large.weight": (32, 64, 0.65), "small.weight": (16, 32, 0.8)}
+    order = list(shapes) if large_first else list(shapes)[::-1]
+    gradients = {name: planted(*shapes[name]) for name in order}
+    run = write_run(tmp_path / "run", lambda step: gradients, steps=2)
+    sl.analysis.energy(run, ranks=(1, 2))
+    table = run.table("energy").query("basis == 'own' and step == 0").set_index(["layer", "rank"])
+    excess = table["fraction"] - table["null_noise"]
+    gains = {name: excess[name, 2] - excess[name, 1] for name in shapes}
+    assert 1.05 < gains["small.weight"] / gains["large.weight"] < 1.9
+    smallest = sum(state_bytes(m, n, 1) for m, n, _ in shapes.values())
+    for budget, ranks in ((smallest + 4 * (32 + 128), (2, 1)), (smallest + 4 * (16 + 64), (1, 2))):
+        plan = {layer.layer: layer.rank for layer in sl.recommend(run, budget_bytes=budget).layers}
+        assert (plan["large.weight"], plan["small.weight"]) == ranks
+
+
+def test_a_plan_is_worked_out_from_a_table_by_hand(tmp_path):
+    """Rank, interval, walk, recovery and their evidence from ten numbers."""
+    name = "blocks.0.q.weight"
+    write_run(tmp_path / "run", noise({name: (16, 64)}), steps=6)
+    run = sl.Run.open(tmp_path / "run", write=True)
+    fractions = {2: 0.50, 4: 0.80, 8: 0.86}
+    kept = {10: 0.70, 20: 0.55, 40: 0.30}
+    rows = []
+    for step in run.steps:
+        for rank, fraction in fractions.items():
+            common = {"step": step, "layer": name, "depth": 0, "kind": "q", "rank": rank, "m": 16, "n": 64,
+                      "null_isotropic": rank / 16, "null_noise": null_noise(rank, 16, 64)}  # fmt: skip
+            rows.append({**common, "basis": "own", "basis_step": step, "lag_steps": 0, "fraction": fraction})
+            for age, held in kept.items():
+                if step >= age:
+                    rows.append({
+                        **common,
+                        "basis": "stale",
+                        "basis_step": step - age,
+                        "lag_steps": age,
+                        "fraction": held,
+                    })
+    table = pd.DataFrame(rows)
+    table["ratio"] = table["fraction"] ** 0.5
+    run.write_table("energy", table.astype({"layer": "category", "kind": "category", "basis": "category"}))
+    (plan,) = sl.recommend(run).layers
+    excess = {rank: fraction - null_noise(rank, 16, 64) for rank, fraction in fractions.items()}
+    assert plan.rank == min(rank for rank, e in excess.items() if e >= 0.9 * max(excess.values())) == 4
+    assert plan.excess == pytest.approx(excess[4], rel=1e-5)
+    assert (plan.fraction, plan.bulk) == (pytest.approx(0.8, rel=1e-5), pytest.approx(0.2, rel=1e-5))
+    assert plan.null_noise == pytest.approx(null_noise(4, 16, 64), rel=1e-5)
+    assert (plan.update_interval, plan.bound, plan.rank_bound) == (20, "", "")
+    assert plan.retained == pytest.approx((0.55 - 0.25) / (0.8 - 0.25), rel=1e-5)
+    assert plan.walk_step == pytest.approx(np.arccos(np.sqrt(plan.retained)), rel=1e-6)
+    assert (plan.rule, plan.recovery, plan.above_noise) == ("walk", "scaled", True)
+    assert plan.state_bytes == 4 * (16 * 4 + 2 * 4 * 64 + 1)
