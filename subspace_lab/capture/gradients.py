@@ -21,7 +21,7 @@ def dense_gradient(layer: Layer, scale: float | None) -> Tensor | None:
         scale: The loss scale that is still in the gradient, None for none.
 
     Returns:
-        A dense tensor of the parameter's shape, or None where the parameter has no gradient.
+        A dense tensor of the layer's shape, or None where the parameter has no gradient.
 
     Raises:
         ValueError: If the gradient has another shape than the layer.
@@ -32,11 +32,12 @@ def dense_gradient(layer: Layer, scale: float | None) -> Tensor | None:
     gradient = _gathered(gradient.detach())
     if gradient.layout != torch.strided:
         gradient = gradient.to_dense()
-    if tuple(gradient.shape) != layer.shape:
+    if tuple(gradient.shape) != layer.whole:
         raise ValueError(
-            f"the gradient of {layer.name} has shape {tuple(gradient.shape)}, its parameter had {layer.shape}; "
+            f"the gradient of {layer.name} has shape {tuple(gradient.shape)}, its parameter had {layer.whole}; "
             "shard the model with torch.distributed.fsdp.fully_shard, whose gradients can be gathered"
         )
+    gradient = layer.part_of(gradient)
     return gradient if scale is None else gradient / scale
 
 

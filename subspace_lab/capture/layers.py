@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from subspace_lab._kinds import kinds_of
 from subspace_lab._names import names_of
+from subspace_lab._stacks import num_matrices
 from subspace_lab.capture.naming import depth_of, residual_side
 from subspace_lab.numerics import Side, default_side
 
@@ -31,9 +32,11 @@ class Layer:
         attribute: The parameter's name in that module.
         depth: Block index, -1 outside of blocks.
         kind: Name of the module, with as much of its parents as tells it from others: q_proj, ..., mlp.c_proj.
-        shape: The parameter's own shape, at least two dimensions.
+        shape: The parameter's own shape, at least two dimensions; of a matrix of a stack, the matrix'.
         side: The side of the subspace.
         residual_side: The side in the residual stream, None where it is not known.
+        whole: The parameter's own shape.
+        index: Which matrix of a parameter that is a stack of them, as experts in one tensor are; None of all others.
     """
 
     name: str
@@ -44,6 +47,8 @@ class Layer:
     shape: tuple[int, ...]
     side: Side
     residual_side: Side | None
+    whole: tuple[int, ...]
+    index: int | None
 
     @property
     def rows(self) -> int:
@@ -60,6 +65,10 @@ class Layer:
         """The parameter as it is in its module now."""
         parameter: Tensor = getattr(self.module, self.attribute)
         return parameter
+
+    def part_of(self, whole: Tensor) -> Tensor:
+        """The layer's part of a dense tensor of the shape `whole`; a view where memory allows."""
+        return whole if self.index is None else whole.reshape(-1, *self.shape)[self.index]
 
     def row(self) -> dict[str, Any]:
         """The row of the layer table, JSON-ready."""
@@ -80,12 +89,14 @@ def select_layers(
 ) -> list[Layer]:
     """The layer table of a model.
 
-    A parameter can be captured if it is trainable and real and has two dimensions or more; convolutions (and stacked
-    experts) are flattened to (first dimension, all others). Tied weights are one layer, under the first of their names.
+    A parameter can be captured if it is trainable and real and has two dimensions or more; convolutions are flattened
+    to (first dimension, all others). Experts in one tensor are a layer each, ``experts.up_proj[3]``. Tied weights are
+    one layer, under the first of their names.
 
     Args:
         model: The model, wrapped or not.
-        patterns: Globs on canonical names; None takes every parameter that can be captured.
+        patterns: Globs on canonical names; None takes every parameter that can be captured, but those of one row
+            or column, whose only direction holds everything.
         side: ``"auto"`` for the shorter side of each layer, or one side for all.
 
     Returns:
@@ -104,7 +115,13 @@ def select_layers(
             f"{type(model).__name__} has no trainable parameter of two or more dimensions: nothing to capture"
         )
     if patterns is None:
-        return layers
+        several = [layer for layer in layers if min(layer.rows, layer.cols) > 1]
+        if not several:
+            raise ValueError(
+                f"{type(model).__name__} has only matrices of one row or column, where one direction holds everything; "
+                f"name them by layers= to capture them: {', '.join(layer.name for layer in layers[:3])}"
+            )
+        return several
     if not patterns:
         raise ValueError("layers is empty; leave it out to capture every weight matrix")
     for pattern in patterns:
@@ -119,7 +136,8 @@ def _sort(model: nn.Module, side: Literal["auto", "left", "right"]) -> tuple[lis
     for raw, module, attribute in found:
         first.setdefault(id(getattr(module, attribute)), raw)
     names, kinds = names_of(model, first.values()), kinds_of(model)
-    layers, others = [], {}
+    layers: list[Layer] = []
+    others: dict[str, str] = {}
     for raw, module, attribute in found:
         parameter = getattr(module, attribute)
         owner = first[id(parameter)]
@@ -128,7 +146,7 @@ def _sort(model: nn.Module, side: Literal["auto", "left", "right"]) -> tuple[lis
         elif reason := _obstacle(parameter):
             others[names[raw]] = reason
         else:
-            layers.append(_layer(names[raw], kinds[names[raw]], module, attribute, side))
+            layers += _layers(names[raw], kinds[names[raw]], module, attribute, side)
     return layers, others
 
 
@@ -148,23 +166,33 @@ def _obstacle(parameter: Tensor) -> str | None:
     return None
 
 
-def _layer(name: str, kind: str, module: nn.Module, attribute: str, side: Literal["auto", "left", "right"]) -> Layer:
-    shape = tuple(getattr(module, attribute).shape)
-    return Layer(
-        name=name,
-        module=module,
-        attribute=attribute,
-        depth=depth_of(name),
-        kind=kind,
-        shape=shape,
-        side=default_side(shape[0], prod(shape[1:])) if side == "auto" else side,
-        residual_side=residual_side(kind, attribute, module, len(shape)),
-    )
+def _layers(
+    name: str, kind: str, module: nn.Module, attribute: str, side: Literal["auto", "left", "right"]
+) -> Iterator[Layer]:
+    """The layers that a parameter is: one, or as many as there are matrices in a stack."""
+    shape = whole = tuple(getattr(module, attribute).shape)
+    number = num_matrices(name, whole, [module])
+    if number > 1:
+        shape = shape[1:] if len(shape) == 3 else (shape[0] // number, shape[1])
+    for index in range(number):
+        yield Layer(
+            name=name if number == 1 else f"{name}[{index}]",
+            module=module,
+            attribute=attribute,
+            depth=depth_of(name),
+            kind=kind,
+            shape=shape,
+            side=default_side(shape[0], prod(shape[1:])) if side == "auto" else side,
+            residual_side=residual_side(kind, attribute, module, len(shape)),
+            whole=whole,
+            index=None if number == 1 else index,
+        )
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Whether a glob, or the name itself, names a parameter."""
-    return name == pattern or fnmatchcase(name, pattern)
+    """Whether a glob, or the name itself, names a parameter; that of a stack names all of its matrices."""
+    stack = re.sub(r"\[\d+\]$", "", name)
+    return pattern in {name, stack} or fnmatchcase(name, pattern) or fnmatchcase(stack, pattern)
 
 
 def _check_matches(pattern: str, layers: Sequence[Layer], others: dict[str, str], model_name: str) -> None:

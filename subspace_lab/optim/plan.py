@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, Unpack
 
@@ -14,6 +15,7 @@ from subspace_lab._paths import local_path
 from subspace_lab._reading import read_json
 from subspace_lab.optim.base import Group
 from subspace_lab.optim.options import OPTIONS, Options, check_options, plain
+from subspace_lab.optim.roles import Role, roles_of
 from subspace_lab.optim.rules import RULES
 from subspace_lab.optim.subspace_adam import SubspaceAdam
 
@@ -45,7 +47,8 @@ def from_plan(
         options: Of all layers, where the plan says nothing: ``moments=``, ``weight_decay=``, ``scale=``, ...
 
     Returns:
-        The optimizer; layers with the same settings share a group.
+        The optimizer; layers with the same settings share a group. The matrices of a stack of experts, a layer each in
+        a plan, are one parameter: it gets the largest of their ranks and the shortest of their intervals.
 
     Raises:
         TypeError: If `model` is no module.
@@ -57,8 +60,7 @@ def from_plan(
     trainable = named_parameters(model, trainable=True)
     groups: dict[tuple[Any, ...], Group] = {}
     planned = set()
-    for layer in _layers(plan):
-        name, settings = _settings(layer)
+    for name, settings in _whole(map(_settings, _layers(plan)), roles_of(model)):
         if name not in trainable or name in planned:
             raise ValueError(_not_there(name, list(trainable), type(model).__name__, twice=name in planned))
         planned.add(name)
@@ -70,6 +72,28 @@ def from_plan(
     rest = [name for name in trainable if name not in planned]
     full = [{"params": [trainable[name] for name in rest], "param_names": rest, "rank": None}] if rest else []
     return SubspaceAdam([*groups.values(), *full], lr, **options)
+
+
+def _whole(layers: Iterable[tuple[str, Group]], roles: Mapping[str, Role]) -> list[tuple[str, Group]]:
+    """The matrices of a stack (experts in one tensor) as one parameter: a state has one rank, that of the largest."""
+    found: list[tuple[str, Group]] = []
+    stacks: dict[str, dict[str, Group]] = {}
+    for name, settings in layers:
+        stack = re.fullmatch(r"(.*)\[(\d+)\]", name)
+        if name in roles or stack is None or stack[1] not in roles:
+            found.append((name, settings))
+            continue
+        if name in stacks.setdefault(stack[1], {}):
+            raise ValueError(f"the plan has {name} twice")
+        stacks[stack[1]][name] = settings
+    for name, parts in stacks.items():
+        number = roles[name].matrices
+        if outside := [part for part in parts if int(part.rpartition("[")[2][:-1]) >= number]:
+            raise ValueError(f"the plan has {outside[0]}, and {name} is {number} matrices")
+        largest = max(parts.values(), key=lambda settings: settings.get("rank", 0))
+        often = [part["update_interval"] for part in parts.values() if "update_interval" in part]
+        found.append((name, {**largest, **({"update_interval": min(often)} if often else {}), "splits": number}))
+    return found
 
 
 def read_plan(path: str | Path) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from subspace_lab._names import named_parameters
+from subspace_lab._stacks import are_convolutions, num_matrices
 
 EXCLUDED = (
     "*embed*", "*wte*", "*wpe*", "shared.*", "*.shared.weight", "*relative_attention_bias*", "*relative_position*",
@@ -20,7 +21,6 @@ EXCLUDED = (
     "*text_projection*", "*visual_projection*", "*norm*", "*.ln_*", "*bias",
 )  # fmt: skip
 _BLOCK = re.compile(r"\d+\.\w*[a-zA-Z]\w*\.")  # a number, and modules in it
-_EXPERTS = re.compile(r"experts?\b|moe\b", re.IGNORECASE)
 
 
 @dataclass
@@ -56,8 +56,7 @@ def role_by_name(name: str, shape: tuple[int, ...]) -> Role:
     Returns:
         Its role.
     """
-    stacked = len(shape) == 3 and shape[0] > 1 and bool(_EXPERTS.search(name))
-    return _role(name, shape, shape[0] if stacked else 1)
+    return _role(name, shape, num_matrices(name, shape))
 
 
 def _role(name: str, shape: tuple[int, ...], matrices: int) -> Role:
@@ -91,13 +90,13 @@ def roles_of(model: nn.Module) -> dict[str, Role]:
     tables, tokens, labels = _embeddings(model)
     roles = {}
     for name, p in parameters.items():
-        role, own = role_by_name(name, tuple(p.shape)), holders.get(id(p), [])
-        roles[name] = role = _role(name, role.shape, _num_matrices(role, own))
+        own = holders.get(id(p), [])
+        roles[name] = role = _role(name, tuple(p.shape), num_matrices(name, tuple(p.shape), own))
         if role.is_matrix and id(p) in tables:
             role.reason = tables[id(p)]
         elif role.is_matrix and role.reason is None and any(isinstance(module, nn.Linear) for module in own):
             _look_at_outputs(role, name, tokens, labels)
-        elif role.reason is None and p.dim() == 3 and role.matrices == 1 and not _are_convolutions(own):
+        elif role.reason is None and p.dim() == 3 and role.matrices == 1 and not are_convolutions(own):
             role.doubt = (
                 f"is taken for one matrix of {p.shape[0]} rows; if it is a stack of matrices, pass "
                 f"splits={{{name!r}: {p.shape[0]}}}"
@@ -150,24 +149,6 @@ def _parameters(found: Any) -> Iterator[Tensor]:
 def _number(config: Any, name: str) -> int | None:
     value = _called(lambda: getattr(config, name, None))
     return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _num_matrices(role: Role, holders: list[nn.Module]) -> int:
-    """How many matrices a parameter is a stack of; convolutions have as many dimensions as experts."""
-    shape = role.shape
-    for module in holders:
-        if _are_convolutions([module]):
-            return 1
-        experts = [getattr(module, name, None) for name in ("num_experts", "num_local_experts", "moe_num_experts")]
-        if len(shape) == 3 and shape[0] > 1 and (shape[0] in experts or "expert" in type(module).__name__.lower()):
-            return shape[0]
-        if len(shape) == 2 and experts[-1] and shape[0] == experts[-1] * getattr(module, "ffn_hidden_size", 0):
-            return int(experts[-1])  # of DBRX: one above the other
-    return role.matrices
-
-
-def _are_convolutions(modules: list[nn.Module]) -> bool:
-    return any(isinstance(module, nn.modules.conv._ConvNd) for module in modules)
 
 
 def _look_at_outputs(role: Role, name: str, tokens: set[int], labels: set[int]) -> None:
