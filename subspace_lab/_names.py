@@ -41,7 +41,7 @@ def names_of(model: nn.Module, raws: Iterable[str] | None = None) -> dict[str, s
     >>> names_of(wrapped)
     {'module.module.weight': 'module.weight'}
     """
-    paths = _paths(model)
+    paths = {path: inner for path, inner, _ in _walk(model)}
 
     def bare(raw: str) -> str:
         path, _, attribute = raw.rpartition(".")
@@ -71,8 +71,7 @@ def raw_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 def named_modules(model: nn.Module) -> dict[str, nn.Module]:
     """The modules of a model by the path that they have in the bare model; of a wrapper, what it is around."""
-    paths = _paths(model)
-    return {paths[raw]: module for raw, module in model.named_modules(remove_duplicate=False)}
+    return {bare: module for _, bare, module in _walk(model)}
 
 
 def canonical_names(raws: Iterable[str]) -> dict[str, str]:
@@ -115,15 +114,13 @@ def canonical_name(raw: str) -> str:
     return ".".join([*(part for part in path if part not in _PRIVATE and part != "module"), attribute])
 
 
-def _paths(model: nn.Module) -> dict[str, str]:
-    """Path of every module -> its path in the bare model."""
-    modules, paths = {"": model}, {"": ""}
-    for raw, module in model.named_modules(remove_duplicate=False):
-        parent, _, attribute = raw.rpartition(".")
-        if raw:
-            modules[raw] = module
-            paths[raw] = paths[parent] if _wraps(modules[parent], attribute) else _joined(paths[parent], attribute)
-    return paths
+def _walk(module: nn.Module, raw: str = "", bare: str = "") -> Iterator[tuple[str, str, nn.Module]]:
+    """Path of every module, its path in the bare model, and the module; parents before their children."""
+    yield raw, bare, module
+    for attribute, child in module._modules.items():
+        if child is not None:
+            inner = bare if _wraps(module, attribute) else _joined(bare, attribute)
+            yield from _walk(child, _joined(raw, attribute), inner)
 
 
 def _wraps(module: nn.Module, attribute: str) -> bool:

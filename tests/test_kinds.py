@@ -14,7 +14,7 @@ from tests.capture.helpers import tiny_gpt2, tiny_llama
 
 def kinds(model: nn.Module) -> set[str]:
     """Kinds of the layers of a model, which are the same wherever they are asked for."""
-    found = {layer.name: layer.kind for layer in select_layers(model)}
+    found = {layer.name: layer.kind for layer in select_layers(model, ["*"])}
     of = kinds_of(model)
     assert found == {name: of[name] for name in found}
     groups = AdaptiveGroupClipper(model).groups

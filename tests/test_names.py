@@ -157,3 +157,9 @@ def test_a_state_goes_from_a_wrapped_model_to_the_bare_one_and_not_to_another_pa
     swapped["param_groups"][0]["param_names"] = ["head.weight", "module.body.weight", "module.head.weight"]
     with pytest.raises(ValueError, match=r"the state has head.weight where module.head.weight is expected"):
         optimizer_of(Backbone()).load_state_dict(swapped)
+
+
+def test_names_with_dots_of_modules_that_were_put_in_by_force():
+    model = nn.Module()
+    model._modules["../a.b"] = nn.Linear(2, 3, bias=False)
+    assert list(named_parameters(model)) == ["../a.b.weight"]
