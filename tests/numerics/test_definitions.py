@@ -10,6 +10,7 @@ import torch
 from scipy import integrate, optimize
 
 from subspace_lab import numerics
+from subspace_lab.numerics import nulls
 
 
 def law(rank: int, m: int, n: int) -> float:
@@ -73,6 +74,8 @@ def test_the_margin_is_four_errors_of_a_mean_and_a_percent(draws):
         return numerics.null_noise_margin(16, 64, 128, count) - 0.01 * numerics.null_noise(16, 64, 128)
 
     assert errors(draws) / errors(1) == pytest.approx(((1 / draws + 1 / 200) / (1 + 1 / 200)) ** 0.5, rel=1e-9)
+    scatter = nulls._simulated_shares(64, 128)[:, :16].sum(1).std(ddof=1)
+    assert errors(draws) == pytest.approx(4 * scatter * (1 / draws + 1 / 200) ** 0.5, rel=1e-9)
     larger = numerics.null_noise_margin(64, 256, 512, draws) - 0.01 * numerics.null_noise(64, 256, 512)
     assert larger / errors(draws) == pytest.approx(64 / 256, rel=1e-9)  # a share scatters like one over the size
 
