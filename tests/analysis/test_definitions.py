@@ -119,6 +119,18 @@ def test_nulls_are_those_of_the_oriented_shape(tmp_path, shape, side):
     assert (set(energy["m"]), set(energy["n"])) == ({m}, {n})
 
 
+def test_on_the_longer_side_no_rank_is_above_the_singular_values(tmp_path):
+    run = write_run(tmp_path / "run", noise({"a.w.weight": (40, 12)}), steps=2, side="left", keep="full")
+    curvature = sl.analysis.curvature(run, rank=20, top=3)
+    assert curvature["null_noise"].tolist() == pytest.approx(list(null_tangent(12, 40, 12, 3)), rel=1e-5)
+    before, now = (run.gradient(step, "a.w.weight").double().numpy() for step in run.steps)
+    S = np.linalg.svd(before, full_matrices=False)[0]
+    core = S.T @ now
+    sigma = np.linalg.svd(-2 * (now - S @ core) @ core.T, compute_uv=False)[:3]
+    assert curvature["singular_value"].tolist() == pytest.approx(sigma.tolist(), rel=1e-4)
+    assert curvature["normalized"].tolist() == pytest.approx((sigma / np.sum(now**2)).tolist(), rel=1e-4)
+
+
 @pytest.mark.parametrize("samples", [[3.0, 5.0], [1.0, 2.0, 4.0, 9.0]])
 def test_the_trace_and_its_error_are_those_of_the_samples(samples):
     """Products that make the i-th sample what is asked for."""
