@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from torch import nn
 
+from subspace_lab._frozen import is_trained
+
 # Components that nothing but wrappers uses: torch.compile, FSDP, activation checkpointing, Lightning's Fabric.
 _PRIVATE = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"})
 # Classes, by the package that they are from, whose only content is in an attribute with an ordinary name.
@@ -55,13 +57,13 @@ def named_parameters(model: nn.Module, *, trainable: bool = False) -> dict[str, 
 
     Args:
         model: The model, wrapped or not.
-        trainable: Only those that require a gradient.
+        trainable: Only those that require a gradient, now or when their block has its turn.
 
     Returns:
         Name -> parameter, in the order of the model.
     """
     names = names_of(model)
-    return {names[raw]: p for raw, p in raw_parameters(model) if p.requires_grad or not trainable}
+    return {names[raw]: p for raw, p in raw_parameters(model) if not trainable or is_trained(p)}
 
 
 def raw_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

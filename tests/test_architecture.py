@@ -31,7 +31,7 @@ BELOW = {
         "numerics",
     },
 }  # fmt: skip
-EVERYWHERE = {"_version", "_extras", "_names", "_kinds", "_paths", "_reading", "_stacks"}
+EVERYWHERE = {"_version", "_extras", "_frozen", "_names", "_kinds", "_paths", "_reading", "_stacks"}
 HEAVY = ("torch", "transformers", "pandas", "matplotlib", "datasets", "lightning", "scipy")
 
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import ParamsT
 
+from subspace_lab._frozen import Frozen, is_trained
 from subspace_lab.optim.adam import adam_direction
 from subspace_lab.optim.base import Group, GroupOptimizer, Live, name_of
 from subspace_lab.optim.draws import generator
 from subspace_lab.optim.low_rank import LowRankOptimizer, state_dtype
 from subspace_lab.optim.matrices import exact_dtype
+from subspace_lab.optim.options import Options
 from subspace_lab.optim.rounding import add_stochastically
+from subspace_lab.optim.saved_state import Kept, is_count
 
 _LAYER = re.compile(r"^(.*?\.?\d+)\.")
 
@@ -41,12 +45,21 @@ class BAdam(GroupOptimizer):
     State: two moments of the active block's parameters: twice its numbers. With ``freeze_inactive`` there are gradients
     of the active block only.
 
-    Limitations: ``freeze_inactive`` switches ``requires_grad`` of the parameters, which wrappers that look at it once
-    (DDP, a gradient capture) do not follow. ``update_interval`` and ``seed`` are the same in all groups.
+    ``freeze_inactive`` switches ``requires_grad`` of the parameters. It is switched on again by `close`, when the
+    optimizer is collected, and when another optimizer of this package is made over the same parameters.
+
+    Limitations: wrappers that look at ``requires_grad`` once (DDP, a gradient capture) do not follow
+    ``freeze_inactive``. ``update_interval`` and ``seed`` are the same in all groups. Tools that load into the state of
+    a new optimizer, as ``torch.distributed.checkpoint`` does, find that of its first block only: save ``state_dict()``
+    as a whole. One optimizer per parameter has one block per optimizer: nothing takes turns.
     """
 
     options = (*LowRankOptimizer.options, "block", "freeze_inactive")
     changed: ClassVar[Mapping[str, Any]] = {"update_interval": 100}
+
+    def __init__(self, params: ParamsT, lr: float | None = None, **options: Unpack[Options]) -> None:
+        self._frozen = Frozen(self)
+        super().__init__(params, lr, **options)
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a group, as torch does, and check it.
@@ -54,21 +67,31 @@ class BAdam(GroupOptimizer):
         Args:
             param_group: ``params`` and the options that differ from the defaults.
         """
+        if isinstance(param_group, dict) and "params" in param_group:
+            taken = self.param_groups[0]["steps_taken"] if self.param_groups else 0
+            param_group = {**param_group, "steps_taken": taken}
         super().add_param_group(param_group)
         self._freeze()
+
+    def close(self) -> None:
+        """Switch on what ``freeze_inactive`` switched off, for good; steps go on as they were, without freezing."""
+        self._frozen.close()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "_frozen" not in self.__dict__:  # a copy, not a state that is loaded
+            self._frozen = Frozen(self)
+            self._freeze()
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)
         for name in ("update_interval", "seed"):
-            if group[name] != self.param_groups[0][name]:
-                raise ValueError(
-                    f"{name} must be the same in all groups, got {self.param_groups[0][name]} and {group[name]}"
-                )
-        group.setdefault("steps_taken", self.param_groups[0].get("steps_taken", 0))
+            if others := [other[name] for other in self.param_groups if other[name] != group[name]]:
+                raise ValueError(f"{name} must be the same in all groups, got {others[0]} and {group[name]}")
         for place, p in enumerate(group["params"]):
             if not p.is_floating_point():
                 raise ValueError(f"{name_of(group, place)}: BAdam takes real parameters, got {p.dtype}")
-            if group["freeze_inactive"] and not p.requires_grad:
+            if group["freeze_inactive"] and not is_trained(p):
                 raise ValueError(
                     f"{name_of(group, place)} requires no gradient and freeze_inactive would switch it on; leave it out"
                 )
@@ -127,11 +150,31 @@ class BAdam(GroupOptimizer):
     def _freeze(self) -> None:
         """Gradients for the active block only, in groups that ask for it."""
         active = {id(p) for p in self.blocks()[self.active_block()]}
+        switched = [p for group in self.param_groups if group["freeze_inactive"] for p in group["params"]]
+        self._frozen.let_through(switched, active)
+
+    def _is_initialization(self, live: list[Live]) -> bool:
+        return self.param_groups[0]["steps_taken"] == 0 and super()._is_initialization(live)
+
+    def _initialize(self, live: list[Live]) -> None:
+        super()._initialize(live)
         for group in self.param_groups:
-            if group["freeze_inactive"]:
-                for p in group["params"]:
-                    p.requires_grad_(id(p) in active)
-                    p.grad = p.grad if id(p) in active else None
+            group["steps_taken"] = 0
+        self._freeze()
+
+    def _has_loaded(self) -> None:
+        super()._has_loaded()
+        self._freeze()
+
+    def _check_state(self, state_dict: Mapping[str, Any]) -> None:
+        super()._check_state(state_dict)
+        taken = {saved.get("steps_taken") for saved in state_dict["param_groups"]}
+        if len(taken) > 1 or not all(is_count(steps) for steps in taken):
+            said = " and ".join(map(str, taken))
+            raise ValueError(f"the state has steps_taken={said}, expected one whole number of at least 0")
+
+    def _kept(self, p: Tensor, group: Group) -> Kept:
+        return dict.fromkeys(("exp_avg", "exp_avg_sq"), (tuple(p.shape), state_dtype(group, p.dtype)))
 
 
 def block_name(group: Group, place: int, index: int) -> str:

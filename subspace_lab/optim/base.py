@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
-from collections.abc import Callable, Mapping
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Unpack, overload
 
@@ -12,18 +13,22 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, ParamsT
 
+from subspace_lab._frozen import close_others
 from subspace_lab.optim.adam import full_rank_adamw
 from subspace_lab.optim.describe import describe
 from subspace_lab.optim.errors import NonFiniteGradientError
+from subspace_lab.optim.group_edits import Checked, check_edited, checked, edited
 from subspace_lab.optim.group_names import (
     agree_on_names,
     canonical_by_name,
+    check_names,
     check_same_name,
     draw_key,
     draws_by,
     name_of as name_of,
 )
 from subspace_lab.optim.options import (
+    OPTIONS,
     Options,
     check_group_keys,
     check_known,
@@ -32,10 +37,10 @@ from subspace_lab.optim.options import (
     plain,
     signature_of,
 )
+from subspace_lab.optim.saved_state import Kept, as_kept, check_saved
 
 Group = dict[str, Any]
 State = dict[str, Any]
-Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,7 @@ class GroupOptimizer(Optimizer):
                 f"{kind} takes groups, got a {type(params).__name__}: make them by param_groups(model, rank)"
             )
         check_known(options, self.options, kind)
+        self._checked: dict[int, Checked] = {}
         given = {name: plain(value) for name, value in {**options, **({} if lr is None else {"lr": lr})}.items()}
         super().__init__(params, {**self._defaults(), **given, "method": kind})
 
@@ -138,11 +144,17 @@ class GroupOptimizer(Optimizer):
             group = self.param_groups[-1]
             group["draws_by"] = draws_by(group, earlier)
             self._check_group(group)
+            self._checked[id(group)] = checked(group, self._known(group))
         except (ValueError, TypeError):
             self.param_groups[:] = earlier
             for group in renamed:
                 del group["param_names"]
             raise
+        if close_others(group["params"], getattr(self, "_frozen", None)):
+            warnings.warn(
+                f"a BAdam that froze parameters of this {kind} is closed; call its close() when you are done with it",
+                stacklevel=3,
+            )
 
     def _known(self, param_group: Group) -> tuple[str, ...]:  # noqa: ARG002
         """Options that a group may have."""
@@ -169,17 +181,50 @@ class GroupOptimizer(Optimizer):
 
         Raises:
             NonFiniteGradientError: If a gradient has NaN or Inf entries and its group says so; nothing was changed.
-            ValueError: If a setting that shapes the state, such as the rank, was changed since the state was made.
+            ValueError: If a group was edited into what it may not be, or a setting that shapes the state, such as the
+                rank, was changed since the state was made; nothing was changed.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._check_edits()
         live = self._live()
         self._check_shapes(live)
-        if self._are_finite(live):
+        if self._is_initialization(live):
+            self._initialize(live)
+        elif self._are_finite(live):
             self._update_all(live)
         return loss
+
+    def _check_edits(self) -> None:
+        """Refuse groups that were edited into what they may not be."""
+        for number, group in enumerate(self.param_groups):
+            before, where = self._checked.get(id(group)), f"param_groups[{number}]"
+            names = ["params"] if before is None else edited(group, before)
+            if not names:
+                continue
+            known: Iterable[str] = before.values if before else ()
+            if check_edited(group, names, where):
+                check_names(group)
+                self._check_group(group)
+                known = self._known(group)
+            self._checked[id(group)] = checked(group, known)
+
+    def _is_initialization(self, live: list[Live]) -> bool:
+        """Whether this is no step but torch's way to make states: all gradients and learning rates 0, before any."""
+        return (
+            not any(self.state.values())
+            and all(float(group["lr"]) == 0 for group in self.param_groups)
+            and not any(bool(x.grad.any()) for x in live)
+        )
+
+    def _initialize(self, live: list[Live]) -> None:
+        """Make all states, so that there is something to load into, and count no step."""
+        self._update_all(live)
+        for state in self.state.values():
+            if state:
+                state["step"] = state["step"] * 0
 
     def _live(self) -> list[Live]:
         live, index = [], 0
@@ -195,8 +240,8 @@ class GroupOptimizer(Optimizer):
         first = {id(x.group): x for x in reversed(live) if self.state.get(x.p)}
         for x in first.values():
             state = self.state[x.p]
-            for key, shape in self._state_shapes(x.p, x.group).items():
-                if key not in state or state[key].shape != shape:
+            for key, (shape, _) in self._kept(x.p, x.group).items():
+                if key not in state or getattr(state[key], "shape", ()) != shape:
                     got = f"of shape {tuple(state[key].shape)}" if key in state else "missing"
                     raise ValueError(
                         f"{name_of(x.group, x.place)}: {key} is {got}, its group's settings make it of shape {shape}: "
@@ -236,27 +281,52 @@ class GroupOptimizer(Optimizer):
         return True
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state exactly: torch casts it to the parameters' dtype, which would round float32 state and indices.
+        """Load a state: tensors in the dtypes that this optimizer keeps, where torch casts to the parameters' own.
 
         Args:
             state_dict: What `state_dict` returned, of the same method, ranks and parts over the same parameters.
 
         Raises:
-            ValueError: If it is of others; names expected and got. Nothing was changed.
+            ValueError: If it is of others, or has settings, steps or moments that are not sound; names expected and
+                got. Nothing was changed.
         """
-        self._check_state(state_dict)
-        super().load_state_dict(state_dict)
-        parameters = [p for group in self.param_groups for p in group["params"]]
-        indices = [i for group in state_dict["param_groups"] for i in group["params"]]
-        for index, p in zip(indices, parameters, strict=True):
-            for key, value in state_dict["state"].get(index, {}).items():
-                exact = value.detach().clone().to(p.device) if isinstance(value, Tensor) else copy.deepcopy(value)
-                self.state[p][key] = exact
-
-    def _check_state(self, state_dict: dict[str, Any]) -> None:
-        """Refuse the state of another method, model or settings that shape it, before anything is changed."""
         if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
             raise ValueError(f"a state dict has 'state' and 'param_groups', got {_outline(state_dict)}")
+        before, after = self._optimizer_load_state_dict_pre_hooks, self._optimizer_load_state_dict_post_hooks
+        given = dict(state_dict)
+        for hook in before.values():
+            changed = hook(self, given)
+            given = given if changed is None else changed
+        self._check_state(given)
+        defaults = [dict(group) for group in self.param_groups]
+        states: dict[Any, State] = given["state"]
+        indices = [i for group in given["param_groups"] for i in group["params"]]
+        ours = set(indices)
+        others = {key: value for key, value in states.items() if key not in ours}
+        try:  # the hooks see the states as they were saved, and as they are in the end
+            self._optimizer_load_state_dict_pre_hooks = OrderedDict()
+            self._optimizer_load_state_dict_post_hooks = OrderedDict()
+            super().load_state_dict({**given, "state": others})
+        finally:
+            self._optimizer_load_state_dict_pre_hooks, self._optimizer_load_state_dict_post_hooks = before, after
+        place = iter(indices)
+        for group, settings in zip(self.param_groups, defaults, strict=True):
+            for name in self._known(group):
+                if name in settings:
+                    group.setdefault(name, settings[name])
+            for p in group["params"]:
+                if index_state := states.get(next(place)):
+                    self.state[p] = as_kept(index_state, self._kept(p, group), p)
+        self._has_loaded()
+        for post in after.values():
+            post(self)
+
+    def _has_loaded(self) -> None:
+        """What follows from a state that was loaded."""
+        self._checked = {id(group): checked(group, self._known(group)) for group in self.param_groups}
+
+    def _check_state(self, state_dict: Mapping[str, Any]) -> None:
+        """Refuse the state of another method, model or settings that shape it, before anything is changed."""
         names = [canonical_by_name(groups) for groups in (state_dict["param_groups"], self.param_groups)]
         for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=False):
             if saved.get("method") != group["method"]:
@@ -267,21 +337,22 @@ class GroupOptimizer(Optimizer):
                         f"the state has {name}={saved.get(name)!r}, expected {group.get(name)!r}: build the optimizer "
                         "as the saved one was"
                     )
+            merged = {**group, **saved}
+            for name in self._known(merged):
+                if name in merged:
+                    OPTIONS[name].check(f"the state's {name}", merged[name])
             for place, (index, p) in enumerate(zip(saved["params"], group["params"], strict=False)):
-                state = state_dict["state"].get(index, {})
-                expected = {"step": (), **self._state_shapes(p, {**group, **saved})} if state else {}
-                for key, shape in expected.items():
-                    got = "none" if key not in state else f"shape {tuple(getattr(state[key], 'shape', ()))}"
-                    if got != f"shape {shape}":
-                        raise ValueError(
-                            f"{name_of(group, place)}: the state has {key} of {got}, expected shape {shape} for a "
-                            f"parameter of shape {tuple(p.shape)}; load it into the same model"
-                        )
+                if state := state_dict["state"].get(index):
+                    check_saved(state, self._kept(p, merged), name_of(group, place), tuple(p.shape))
                 check_same_name(saved, group, place, names)
 
-    def _state_shapes(self, p: Tensor, group: Group) -> Shapes:  # noqa: ARG002
-        """Shapes of the tensors of a parameter's state."""
-        return {"exp_avg": tuple(p.shape), "exp_avg_sq": tuple(p.shape)}
+    def _kept(self, p: Tensor, group: Group) -> Kept:  # noqa: ARG002
+        """Shapes and dtypes of the tensors of a parameter's state."""
+        moments = dict.fromkeys(("exp_avg", "exp_avg_sq"), (tuple(p.shape), p.dtype))
+        return {"step": ((), torch.float32), **moments}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({"_checked": {}, **state})
 
 
 def _outline(value: object) -> str:

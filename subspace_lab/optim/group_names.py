@@ -57,8 +57,7 @@ def agree_on_names(group: Group, earlier: Sequence[Group]) -> list[Group]:
     group["params"] = params = (
         [params] if isinstance(params, Tensor) else params if isinstance(params, set) else list(params)
     )
-    if "param_names" in group and len(group["param_names"]) != len(params):
-        raise ValueError(f"a group has {len(group['param_names'])} param_names for {len(params)} params; give each one")
+    check_names(group)
     named = "param_names" in group or any(isinstance(p, tuple) for p in params)
     before = sum(len(other["params"]) for other in earlier)
     if not named and any("param_names" in other for other in earlier):
@@ -75,6 +74,13 @@ def agree_on_names(group: Group, earlier: Sequence[Group]) -> list[Group]:
 def canonical_by_name(groups: Iterable[Group]) -> dict[str, str]:
     """Canonical names of the parameters of all groups, by those that the groups have."""
     return canonical_names(dict.fromkeys(str(name) for group in groups for name in group.get("param_names", ())))
+
+
+def check_names(group: Group) -> None:
+    """Refuse a group with more or fewer names than parameters."""
+    names, params = group.get("param_names"), group["params"]
+    if names is not None and len(names) != len(params):
+        raise ValueError(f"a group has {len(names)} param_names for {len(params)} params; give each one")
 
 
 def check_same_name(saved: Group, group: Group, place: int, canonical: Sequence[Mapping[str, str]]) -> None:

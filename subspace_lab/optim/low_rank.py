@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
-from subspace_lab.optim.base import Group, GroupOptimizer, Live, Shapes, State, name_of
+from subspace_lab.optim.base import Group, GroupOptimizer, Live, State, name_of
 from subspace_lab.optim.draws import Draw, generator, normal_draw
 from subspace_lab.optim.matrices import Matrix, exact_dtype, num_rows, oriented_shape, pieces
 from subspace_lab.optim.options import Options
+from subspace_lab.optim.saved_state import Kept
 
 _OF_ADAMW = ("lr", "betas", "eps", "weight_decay", "on_nonfinite")  # options that do something without a rank
 Layout = dict[str, tuple[tuple[int, ...], torch.dtype]]
@@ -138,10 +139,10 @@ class LowRankOptimizer(GroupOptimizer):
     def _update(self, x: Live) -> None:
         state, grad, group = self.state[x.p], x.grad, x.group
         if not state:
-            if not bool(grad.any()):  # nothing to choose a subspace by: not a step yet
-                x.p.mul_(1 - group["lr"] * group["weight_decay"])
-                return
             self._allocate(x.p, state, group)
+        if state["step"] == 0 and not bool(grad.any()):  # nothing to choose a subspace by: not a step yet
+            x.p.mul_(1 - group["lr"] * group["weight_decay"])
+            return
         state["step"] += 1
         is_refresh = self._is_due(x.p, state["step"], group)
         state["refreshes"] += is_refresh
@@ -162,11 +163,10 @@ class LowRankOptimizer(GroupOptimizer):
         state.update(step=0, refreshes=0)
         state.update({k: torch.zeros(shape, dtype=dtype, device=p.device) for k, (shape, dtype) in layout.items()})
 
-    def _state_shapes(self, p: Tensor, group: Group) -> Shapes:
+    def _kept(self, p: Tensor, group: Group) -> Kept:
         if group["rank"] is None:
-            return super()._state_shapes(p, group)
-        layout = full_layout(type(self), tuple(p.shape), group, p.dtype)
-        return {key: shape for key, (shape, _) in layout.items()}
+            return super()._kept(p, group)
+        return full_layout(type(self), tuple(p.shape), group, p.dtype)
 
 
 def full_layout(method: type[LowRankOptimizer], shape: tuple[int, ...], group: Group, dtype: torch.dtype) -> Layout:

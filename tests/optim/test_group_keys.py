@@ -123,6 +123,10 @@ def test_a_radius_is_not_taken_for_ldadams_rho(build):
     message_of(ValueError, lambda: SAM(groups(zoo), build, 0.05, lr=0.02), "rho", "SAM", "keyword")
     optimizer = build(groups(zoo), rho=0.5)
     assert optimizer.param_groups[0]["rho"] == 0.5
+    before = values(zoo)
+    optimizer.param_groups[0]["rho"] = 0.05  # by a wrapper that is made later
+    message_of(ValueError, lambda: drive(optimizer, zoo, range(1)), "rho", "SAM")
+    check_equal(values(zoo), before)
 
 
 # --- parameters and names --------------------------------------------------------------------------------------------

@@ -1,0 +1,86 @@
+"""Groups are edited by schedulers at every step, and by users: what changed is checked, at the cost of a look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from subspace_lab.optim.options import OF_OTHERS_TOO, OPTIONS
+
+_GONE = object()
+_BY_THEMSELVES = frozenset({"lr", "betas", "eps", "weight_decay", "scale"})  # sound whatever else is in the group
+_CHANGE_IN_PLACE = {list, Tensor}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A group as it was when it was found sound.
+
+    Attributes:
+        values: Its options.
+        number: How many parameters it had.
+    """
+
+    values: dict[str, Any]
+    number: int
+
+
+def checked(group: dict[str, Any], known: Iterable[str]) -> Checked:
+    """Remember a sound group.
+
+    Args:
+        group: The group.
+        known: Options that it may have.
+
+    Returns:
+        What to compare it with later.
+    """
+    return Checked({name: group[name] for name in known if name in group}, len(group["params"]))
+
+
+def edited(group: dict[str, Any], before: Checked) -> list[str]:
+    """Options that may be others than they were.
+
+    Args:
+        group: The group.
+        before: What it was.
+
+    Returns:
+        Names; ``"params"`` where there are more or fewer parameters.
+    """
+    get = group.get
+    names = [n for n, value in before.values.items() if get(n, _GONE) is not value or type(value) in _CHANGE_IN_PLACE]
+    return names if len(group["params"]) == before.number else [*names, "params"]
+
+
+def check_edited(group: dict[str, Any], names: Iterable[str], where: str) -> bool:
+    """Refuse values that are not sound.
+
+    Args:
+        group: The group.
+        names: Options that may be others than they were.
+        where: Which group it is, for messages.
+
+    Returns:
+        Whether the group as a whole has to be checked too.
+
+    Raises:
+        ValueError: One line.
+    """
+    for name in names:
+        if name == "params":
+            continue
+        if name not in group:
+            raise ValueError(f"{where} has lost {name}; put it back")
+        if name in OF_OTHERS_TOO:
+            raise ValueError(
+                f"{where} has another {name} than at first, where {OF_OTHERS_TOO[name]}: build a new optimizer to "
+                f"change it, and give nobody else's {name} to its groups"
+            )
+        value = group[name]
+        if not isinstance(value, Tensor) or value.device.type == "cpu":  # elsewhere a look would wait for the device
+            OPTIONS[name].check(f"{where}: {name}", value)
+    return not _BY_THEMSELVES.issuperset(names)
