@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from subspace_lab._paths import local_path
-from subspace_lab.capture.collect import Collected, collect
-from subspace_lab.capture.gradients import global_norm, is_writer, num_processes
+from subspace_lab.capture.gradients import is_alone, is_writer, launcher, num_processes
 from subspace_lab.capture.hooks import StepHook, bare_optimizer
 from subspace_lab.capture.integrations import hf_callback, lightning_callback
 from subspace_lab.capture.layers import select_layers
+from subspace_lab.capture.others import remove_empty, supersede
+from subspace_lab.capture.present import left_out
+from subspace_lab.capture.record import Recorder
 from subspace_lab.capture.reductions import reduction
-from subspace_lab.capture.values import plain_values, snapshot_context
+from subspace_lab.capture.rounds import Rounds, Turn
 from subspace_lab.runs import RunError, RunWriter
 from subspace_lab.runs.manifest import plain
+from subspace_lab.runs.snapshot import NUM_STEPS
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
@@ -35,6 +40,9 @@ class GradientCapture:
     It gets its steps in one of four ways: `attach` to an optimizer, `hf_callback`, `lightning_callback`, or `step`
     called by hand. Steps count optimizer steps already taken: the first gradient is step 0, and ``every=k`` captures
     0, k, 2k, ... A line of metrics is written for every step.
+
+    A capture that is made while an earlier one is still open at the same path or on the same optimizer, as when a cell
+    of a notebook is run again, takes its place, and says so.
 
     In a distributed job every process makes its own capture of the model, and the first one writes; sharded gradients
     (FSDP2) are gathered layer by layer. A gradient that is not finite is recorded as such (layer and count of bad
@@ -54,6 +62,9 @@ class GradientCapture:
         data_hash: For the manifest: a hash of the data.
         evaluation: For the manifest: the examples on which quantities of the loss are measured afterwards.
         plan: For the manifest: the plan that the optimizer was made of.
+        on_error: What becomes of a training whose steps cannot be recorded (a full disk, a run directory that was
+            removed, a resumed run that takes another course): ``"warn"`` says so once, ends the capture and lets the
+            training go on, ``"raise"`` ends both. Wrong arguments are errors in any case.
 
     Raises:
         ValueError: If an argument is wrong, or a pattern matches nothing (the nearest names are in the message).
@@ -76,40 +87,55 @@ class GradientCapture:
         data_hash: str | None = None,
         evaluation: Mapping[str, Any] | None = None,
         plan: Mapping[str, Any] | None = None,
+        on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
-        if every is not None and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
-            raise ValueError(f"every must be a whole number of at least 1, or None for no snapshots, got {every!r}")
         if not isinstance(model, nn.Module):
             raise TypeError(f"GradientCapture(model, path) takes the model first, got {type(model).__name__}")
-        patterns = _patterns(layers)
-        self._model, self._every, self._path = model, every, local_path(path, error=RunError)
-        self._layers = select_layers(model, patterns, side)
+        if on_error not in {"warn", "raise"}:
+            raise ValueError(f"on_error must be 'warn' or 'raise', got {on_error!r}")
+        every, patterns = _interval(every), _patterns(layers)
+        self._model, self._path = model, local_path(path, error=RunError).absolute()
+        if line := left_out(model, patterns):
+            warnings.warn(line, stacklevel=2)
+        table = select_layers(model, patterns, side)
         about = {"config": config, "seeds": seeds, "data_hash": data_hash, "evaluation": evaluation, "plan": plan}
-        self._reduce = reduction(keep)
-        self._writer: RunWriter | None = None
+        reduce = reduction(keep)
+        writer = None
         if is_writer():
-            self._writer = RunWriter(
+            if not resume:
+                remove_empty(self._path)
+            writer = RunWriter(
                 self._path,
-                layers=[layer.row() for layer in self._layers],
+                layers=[layer.row() for layer in table],
                 capture={"every": every, "keep": keep, "layers": patterns, "side": side},
                 about=plain("config, seeds, data_hash, evaluation or plan", about),
                 resume=resume,
             )
+        self._recorder = Recorder(model, table, patterns, side, every, reduce, writer)
+        self._rounds = Rounds()
+        self._raises = on_error == "raise"
         self._driver: str | None = None  # where the steps come from
-        self._handle: RemovableHandle | None = None
-        self._closed = False
-        self._last_step = -1
-        self._logged: dict[str, Any] = {}
-        self._line: dict[str, Any] | None = None  # of metrics, held back until the framework has told all of it
-        self._warned: set[str] = set()
+        self._handles: list[RemovableHandle] = []
+        self._state: Literal["open", "closed", "stopped"] = "open"
+        self._table = table
+        self._versions: list[tuple[weakref.ref[Tensor], int]] = []  # of the parameters, when optimizers were attached
+        supersede(self, lambda other: other.path == self.path, f"another one writes into {self._path} now")
+
+    @property
+    def path(self) -> Path:
+        """The run directory."""
+        return self._path
 
     def attach(self, optimizer: torch.optim.Optimizer, start_step: int = 0) -> None:
         """Capture before every step of an optimizer: for plain loops and Accelerate.
 
         With a closure (``optimizer.step(closure)``) the gradient is that of its first evaluation. Under a `GradScaler`
         the gradient is captured unscaled, and a step that the scaler skips is neither counted nor recorded; the scale
-        is known, and recorded, with fused optimizers and Accelerate. Where several optimizers share the model, attach
-        to the one that steps first.
+        is known, and recorded, with fused optimizers and Accelerate.
+
+        Where several optimizers share the model, attach to each of them: a gradient is captured when its own optimizer
+        is about to step, and the optimizers' steps of the same number are one step of the run. What belongs to none of
+        them is captured with the first.
 
         Args:
             optimizer: The optimizer, as Accelerate prepared it or bare.
@@ -119,10 +145,15 @@ class GradientCapture:
             ValueError: Under Lightning, which needs `lightning_callback`; if this capture has its steps from
                 somewhere else already; or if it is no optimizer.
         """
-        self._check_free("attach()")
         bare = bare_optimizer(optimizer, self._model)
-        self._handle = bare.register_step_pre_hook(StepHook(self.observe, optimizer, _whole(start_step)))
+        if self._driver != "attach()" or bare in self._rounds:
+            self._check_free("attach()")
+        self._check_open()
+        self._rounds.add(bare, _whole(start_step))
+        self._handles.append(bare.register_step_pre_hook(StepHook(self.observe, optimizer, self._rounds)))
         self._driver = "attach()"
+        self._versions += [(weakref.ref(x.parameter), x.parameter._version) for x in self._table]
+        supersede(self, lambda other: other.has_begun and bare in other._rounds, "another one is on its optimizer now")
 
     def hf_callback(self) -> TrainerCallback:
         """A callback for the `Trainer` of transformers, which closes the run when the training ends.
@@ -139,7 +170,7 @@ class GradientCapture:
         """
         self._check_free("hf_callback()")
         callback = hf_callback(self)
-        self._driver = "hf_callback()"
+        self._take_model("hf_callback()")
         return callback
 
     def lightning_callback(self) -> Callback:
@@ -156,7 +187,7 @@ class GradientCapture:
         """
         self._check_free("lightning_callback()")
         callback = lightning_callback(self)
-        self._driver = "lightning_callback()"
+        self._take_model("lightning_callback()")
         return callback
 
     def step(self, step: int) -> None:
@@ -167,11 +198,14 @@ class GradientCapture:
 
         Raises:
             ValueError: If this capture has its steps from somewhere else, or the step does not follow the last one.
-            RunError: If the run cannot be written.
+            RunError: If the run cannot be written, and ``on_error="raise"``.
         """
+        step = _whole(step)
+        self._check_open()
         if self._driver != "step()":
             self._check_free("step()")
             self._driver = "step()"
+        self._recorder.check_follows(step)
         self.observe(step)
 
     def log(self, **values: Any) -> None:
@@ -189,46 +223,53 @@ class GradientCapture:
             ValueError: If a value is something else, or the capture is closed.
         """
         self._check_open()
-        self._logged |= plain_values(values)
+        self._recorder.log(values)
 
-    def observe(self, step: int, *, scale: float | None = None, hold: bool = False, **facts: Any) -> None:
-        """Record a step: what hooks and callbacks call.
+    def observe(
+        self, step: int, *, scale: float | None = None, hold: bool = False, turn: Turn | None = None, **facts: Any
+    ) -> None:
+        """Record a step: what hooks and callbacks call. What goes wrong does not end the training, see ``on_error``.
 
         Args:
             step: Optimizer steps taken before.
             scale: The loss scale that is still in the gradients, None for none.
             hold: Keep the metrics line back until `flush`, for `amend`.
+            turn: Whose step it is, where several optimizers share the model.
             **facts: What the caller knows of the step; logged values go before it.
-
-        Raises:
-            ValueError: If the step does not follow the last one, or the capture is closed.
-            RunError: If the run cannot be written.
         """
-        self._check_open()
-        self.flush()
-        if _whole(step) <= self._last_step:
-            raise ValueError(
-                f"step {step} after step {self._last_step}: steps of one capture increase; "
-                "for another training make another GradientCapture"
+        recorder = self._recorder
+        if self._state == "closed":
+            recorder.warn_once("closed", f"step {step} is not captured: {self._closed()}")
+        elif self._state == "open" or num_processes() > 1:  # others wait for this one where gradients are sharded
+            self._say_whether_it_writes()
+            with self._guarded():
+                recorder.step(step, facts, scale, hold, turn)
+
+    def begin(self, step: int) -> None:
+        """A Trainer begins an attempt, its first one or another: what callbacks call.
+
+        Args:
+            step: Optimizer steps taken before. What an earlier attempt recorded of it and later ones is replaced.
+        """
+        recorder, last = self._recorder, self._recorder.last_step
+        if self._state != "closed" and step <= last:
+            recorder.warn_once(
+                f"again {step} {last}",
+                f"the training began again at step {step} after step {last}: what was captured from there on is "
+                f"replaced in {self._path}",
             )
-        self._last_step = step
-        values, self._logged = plain_values(facts) | self._logged, {}
-        if self._every is not None and step % self._every == 0:
-            values = self._capture(step, values, scale)
-        self._line = {"step": step, **values}
-        if not hold:
-            self.flush()
+            with self._guarded():
+                recorder.begin_again(step)
 
     def amend(self, **values: Any) -> None:
         """Add values to a metrics line that is held back; without one nothing happens."""
-        if self._line is not None:
-            self._line |= plain_values(values)
+        with self._guarded():
+            self._recorder.amend(values)
 
     def flush(self) -> None:
         """Write the metrics line that is held back, if there is one."""
-        line, self._line = self._line, None
-        if line is not None and self._writer is not None:
-            self._writer.log(line)
+        with self._guarded():
+            self._recorder.flush()
 
     def close(self, *, finished: bool = True) -> None:
         """Remove all hooks and finish the run; calling it again does nothing.
@@ -236,16 +277,54 @@ class GradientCapture:
         Args:
             finished: False for a run that was interrupted and may be resumed.
         """
-        if self._closed:
+        if self._state != "open":
             return
-        self._closed = True
-        if self._handle is not None:
-            self._handle.remove()
-        try:
-            self.flush()
-        finally:
-            if self._writer is not None:
-                self._writer.close(finished=finished)
+        if finished:
+            self.say_unseen()
+        with self._guarded():
+            try:
+                self._recorder.flush(whole=finished)
+            finally:
+                self._end("closed", finished=finished)
+
+    def supersede(self, reason: str) -> None:
+        """End because another capture takes this one's place, as when a notebook's cell is run again.
+
+        Args:
+            reason: What the other one does.
+        """
+        self.say_unseen()
+        with suppress(Exception):
+            self._recorder.flush(whole=False)
+        with suppress(Exception):
+            self._end("stopped", finished=False)
+        if self.has_begun:
+            warnings.warn(
+                f"the capture into {self._path} was not closed, and {reason}: it ends after step "
+                f"{self._recorder.last_step}, unfinished ('with GradientCapture(...) as capture:' closes one)",
+                stacklevel=4,
+            )
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a step was recorded."""
+        return self._recorder.last_step >= 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it goes on recording."""
+        return self._state == "open"
+
+    def say_unseen(self) -> None:
+        """Warn if the attached optimizers were never seen to step while the parameters changed."""
+        if self._driver != "attach()" or self.has_begun or self._recorder.writer is None or not self._handles:
+            return
+        if any((parameter := known()) is not None and parameter._version != v for known, v in self._versions):
+            self._recorder.warn_once(
+                "unseen",
+                f"the parameters changed and no call of step() of the attached optimizer was seen: nothing is captured "
+                f"in {self._path}; call capture.step(n) by hand before whatever takes the step",
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -255,46 +334,56 @@ class GradientCapture:
     ) -> None:
         self.close(finished=kind is None)
 
-    @torch.no_grad()
-    def _capture(self, step: int, values: dict[str, Any], scale: float | None) -> dict[str, Any]:
-        """Publish the snapshot of a step; returns the values with the gradient norm among them."""
-        if "grad_norm" not in values or num_processes() > 1:  # all processes or none: the norm may need a collective
-            values = plain_values({"grad_norm": global_norm(self._model.parameters(), scale)}) | values
-        collected = collect(self._layers, self._reduce if self._writer else None, scale)
-        if self._writer is not None:
-            self._warn(step, collected)
-            context = {
-                **snapshot_context(values),
-                "dtype": ",".join(sorted(collected.dtypes)),
-                "nonfinite": collected.nonfinite,
-                "missing": collected.missing,
-            }
-            self._writer.snapshot(step, collected.tensors, context)
-        return values
-
-    def _warn(self, step: int, collected: Collected) -> None:
-        if collected.nonfinite:
-            name, count = next(iter(collected.nonfinite.items()))
-            self._warn_once(
-                "nonfinite",
-                f"step {step}: the gradient of {name} has {count} non-finite entries; it is recorded as such and not "
-                "kept (further ones are recorded without a warning)",
-            )
-        if len(collected.missing) == len(self._layers):
-            self._warn_once(
-                "missing",
-                f"step {step}: no captured layer has a gradient; capture the model that is trained, "
-                "between backward and zero_grad",
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Whatever fails ends the capture and not the training, unless that was asked for."""
+        try:
+            yield
+        except Exception as error:
+            if self._raises:
+                raise
+            with suppress(Exception):
+                self._end("stopped", finished=False)
+            self._recorder.warn_once(
+                "stopped", f"the capture into {self._path} stops here, the training goes on: {_one_line(error)}"
             )
 
-    def _warn_once(self, what: str, message: str) -> None:
-        if what not in self._warned:
-            self._warned.add(what)
-            warnings.warn(message, stacklevel=2)
+    def _end(self, state: Literal["closed", "stopped"], *, finished: bool) -> None:
+        if self._state != "closed":
+            self._state = state
+        if state == "closed" or num_processes() == 1:
+            for handle in self._handles:
+                handle.remove()
+        writer = self._recorder.writer
+        if state == "stopped":
+            self._recorder.writer = None
+        if writer is not None:
+            writer.close(finished=finished)
+
+    def _take_model(self, driver: str) -> None:
+        self._driver = driver
+        supersede(
+            self,
+            lambda other: other.has_begun and other._driver == driver and other._model is self._model,
+            "another one is to watch its model",
+        )
+
+    def _say_whether_it_writes(self) -> None:
+        """Processes that only launchers' variables tell apart may be alone."""
+        if self._recorder.writer is None and self._state == "open" and is_alone():
+            self._recorder.warn_once(
+                "rank",
+                f"nothing is captured in {self._path} by this process: variables of its environment "
+                f"({launcher()}) say that another one is the first; without those, or with a process group of its own, "
+                "it would write",
+            )
 
     def _check_open(self) -> None:
-        if self._closed:
-            raise ValueError(f"the capture into {self._path} is closed; to go on, make a new one with resume=True")
+        if self._state == "closed":
+            raise ValueError(self._closed())
+
+    def _closed(self) -> str:
+        return f"the capture into {self._path} is closed; to go on, make a new one with resume=True"
 
     def _check_free(self, wanted: str) -> None:
         self._check_open()
@@ -315,11 +404,28 @@ def _patterns(layers: str | Sequence[str] | None) -> list[str] | None:
     return patterns
 
 
-def _whole(step: int) -> int:
+def _interval(every: Any) -> int | None:
+    if every is None:
+        return None
     try:
-        whole = operator.index(step)
+        whole = 0 if isinstance(every, bool) else operator.index(every)
+    except TypeError:
+        whole = 0
+    if whole < 1:
+        raise ValueError(f"every must be a whole number of at least 1, or None for no snapshots, got {every!r}")
+    return whole
+
+
+def _whole(step: Any) -> int:
+    try:
+        whole = -1 if isinstance(step, bool) else operator.index(step)
     except TypeError:
         whole = -1
-    if whole < 0:
+    if not 0 <= whole < NUM_STEPS:
         raise ValueError(f"a step must be a whole number, at least 0, got {step!r}")
     return whole
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines and isinstance(error, RunError) else f"{type(error).__name__}: {' '.join(lines)[:300]}"

@@ -29,6 +29,13 @@ class Collected:
     missing: list[str] = field(default_factory=list)
     dtypes: set[str] = field(default_factory=set)
 
+    def add(self, other: Collected) -> None:
+        """Take in what was kept of the gradients of other layers in the same step."""
+        self.tensors |= other.tensors
+        self.nonfinite |= other.nonfinite
+        self.missing += other.missing
+        self.dtypes |= other.dtypes
+
 
 def collect(layers: Sequence[Layer], reduce: Reduction | None, scale: float | None) -> Collected:
     """Read and reduce the gradients of all layers, one after the other.
@@ -40,14 +47,22 @@ def collect(layers: Sequence[Layer], reduce: Reduction | None, scale: float | No
 
     Returns:
         What was kept.
+
+    Raises:
+        Exception: Whatever a reduction raised, after all gradients were gathered: the other processes take part in it.
     """
-    collected = Collected()
+    collected, failure = Collected(), None
     for layer in layers:
         gradient = dense_gradient(layer, scale)
         if gradient is None:
             collected.missing.append(layer.name)
-        elif reduce is not None:
-            _add(collected, layer, gradient, reduce)
+        elif reduce is not None and failure is None:
+            try:
+                _add(collected, layer, gradient, reduce)
+            except Exception as error:
+                failure = error
+    if failure is not None:
+        raise failure
     return collected
 
 

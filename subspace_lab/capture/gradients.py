@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from subspace_lab.capture.layers import Layer
+
+_SMALL = 1e-15  # squares of numbers below it underflow, as those of large ones overflow
 
 
 def dense_gradient(layer: Layer, scale: float | None) -> Tensor | None:
@@ -53,10 +56,12 @@ def global_norm(parameters: Iterable[Tensor], scale: float | None) -> float | No
     Returns:
         The norm, or None if no parameter has a gradient.
     """
-    norms = [_norm(parameter.grad.detach()) for parameter in parameters if parameter.grad is not None]
-    if not norms:
+    gradients = [parameter.grad.detach() for parameter in parameters if parameter.grad is not None]
+    if not gradients:
         return None
-    total = float(torch.linalg.vector_norm(torch.stack([norm.to(norms[0]) for norm in norms])))
+    total = _total(gradients, torch.float32)
+    if (math.isinf(total) or total < _SMALL) and all(gradient.device.type != "mps" for gradient in gradients):
+        total = _total(gradients, torch.float64)
     return total / (scale or 1.0)
 
 
@@ -80,6 +85,19 @@ def is_writer() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
 
 
+def is_alone() -> bool:
+    """Whether no process group says that there is anybody else, or this process is the first of it."""
+    return not (torch.distributed.is_available() and torch.distributed.is_initialized()) or (
+        torch.distributed.get_rank() == 0
+    )
+
+
+def launcher() -> str:
+    """The variables of launchers that `is_writer` looks at, as they are set."""
+    names = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "NODE_RANK")
+    return ", ".join(f"{name}={os.environ[name]}" for name in names if name in os.environ)
+
+
 def num_processes() -> int:
     """Processes that train together, 1 without a process group."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -87,9 +105,18 @@ def num_processes() -> int:
     return 1
 
 
-def _norm(gradient: Tensor) -> Tensor:
-    values = gradient.coalesce().values() if gradient.layout == torch.sparse_coo else gradient
-    dtype = torch.float64 if gradient.dtype == torch.float64 else torch.float32
+def _total(gradients: Sequence[Tensor], least: torch.dtype) -> float:
+    norms = [_norm(gradient, least) for gradient in gradients]
+    return float(torch.linalg.vector_norm(torch.stack([norm.to(norms[0]) for norm in norms])))
+
+
+def _norm(gradient: Tensor, least: torch.dtype) -> Tensor:
+    if gradient.layout == torch.sparse_coo:
+        gradient = gradient.coalesce().values()
+    elif gradient.layout != torch.strided:
+        gradient = gradient.to_dense()
+    values = torch.view_as_real(gradient.resolve_conj()) if gradient.is_complex() else gradient
+    dtype = torch.float64 if values.dtype == torch.float64 else least
     return _gathered(torch.linalg.vector_norm(values, dtype=dtype))
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from subspace_lab.capture.rounds import Rounds
 
 _UNDER_LIGHTNING = (
     "under Lightning an optimizer's hook sees the gradients of the step before; "
@@ -21,13 +24,13 @@ class StepHook:
     Args:
         observe: Records a step.
         optimizer: The optimizer as the user gave it; Accelerate's wrapper knows the accumulation and the loss scale.
-        start_step: Optimizer steps taken before.
+        rounds: Counts its steps among those of the others.
     """
 
-    def __init__(self, observe: Callable[..., None], optimizer: Optimizer, start_step: int) -> None:
+    def __init__(self, observe: Callable[..., None], optimizer: Optimizer, rounds: Rounds) -> None:
         self._observe = observe
         self._wrapper = optimizer
-        self._step = start_step
+        self._rounds = rounds
 
     def __call__(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -44,8 +47,8 @@ class StepHook:
         """
         if _skips(optimizer):
             return None
-        step, self._step = self._step, self._step + 1
-        record = partial(self._observe, step, **_facts(optimizer, self._wrapper))
+        turn = self._rounds.turn(optimizer)
+        record = partial(self._observe, turn.step, turn=turn, **_facts(optimizer, self._wrapper))
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if not callable(closure):
             record()
@@ -78,6 +81,11 @@ def bare_optimizer(optimizer: Optimizer, model: nn.Module) -> Optimizer:
         return bare_optimizer(inner, model)
     if not isinstance(optimizer, Optimizer) or not hasattr(optimizer, "_optimizer_step_pre_hooks"):
         raise ValueError(f"attach() takes a torch.optim.Optimizer that steps by itself, got {type(optimizer).__name__}")
+    if inspect.unwrap(type(optimizer).step) is inspect.unwrap(Optimizer.step):
+        raise ValueError(
+            f"attach() does not work: {type(optimizer).__name__} has no step() that could be watched; "
+            "call capture.step(n) by hand before whatever takes the step"
+        )
     return optimizer
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from subspace_lab._extras import require
 from subspace_lab.capture.hooks import learning_rate, loss_scale
+from subspace_lab.capture.rounds import Rounds
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
@@ -31,8 +32,16 @@ def hf_callback(capture: GradientCapture) -> TrainerCallback:
     class CaptureCallback(base):  # type: ignore[misc]
         """Records every optimizer step of a Trainer."""
 
+        _begins = False  # whether the next step is the first of an attempt
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+            self._begins = True
+
         def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
             optimizer = kwargs.get("optimizer")
+            if self._begins:  # a search for the batch size begins again in the middle
+                self._begins = False
+                capture.begin(state.global_step)
             capture.observe(
                 state.global_step,
                 hold=True,
@@ -69,6 +78,11 @@ def lightning_callback(capture: GradientCapture) -> Callback:
         """Records every optimizer step of a Trainer."""
 
         _loss: Any = None  # summed over the micro-batches of a step, as Lightning has divided it
+        _rounds: Rounds | None = None  # of the attempt, once it has taken a step
+        _seen: tuple[Any, int] | None = None  # the optimizer that stepped last, and when
+
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+            self._loss = self._rounds = self._seen = None
 
         def on_before_backward(self, trainer: Any, pl_module: Any, loss: Any) -> None:  # noqa: ARG002
             loss = loss.detach() / (_scale(trainer) or 1.0)
@@ -77,8 +91,20 @@ def lightning_callback(capture: GradientCapture) -> Callback:
         def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
             scale, automatic = _scale(trainer), pl_module.automatic_optimization
             loss, self._loss = self._loss, None
+            if self._seen == (optimizer, trainer.global_step):
+                return  # a closure is evaluated again, within the same step
+            self._seen = (optimizer, trainer.global_step)
+            if self._rounds is None:
+                self._rounds = Rounds()
+                capture.begin(trainer.global_step // len(trainer.optimizers))
+            turn = None
+            if len(trainer.optimizers) > 1:  # the Trainer's count is that of the steps of all of them
+                for known in [known for known in (*trainer.optimizers, optimizer) if known not in self._rounds]:
+                    self._rounds.add(known, trainer.global_step // len(trainer.optimizers))
+                turn = self._rounds.turn(optimizer)
             capture.observe(
-                trainer.global_step,
+                trainer.global_step if turn is None else turn.step,
+                turn=turn,
                 scale=scale if getattr(optimizer, "_step_supports_amp_scaling", False) else None,
                 clipped=False if automatic else "unknown",
                 accumulation=trainer.accumulate_grad_batches if automatic else None,

@@ -8,9 +8,11 @@ from typing import Any
 from torch import Tensor
 
 from subspace_lab.capture.gradients import whole_number
+from subspace_lab.capture.present import shown
 
 # What goes into a snapshot: values that a repeated run gives again, no times.
 CONTEXT_KEYS = ("loss", "lr", "grad_norm", "clipped", "accumulation", "loss_scale")
+_NUMBERS = ("loss", "lr", "grad_norm", "loss_scale", "accumulation")
 _CLIPPED = {True: "true", False: "false", "true": "true", "false": "false", "unknown": "unknown"}
 
 
@@ -31,6 +33,9 @@ def plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
     plain = {name: _plain(name, value) for name, value in values.items() if value is not None}
     if "clipped" in plain:
         plain["clipped"] = _clipped(plain["clipped"])
+    for name in _NUMBERS:
+        if isinstance(value := plain.get(name, 0), str | bool):
+            raise ValueError(f"log({name}=...) takes a number, got {value!r}")
     return plain
 
 
@@ -40,13 +45,13 @@ def snapshot_context(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(name: str, value: Any) -> float | int | str | bool:
-    if isinstance(value, Tensor) and value.numel() == 1:
+    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
         return whole_number(value)
-    if getattr(value, "ndim", None) == 0:  # a number of numpy
+    if not isinstance(value, Tensor) and getattr(value, "size", None) == 1 and hasattr(value, "item"):  # of numpy
         value = value.item()
     if not isinstance(value, float | int | str | bool):
         kind = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"log({name}=...) takes a number, a string or a boolean, got {kind}")
+        raise ValueError(f"log({shown([name])}=...) takes a number, a string or a boolean, got {kind}")
     return value
 
 

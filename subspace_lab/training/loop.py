@@ -112,6 +112,7 @@ def _capture(
         keep=config.keep,
         layers=config.layers,
         resume=resume,
+        on_error="raise",
         config=config.to_dict(),
         seeds={"seed": config.seed},
         data_hash=task.identity,

@@ -1,6 +1,7 @@
 """Two processes on the CPU: DDP and FSDP2, against gradients of the whole model computed in one."""
 
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,11 @@ def test_before_there_is_a_process_group_the_launcher_says_who_writes(variables,
     model = Net()
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
-    with sl.GradientCapture(model, tmp_path / "run") as capture:
+    with sl.GradientCapture(model, tmp_path / "run", every=1) as capture, warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
         capture.step(0)
+        capture.step(1)
     assert (tmp_path / "run" / "manifest.json").exists() == writes
+    assert [str(one.message).partition(" by this process: variables of its environment")[2][:2] for one in said] == (
+        [] if writes else [" ("]  # once; a process that is alone would otherwise never hear of it
+    )

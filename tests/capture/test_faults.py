@@ -101,13 +101,14 @@ def test_the_model_comes_first(tmp_path):
         sl.GradientCapture(str(tmp_path / "run"), mlp())
 
 
-def test_a_gradient_of_another_shape_is_refused(tmp_path):
+def test_a_gradient_of_another_shape_is_missing(tmp_path):
     model = mlp()
     with sl.GradientCapture(model, tmp_path / "run") as capture:
         model["up_proj"].weight = nn.Parameter(torch.ones(5))  # as sharding into flat parameters does
         model["up_proj"].weight.grad = torch.ones(5)
-        with pytest.raises(ValueError, match=r"up_proj.weight has shape \(5,\), its parameter had \(12, 8\); shard"):
+        with pytest.warns(UserWarning, match=r"up_proj.weight has shape \(5,\), its parameter had \(12, 8\) \(shard"):
             capture.step(0)
+    assert context(sl.Run.open(tmp_path / "run"), 0)["missing"] == ["up_proj.weight", "down_proj.weight"]
 
 
 def test_layer_names_never_become_paths(tmp_path):
@@ -139,10 +140,10 @@ def test_a_full_disk_is_one_line_and_published_snapshots_stay(tmp_path):
         train(model, optimizer, batches(1), capture)
         resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
         try:
-            with pytest.raises(sl.RunError, match=r"cannot write .*step_00000001.safetensors: .*; free some") as error:
-                train(model, optimizer, batches(1), capture)
+            with pytest.warns(UserWarning, match=r"cannot write .*step_00000001.safetensors: .*; free some") as said:
+                train(model, optimizer, batches(3), capture)  # which the capture does not end
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert "\n" not in str(error.value)
+    assert [("\n" in str(one.message), "the training goes on" in str(one.message)) for one in said] == [(False, True)]
     run = sl.Run.open(tmp_path / "run")
     assert (run.steps, run.verify()) == ([0], 1)

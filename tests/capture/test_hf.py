@@ -148,5 +148,30 @@ def test_a_second_training_needs_another_capture(tmp_path):
     capture = sl.GradientCapture(model, tmp_path / "run")
     loop = trainer(model, tmp_path / "hf", [capture.hf_callback()], max_steps=1)
     loop.train()
-    with pytest.raises(ValueError, match="is closed; to go on, make a new one with resume=True"):
-        loop.train()
+    with pytest.warns(UserWarning, match=r"is closed; to go on, make a new one with resume=True") as said:
+        assert loop.train().global_step == 1  # not ended by the capture
+    assert sum("is closed" in str(one.message) for one in said) == 1
+    assert sl.Run.open(tmp_path / "run").metrics["step"].tolist() == [0]
+
+
+def test_a_training_that_begins_again_replaces_what_was_given_up(tmp_path):
+    """As the search for a batch size does when it meets the end of the memory."""
+    from transformers import TrainerCallback
+
+    class Once(TrainerCallback):
+        failed = False
+
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 3 and not self.failed:
+                self.failed = True
+                raise RuntimeError("CUDA out of memory. Tried to allocate")
+
+    model = tiny_llama()
+    capture = sl.GradientCapture(model, tmp_path / "run", every=2)
+    options = {"max_steps": 5, "auto_find_batch_size": True, "save_strategy": "no"}
+    loop = trainer(model, tmp_path / "hf", [capture.hf_callback(), Once()], **options)
+    with pytest.warns(UserWarning, match="the training began again at step 0 after step 2"):
+        assert loop.train().global_step == 5
+    run = sl.Run.open(tmp_path / "run")
+    assert (run.steps, run.metrics["step"].tolist(), run.manifest["finished"]) == ([0, 2, 4], [0, 1, 2, 3, 4], True)
+    assert run.verify() == 3

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import warnings
 
 import numpy as np
 import pytest
@@ -210,3 +211,55 @@ class _Forward(torch.nn.Module):
 
     def forward(self, batch):
         return mlp_loss(self.net, batch)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:lightning")
+def test_optimizers_that_take_turns_are_all_captured(tmp_path):
+    import lightning
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.automatic_optimization = False
+            self.nets = torch.nn.ModuleList(torch.nn.Linear(8, 8) for _ in range(3))
+            self.taken = [[] for _ in self.nets]
+
+        def training_step(self, batch, index):
+            for net, optimizer, taken in zip(self.nets, self.optimizers(), self.taken, strict=True):
+                self.toggle_optimizer(optimizer)  # freezes the others
+                self.manual_backward(net(batch[0]).square().mean())
+                taken.append(net.weight.grad.clone())
+                optimizer.step()
+                optimizer.zero_grad()
+                self.untoggle_optimizer(optimizer)
+
+        def configure_optimizers(self):
+            return [torch.optim.SGD(net.parameters(), 0.01) for net in self.nets]
+
+    module = Module()
+    with sl.GradientCapture(module, tmp_path / "run", every=2, keep="full") as capture, warnings.catch_warnings():
+        warnings.filterwarnings("error", message="step ")
+        fit(module, batches(5), [capture.lightning_callback()])
+    run = sl.Run.open(tmp_path / "run")
+    assert (run.steps, run.metrics["step"].tolist()) == ([0, 2, 4], [0, 1, 2, 3, 4])
+    for step in run.steps:
+        for number, taken in enumerate(module.taken):
+            assert torch.equal(run.gradient(step, f"nets.{number}.weight"), taken[step])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:lightning")
+def test_a_fit_after_the_first_one_is_not_ended_and_lbfgs_is_captured_once_a_step(tmp_path):
+    class Closure(modules()["automatic"]):
+        def configure_optimizers(self):
+            return torch.optim.LBFGS(self.net.parameters(), lr=0.1, max_iter=3)
+
+    module = Closure()
+    capture = sl.GradientCapture(module, tmp_path / "run", every=1)
+    callback = capture.lightning_callback()
+    fit(module, batches(3), [callback])
+    with pytest.warns(UserWarning, match="is not captured: the capture into .* is closed"):
+        trainer = fit(module, batches(2), [callback])
+    assert trainer.global_step == 2
+    run = sl.Run.open(tmp_path / "run")
+    assert (run.steps, run.metrics["step"].tolist()) == ([0, 1, 2], [0, 1, 2])
