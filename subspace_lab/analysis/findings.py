@@ -11,6 +11,7 @@ from subspace_lab.analysis.arguments import check_run, telling_rank
 from subspace_lab.analysis.told_apart import above_chance, above_noise
 from subspace_lab.analysis.words import alike, count, percent, signed
 from subspace_lab.runs import Run
+from subspace_lab.runs.tables import TABLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +48,7 @@ def findings(run: Run) -> list[Finding]:
         RunError: If the run was not analysed yet.
     """
     check_run(run)
-    energy = run.table("energy").dropna(subset=["fraction"])
+    energy = run.table("energy", TABLES["energy"]).dropna(subset=["fraction"])
     if not (energy["basis"] == "own").any():
         return []
     rank = telling_rank(run, energy)
@@ -57,8 +58,8 @@ def findings(run: Run) -> list[Finding]:
     found = [
         _core(own, told),
         _trend(own, told=bool(told.any())),
-        _drift(run.table("angles"), energy),
-        _flatness(run.table("curvature")),
+        _drift(run.table("angles", TABLES["angles"]), energy),
+        _flatness(run.table("curvature", TABLES["curvature"])),
     ]
     return [finding for finding in found if finding is not None]
 

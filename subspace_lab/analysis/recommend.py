@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from subspace_lab.analysis.arguments import check_run
 from subspace_lab.analysis.budget import Choice, fit_ranks, state_bytes
 from subspace_lab.analysis.energy import energy
@@ -16,6 +18,7 @@ from subspace_lab.analysis.notices import AnalysisNotice
 from subspace_lab.analysis.plan import LayerPlan, Plan
 from subspace_lab.analysis.told_apart import above_noise
 from subspace_lab.runs import Run, RunError
+from subspace_lab.runs.tables import TABLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +27,7 @@ SATURATION = 0.9
 RETENTION = 0.5
 BULK = 0.1
 SMALLEST_STEP = 0.01
+_OF_NOISE = {"layer": "str", "part": "str", "signal": "float", "signal_se": "float", "signal_share": "float"}
 
 
 def recommend(run: Run, budget_bytes: int | None = None) -> Plan:
@@ -71,10 +75,13 @@ def _is_budget(value: object) -> bool:
 
 def _energy_table(run: Run) -> pd.DataFrame:
     try:
-        table = run.table("energy")
-    except RunError:
+        table = run.table("energy", TABLES["energy"])
+    except RunError:  # none yet, or one that is damaged
         return energy(run)
-    return table if set(table["step"]) == set(run.steps) else energy(run)
+    nulls = table[["null_isotropic", "null_noise"]]
+    is_sound = np.isfinite(nulls).all(axis=None) and not np.isinf(table["fraction"]).any()
+    is_of_run = set(table["layer"]) <= set(run.layers["name"]) and set(table["step"]) == set(run.steps)
+    return table if is_sound and is_of_run else energy(run)
 
 
 @dataclass(frozen=True)
@@ -92,10 +99,9 @@ class _BulkSignal:
 
 def _bulk_signals(run: Run) -> dict[str, _BulkSignal]:
     """By layer, where the noise of the gradient was measured."""
-    try:
-        table = run.table("noise")
-    except RunError:
+    if not run.has_table("noise"):
         return {}
+    table = run.table("noise", _OF_NOISE)
     bulk = table[(table["part"] == "bulk") & (table["layer"] != "model")].groupby("layer", observed=True)
     means, counts = bulk[["signal", "signal_share"]].mean(), bulk.size()
     errors = bulk["signal_se"].agg(lambda errors: float((errors.astype("float64") ** 2).sum() ** 0.5)) / counts

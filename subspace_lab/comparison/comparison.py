@@ -8,6 +8,7 @@ from typing import Any, Self
 import pandas as pd
 
 from subspace_lab._paths import local_path
+from subspace_lab.comparison import tables
 from subspace_lab.comparison.manifest import read_comparison, stored_cells
 from subspace_lab.comparison.report import write_comparison_report
 from subspace_lab.comparison.statistics import summary
@@ -17,6 +18,7 @@ from subspace_lab.figures.all import save_all
 from subspace_lab.figures.comparison import FIGURES, Tables
 from subspace_lab.runs import RunError
 from subspace_lab.runs.files import publish
+from subspace_lab.runs.tables import read_table, write_table
 
 CELLS = "cells"
 RESULTS, CURVES = "results.parquet", "curves.parquet"
@@ -53,12 +55,10 @@ class Comparison:
         """
         path = local_path(path, error=RunError)
         manifest = read_comparison(path)
-        try:
-            results, curves = (pd.read_parquet(path / name) for name in (RESULTS, CURVES))
-        except (OSError, ValueError) as error:
-            raise RunError(
-                f"{path} has no tables to read ({error}); run the same subspace-lab compare again"
-            ) from error
+        results, curves = (
+            read_table(path / name, "run the same subspace-lab compare again", columns)
+            for name, columns in ((RESULTS, tables.RESULTS), (CURVES, tables.CURVES))
+        )
         return cls(path, manifest, results, curves)
 
     @classmethod
@@ -78,8 +78,7 @@ class Comparison:
         cells = stored_cells(manifest)
         made = cls(path, manifest, results_table(path / CELLS, cells), curves_table(path / CELLS, cells))
         for name, table in ((RESULTS, made.results), (CURVES, made.curves)):
-            with publish(path / name) as aside:
-                table.to_parquet(aside, index=False)
+            write_table(path / name, table)
         with publish(path / "table.csv") as aside:
             made.table.to_csv(aside, index=False)
         with publish(path / "table.tex") as aside:

@@ -17,7 +17,8 @@ from subspace_lab._reading import read_json
 from subspace_lab._version import __version__
 from subspace_lab.evidence.profiles import Profile
 from subspace_lab.runs import RunError, environment
-from subspace_lab.runs.files import publish, publish_json, unwritable
+from subspace_lab.runs.files import publish_json, unwritable
+from subspace_lab.runs.tables import read_table, write_table
 
 MANIFEST = "evidence.json"
 FORMAT = "subspace_lab.evidence"
@@ -92,18 +93,14 @@ class Store:
         """
         if not self.has(name):
             return pd.DataFrame()
-        try:
-            if name not in self._tables:
-                self._tables[name] = pd.read_parquet(self._file(name))
-            return self._tables[name]
-        except (OSError, ValueError) as error:
-            raise RunError(f"{self._file(name)} cannot be read ({error}); remove it, and it is made again") from error
+        if name not in self._tables:
+            self._tables[name] = read_table(self._file(name), "remove it, and it is made again")
+        return self._tables[name]
 
     def write(self, name: str, table: pd.DataFrame) -> None:
         """Publish a table."""
         self._tables.pop(name, None)
-        with publish(self._file(name)) as aside:
-            table.to_parquet(aside, index=False)
+        write_table(self._file(name), table)
 
     def add(self, name: str, rows: pd.DataFrame) -> None:
         """Publish a table with rows added; rows of the same cells are replaced.

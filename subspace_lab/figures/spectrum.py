@@ -14,6 +14,7 @@ from subspace_lab.figures.panels import NOISE, NOISE_HANDLE, band, grid
 from subspace_lab.figures.style import COLOURS, INK, Layout, drawn
 from subspace_lab.figures.tables import by_panel, finite, load, oriented_shape, positions
 from subspace_lab.runs import Run
+from subspace_lab.runs.tables import TABLES
 
 TITLE = "The singular spectrum at the last capture"
 CAPTION = (
@@ -72,5 +73,5 @@ def _noise(run: Run) -> dict[Any, pd.DataFrame]:
     """The spectrum of noise of norm 1 for each shape (m, n); empty when the run has none."""
     if not (run.path / "analysis" / "spectrum_null.parquet").is_file():
         return {}
-    table = run.table("spectrum_null")
+    table = run.table("spectrum_null", TABLES["spectrum_null"])
     return dict(iter(table.assign(number=table["index"] + 1).groupby(["m", "n"])))

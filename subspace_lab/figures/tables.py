@@ -14,6 +14,7 @@ import pandas as pd
 from subspace_lab.analysis.arguments import reference_rank, telling_rank
 from subspace_lab.runs import Run, RunError
 from subspace_lab.runs.errors import in_shell
+from subspace_lab.runs.tables import TABLES
 
 _NEEDS = {
     "angles": ("topk:K", "gram", "full"),
@@ -40,7 +41,7 @@ def load(run: Run, name: str) -> pd.DataFrame:
         RunError: If it cannot be read, or is of another run.
     """
     present = (run.path / "analysis" / f"{name}.parquet").is_file()
-    table = run.table(name) if present else pd.DataFrame()
+    table = run.table(name, TABLES.get(name)) if present else pd.DataFrame()
     if table.empty:
         raise AbsentError(_why_missing(run, name, present=present))
     layers, order = panel_names(run), list(positions(run))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from subspace_lab.analysis.words import count, percent
-from subspace_lab.runs import Run, RunError
+from subspace_lab.runs import Run
+from subspace_lab.runs.tables import TABLES
 
 
 def measured_on(run: Run) -> str:
@@ -34,7 +35,7 @@ def measured_on(run: Run) -> str:
 
 def _hessian(summary: Any, values: Any) -> str:
     last = summary.iloc[-1]
-    top = values[(values["step"] == last["step"]) & (values["index"] == 0)]["eigenvalue"].iloc[0]
+    top = values[(values["step"] == last["step"]) & (values["index"] == 0)]["eigenvalue"].max()
     missed = int((~values["converged"]).sum())
     return (
         f"On {count(int(last['sequences']), 'sequence')} the largest eigenvalue of the Hessian of the whole model is "
@@ -47,7 +48,7 @@ def _hessian(summary: Any, values: Any) -> str:
 
 def _noise(noise: Any) -> str:
     last = noise[noise["step"] == noise["step"].max()].set_index("part")
-    scale, bulk = last.loc["all", "noise_scale"], last.loc["bulk"] if "bulk" in last.index else None
+    scale, bulk = last["noise_scale"].get("all", float("nan")), last.loc["bulk"] if "bulk" in last.index else None
     text = "no signal is told from noise" if scale != scale else f"the gradient noise scale is {scale:.3g} sequences"
     text = f"At the last checkpoint {text}"
     if bulk is None or bulk["signal_share"] != bulk["signal_share"]:
@@ -60,9 +61,8 @@ def _noise(noise: Any) -> str:
 
 
 def _of_model(run: Run, name: str) -> Any:
-    try:
-        table = run.table(name)
-    except RunError:
+    if not run.has_table(name):
         return None
+    table = run.table(name, TABLES[name])
     rows = table[table["layer"] == "model"].sort_values("step", kind="stable")
     return None if rows.empty else rows

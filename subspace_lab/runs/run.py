@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import os
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
 
@@ -13,12 +13,13 @@ from torch import Tensor
 
 from subspace_lab._paths import local_path
 from subspace_lab.numerics import Side, flatten, gram, packed_shape, unpack_symmetric
-from subspace_lab.runs.errors import RunError, in_shell
-from subspace_lab.runs.files import confined, publish, remove_partial
+from subspace_lab.runs.errors import RunError, RunLostError, in_shell
+from subspace_lab.runs.files import confined, remove_partial
 from subspace_lab.runs.layer_table import LAYER_COLUMNS, expected_shape
 from subspace_lab.runs.manifest import read_manifest
 from subspace_lab.runs.metrics import read_metrics
 from subspace_lab.runs.snapshot import Snapshot, snapshot_path, steps_in
+from subspace_lab.runs.tables import read_table, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +40,7 @@ class Run:
         self.path = path
         self.manifest = manifest
         self.writable = writable
+        self._sound: dict[int, tuple[int, ...]] = {}  # by step, the files whose checksum was compared
         self._layers = {layer["name"]: layer for layer in manifest["layers"]}
 
     @classmethod
@@ -117,6 +119,16 @@ class Run:
             raise RunError(f"{path} is the snapshot of step {found}; rename it, or delete it to go on without it")
         return snapshot
 
+    def _verified(self, step: int) -> Snapshot:
+        """A snapshot whose checksum was compared, once as long as the file stays what it is."""
+        snapshot = self.snapshot(step)
+        status = snapshot.path.stat()
+        seen = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+        if self._sound.get(step) != seen:
+            snapshot.verify()
+            self._sound[step] = seen
+        return snapshot
+
     def gradient(self, step: int, layer: str) -> Tensor:
         """A gradient in its parameter's own shape; of runs that keep ``full`` only.
 
@@ -131,7 +143,7 @@ class Run:
             RunError: If it is not there: another reduction, an unknown step or layer, a non-finite gradient.
         """
         row = self.layer(layer)
-        with self.snapshot(step) as snapshot:
+        with self._verified(step) as snapshot:
             gradient = snapshot.get("gradient", layer)
             if gradient is None:
                 raise self.absent(snapshot, layer, "the gradient", "keep='full'")
@@ -158,7 +170,7 @@ class Run:
         if side not in get_args(Side):
             raise ValueError(f"side must be 'left', 'right' or None, got {side!r}")
         remedy = "keep='gram' or keep='full'" if side == own else "keep='full'"
-        with self.snapshot(step) as snapshot:
+        with self._verified(step) as snapshot:
             C = self.gram_of(snapshot, layer, side)
             if C is None:
                 raise self.absent(snapshot, layer, f"the {side} Gram matrix", remedy)
@@ -236,30 +248,30 @@ class Run:
             return RunError(f"{self.path}, {where}: the layer had no gradient in this step")
         return RunError(f"{self.path}, {where}: {what} is not kept by keep={self.keep!r}; capture with {remedy}")
 
-    def table(self, name: str) -> pd.DataFrame:
+    def table(self, name: str, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
         """A table that an analysis left in ``analysis/``.
 
         Args:
             name: The analysis, for example ``"energy"``.
+            columns: Columns that it must have, with their kinds; see `subspace_lab.runs.tables`.
 
         Returns:
             The table.
 
         Raises:
-            RunError: If there is none, or it cannot be read.
+            RunError: If there is none, or it cannot be read, was altered, or lacks a column.
         """
-        import pandas as pd
-
         path = confined(self.path, self._table_path(name))
         if not path.is_file():
             unsaved = "" if self.writable else ", or open it with write=True, which keeps what analyses find"
             raise RunError(
                 f"{self.path} has no table {name!r} yet; run: subspace-lab analyze {in_shell(self.path)}{unsaved}"
             )
-        try:
-            return pd.read_parquet(path)
-        except Exception as error:  # whatever pandas and pyarrow have to say of it: it can be made again
-            raise RunError(f"{path} cannot be read; run again: subspace-lab analyze {in_shell(self.path)}") from error
+        return read_table(path, f"run again: subspace-lab analyze {in_shell(self.path)}", columns)
+
+    def has_table(self, name: str) -> bool:
+        """Whether there is something in the place of a table."""
+        return os.path.lexists(self._table_path(name))
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """Leave a table in ``analysis/``; does nothing when the run was opened for reading.
@@ -267,10 +279,14 @@ class Run:
         Args:
             name: The analysis.
             table: A tidy table.
+
+        Raises:
+            RunLostError: If another run is in the place of the one that was opened.
         """
         if self.writable:
-            with publish(self._table_path(name)) as aside:
-                table.to_parquet(aside, index=False)
+            if read_manifest(self.path).get("run_id") != self.manifest.get("run_id"):
+                raise RunLostError(f"{self.path} is another run than the one that was opened; open it again")
+            write_table(self._table_path(name), table, within=self.path)
 
     def _table_path(self, name: str) -> Path:
         if not isinstance(name, str) or not name.isidentifier():

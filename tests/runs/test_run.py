@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from subspace_lab.runs import Run, RunError
-from subspace_lab.runs.snapshot import snapshot_path, write_snapshot
+from subspace_lab.runs.snapshot import Snapshot, snapshot_path, write_snapshot
 from tests.runs.build import (
     CONV,
     SHAPES,
@@ -418,3 +418,20 @@ def test_verifying_does_not_load_the_file(tmp_path):
 
 def test_a_run_goes_to_other_processes(run):
     assert pickle.loads(pickle.dumps(run)).verify() == 2
+
+
+def test_gradients_are_compared_with_the_checksum_once(tmp_path, monkeypatch):
+    run_dir = make_run(tmp_path / "run", "full")
+    path, compared, real = snapshot_path(run_dir, 10), [], Snapshot.verify
+    monkeypatch.setattr(Snapshot, "verify", lambda self: compared.append(self.path) or real(self))
+    run = Run.open(run_dir)
+    for name in (WIDE, TALL):
+        run.gradient(10, name), run.gram(10, name)
+    assert compared == [path]
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1  # still a finite number
+    path.write_bytes(content)
+    for ask in (run.gradient, run.gram):
+        with refuses("step_00000010", "was altered"):
+            ask(10, WIDE)
+    assert torch.equal(run.gradient(0, WIDE), tensors(0)[f"gradient:{WIDE}"])

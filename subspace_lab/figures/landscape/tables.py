@@ -11,6 +11,7 @@ from subspace_lab.figures.axis import step_axis
 from subspace_lab.figures.tables import AbsentError, panel_names, positions
 from subspace_lab.runs import Run
 from subspace_lab.runs.errors import in_shell
+from subspace_lab.runs.tables import TABLES
 
 _OPTION = {"hessian": "--hessian", "hessian_summary": "--hessian", "noise": "--noise"}
 _MODEL = "model"
@@ -77,7 +78,7 @@ def error_bars(ax: Axes, x: Any, y: pd.Series, error: pd.Series, **style: Any) -
 def _table(run: Run, name: str) -> pd.DataFrame:
     if not (run.path / "analysis" / f"{name}.parquet").is_file():
         raise AbsentError(f"Not measured yet; run: subspace-lab analyze {in_shell(run.path)} {_OPTION[name]}")
-    table = run.table(name)
+    table = run.table(name, TABLES.get(name))
     if table.empty:
         raise AbsentError("Nothing was measured.")
     return table
