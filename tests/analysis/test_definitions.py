@@ -11,9 +11,10 @@ import torch
 from scipy import stats
 
 import subspace_lab as sl
-from subspace_lab.analysis.budget import state_bytes
+from subspace_lab.analysis.budget import Choice, fit_ranks, state_bytes
 from subspace_lab.analysis.loss.trace import trace_estimate
-from subspace_lab.numerics import null_noise, null_tangent
+from subspace_lab.analysis.told_apart import above_chance, above_noise
+from subspace_lab.numerics import null_noise, null_noise_margin, null_tangent
 from tests.runs_by_hand import noise, write_run
 
 SIDE = 8
@@ -205,3 +206,64 @@ def test_a_plan_is_worked_out_from_a_table_by_hand(tmp_path):
     assert plan.walk_step == pytest.approx(np.arccos(np.sqrt(plan.retained)), rel=1e-6)
     assert (plan.rule, plan.recovery, plan.above_noise) == ("walk", "scaled", True)
     assert plan.state_bytes == 4 * (16 * 4 + 2 * 4 * 64 + 1)
+
+
+@pytest.mark.parametrize("count", [1, 9])
+@pytest.mark.parametrize(("by", "told"), [(0.999, False), (1.001, True)])
+def test_energy_is_told_from_noise_by_the_margin_of_as_many_gradients(count, by, told):
+    null = null_noise(4, 16, 40)
+    row = {"layer": "a", "rank": 4, "m": 16, "n": 40, "null_noise": null}
+    table = pd.DataFrame([{**row, "fraction": null + by * null_noise_margin(4, 16, 40, count)}] * count)
+    assert above_noise(table, "layer").tolist() == [told]
+
+
+@pytest.mark.parametrize(("by", "told"), [(0.999, False), (1.001, True)])
+def test_an_overlap_is_told_from_chance_by_four_errors_of_random_ones(by, told):
+    """Their standard deviation is simulated, and the closed form lies within its error."""
+    rng = np.random.default_rng(0)
+    m, r, count = 24, 6, 5
+    bases = np.linalg.qr(rng.standard_normal((8000, m, r)))[0]
+    overlaps = (bases[:, :r, :] ** 2).sum((1, 2)) / r
+    scatter = (1 - r / m) * (2 / ((m - 1) * (m + 2))) ** 0.5
+    assert scatter == pytest.approx(overlaps.std(), rel=0.03)
+    overlap = r / m + by * 4 * scatter / count**0.5
+    assert above_chance(pd.DataFrame({"overlap": [overlap] * count, "null_overlap": [r / m] * count}), m) == told
+
+
+def test_bytes_of_a_state_stop_at_full_rank_and_upgrades_are_paid_by_the_byte():
+    assert state_bytes(4, 9, 100) == state_bytes(4, 9, 4) == 4 * (16 + 72 + 1)
+    dear = [Choice(1, 0.0, 100), Choice(2, 10.0, 1100)]
+    cheap = [Choice(1, 0.0, 100), Choice(2, 9.0, 200)]
+    assert fit_ranks({"dear": dear, "cheap": cheap}, 1200) == {"dear": 1, "cheap": 2}
+    assert fit_ranks({"dear": dear, "cheap": cheap}, 1300) == {"dear": 2, "cheap": 2}
+
+
+def measured(run: sl.Run, name: str, fractions: dict[int, float]) -> None:
+    rows = [
+        {"step": step, "layer": name, "depth": 0, "kind": "q", "rank": rank, "m": 16, "n": 64, "basis": "own",
+         "basis_step": step, "lag_steps": 0, "null_isotropic": rank / 16, "null_noise": null_noise(rank, 16, 64),
+         "fraction": fraction, "ratio": fraction**0.5}
+        for step in run.steps for rank, fraction in fractions.items()
+    ]  # fmt: skip
+    run.write_table("energy", pd.DataFrame(rows).astype(dict.fromkeys(("layer", "kind", "basis"), "category")))
+
+
+@pytest.mark.parametrize(("share", "rank"), [(0.899, 8), (0.901, 4)])
+def test_a_rank_is_saturated_at_nine_tenths_of_the_largest_excess(tmp_path, share, rank):
+    run = write_run(tmp_path / "run", noise({"blocks.0.q.weight": (16, 64)}), steps=2)
+    measured(run, "blocks.0.q.weight", {r: null_noise(r, 16, 64) + e for r, e in {4: 0.3 * share, 8: 0.3}.items()})
+    assert [layer.rank for layer in sl.recommend(run).layers] == [rank]
+
+
+@pytest.mark.parametrize(("factor", "recovery"), [(1.99, "none"), (2.01, "scaled")])
+def test_a_bulk_is_recovered_from_two_errors_of_its_mean_signal(tmp_path, factor, recovery):
+    """Four checkpoints, of errors 3, 1, 1 and 1: the error of the mean is the root of 12 over 4."""
+    name = "blocks.0.q.weight"
+    run = write_run(tmp_path / "run", noise({name: (16, 64)}), steps=2)
+    measured(run, name, {4: 0.6})
+    error = 12**0.5 / 4
+    signal = factor * error + np.array([-0.5, 0.5, 0.1, -0.1])
+    noises = {"layer": [name] * 4, "part": ["bulk"] * 4, "signal": signal, "signal_se": [3.0, 1, 1, 1]}
+    run.write_table("noise", pd.DataFrame({**noises, "signal_share": [0.1, 0.2, 0.3, 0.4]}))
+    (layer,) = sl.recommend(run).layers
+    assert (layer.recovery, layer.bulk_signal) == (recovery, pytest.approx(0.25))
