@@ -12,11 +12,13 @@ from cyclopts import App, CycloptsError, Group
 from subspace_lab._version import __version__
 from subspace_lab.cli.analyze import analyze, report, verify
 from subspace_lab.cli.compare import compare
+from subspace_lab.cli.console import one_line, prepare_streams, settle_streams, tell
 from subspace_lab.cli.demo import demo
 from subspace_lab.cli.figures import figures
 from subspace_lab.cli.memory import memory
 from subspace_lab.cli.parameters import check_whole
 from subspace_lab.cli.recommend import recommend
+from subspace_lab.cli.suggest import in_words
 from subspace_lab.cli.train import train
 
 app = App(
@@ -38,20 +40,23 @@ def main() -> None:
     Raises:
         SystemExit: With status 2 after an error, 130 after Ctrl-C, 141 when the output was not read to its end.
     """
-    warnings.formatwarning = lambda message, *_, **__: f"note: {message}\n"
+    prepare_streams()
+    warnings.formatwarning = lambda message, *_, **__: f"note: {one_line(message)}\n"
     try:
         app(sys.argv[1:], exit_on_error=False, print_error=False)
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever read the output has seen enough; the rest of it must not fail at the exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if unread := settle_streams():
+            raise unread
+    except BrokenPipeError:  # whoever read the output has seen enough
+        settle_streams()
         raise SystemExit(128 + signal.SIGPIPE) from None
     except KeyboardInterrupt as interrupt:
-        print(str(interrupt) or "interrupted", file=sys.stderr)
+        tell(one_line(interrupt) or "interrupted")
         raise SystemExit(130) from None
     except Exception as error:
         if os.environ.get("SUBSPACE_LAB_TRACEBACK") or not _expected(error):
             raise
-        print("error:", *str(error).splitlines(), file=sys.stderr)
+        settle_streams()
+        tell(f"error: {one_line(in_words(error))}")
         raise SystemExit(2) from None
 
 

@@ -106,12 +106,14 @@ def _show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     from rich.table import Table
     from rich.text import Text
 
+    from subspace_lab.runs.errors import printable
+
     table = Table(title=title, box=None, padding=(0, 2, 0, 0), pad_edge=False, title_justify="left")
     table.add_column("layer", overflow="fold")
     for name in columns:
         table.add_column(name, no_wrap=True)
     for layer, *cells in rows:
-        table.add_row(Text(layer), *cells)
+        table.add_row(Text(printable(layer)), *cells)
     show(table)
 
 

@@ -17,7 +17,7 @@ from subspace_lab.report.landscape import measured_on
 from subspace_lab.report.layers import COLUMNS, layer_rows
 from subspace_lab.report.sections import draw_sections, find, landscape_sections, warnings
 from subspace_lab.runs import Run, RunError
-from subspace_lab.runs.errors import in_shell
+from subspace_lab.runs.errors import in_shell, printable
 from subspace_lab.runs.files import publish
 
 
@@ -92,6 +92,7 @@ def render_page(template: str, **values: Any) -> str:
     environment = Environment(
         loader=PackageLoader("subspace_lab.report", ""),
         autoescape=True,
+        finalize=_readable,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -110,3 +111,8 @@ def _sort_value(text: str) -> str:
 def _asset(name: str) -> Markup:
     """A file of this package, which is ours and needs no escaping."""
     return Markup(resources.files("subspace_lab.report").joinpath(name).read_text(encoding="utf-8"))
+
+
+def _readable(value: object) -> object:
+    """A name from a file may hold characters that no page can, or that turn the direction of the text around it."""
+    return printable(value, keep="\n\t") if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -20,7 +20,7 @@ class RunError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__("".join(map(_printable, message)))
+        super().__init__(printable(message))
 
 
 class RunLostError(RunError):
@@ -45,5 +45,22 @@ def in_shell(path: str | Path) -> str:
     return shlex.quote(str(path))
 
 
-def _printable(character: str) -> str:
-    return character if character.isprintable() else character.encode("unicode_escape").decode()
+def printable(text: str, *, keep: str = "") -> str:
+    r"""A text with whatever breaks a line, steers a terminal or turns the direction of writing escaped.
+
+    Args:
+        text: Anything, for example a name from a file.
+        keep: Characters that are left as they are, such as a newline.
+
+    Returns:
+        The text.
+
+    >>> printable("a\x1b[2Jb")
+    'a\\x1b[2Jb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() or character in keep else character.encode("unicode_escape").decode()
+        for character in text
+    )
