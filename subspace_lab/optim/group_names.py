@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from subspace_lab._names import canonical_name, canonical_names
 
 Group = dict[str, Any]
 _MADE = "parameter "
+_canonical = functools.lru_cache(maxsize=1 << 16)(canonical_name)  # asked for at every step
 
 
 def name_of(group: Group, place: int) -> str:
@@ -31,7 +33,7 @@ def draw_key(group: Group, place: int, index: int) -> str | int:
     Returns:
         Its name, or its place among all.
     """
-    return canonical_name(str(group["param_names"][place])) if group.get("draws_by") == "name" else index
+    return _canonical(str(group["param_names"][place])) if group.get("draws_by") == "name" else index
 
 
 def draws_by(group: Group, earlier: Sequence[Group]) -> str:

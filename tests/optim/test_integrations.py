@@ -202,3 +202,41 @@ def test_lightning_with_accumulation_clipping_and_a_schedule(name, tmp_path):
     recorder.replay(again := copy.deepcopy(start), build(name))
     check_same(module.net, again)
     check_moved(module.net, start)
+
+
+@every_method
+@pytest.mark.parametrize("named", [True, False])
+def test_lightning_adds_the_backbone_later(name, named, tmp_path):
+    """As a group without names and without a rank: it is trained, by AdamW, beside the groups that there were."""
+    lightning = pytest.importorskip("lightning")
+    from lightning.pytorch.callbacks import BackboneFinetuning
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.backbone, self.top = nn.Sequential(nn.Linear(6, 8), nn.GELU()), nn.Linear(8, 3)
+
+        def training_step(self, batch, index):
+            x, y = batch
+            return cross_entropy(self.top(self.backbone(x)), y)
+
+        def configure_optimizers(self):
+            trained = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+            params = trained if named else [p for _, p in trained]
+            return getattr(optim, name)([{"params": params, "rank": None}], lr=0.02, update_interval=1)
+
+    module = Module()
+    start = copy.deepcopy(module)
+    x, y = (torch.cat(parts) for parts in zip(*batches(4), strict=True))
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=8)
+    trainer = lightning.Trainer(
+        max_epochs=2, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
+        callbacks=[BackboneFinetuning(unfreeze_backbone_at_epoch=1, verbose=False)],
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(module, loader)
+    assert len(trainer.optimizers[0].param_groups) == 2
+    check_moved(module, start)
