@@ -150,7 +150,10 @@ class GradientCapture:
             self._check_free("attach()")
         self._check_open()
         self._rounds.add(bare, _whole(start_step))
-        self._handles.append(bare.register_step_pre_hook(StepHook(self.observe, optimizer, self._rounds)))
+        hook = torch.compiler.disable(  # type: ignore[no-untyped-call]  # where the step is compiled, this is not
+            StepHook(self.observe, optimizer, self._rounds).__call__, reason="gradients are captured before each step"
+        )
+        self._handles.append(bare.register_step_pre_hook(hook))
         self._driver = "attach()"
         self._versions += [(weakref.ref(x.parameter), x.parameter._version) for x in self._table]
         supersede(self, lambda other: other.has_begun and bare in other._rounds, "another one is on its optimizer now")

@@ -66,7 +66,7 @@ def worker(rank, meeting_point, kind, run_dir, keep, before):
     distributed.init_process_group("gloo", init_method=f"file://{meeting_point}", rank=rank, world_size=NUM_PROCESSES)
     model = None if before else wrapped(kind)
     bare = Net()
-    capture = sl.GradientCapture(bare if before else model, Path(run_dir), every=1, keep=keep)
+    capture = sl.GradientCapture(bare if before else model, Path(run_dir), every=1, keep=keep, layers="*.weight")
     if before:  # the table is made of the bare model, which is sharded in place afterwards
         from torch.distributed.fsdp import fully_shard
 

@@ -457,3 +457,25 @@ def test_the_wrappers_of_a_model_may_come_after_the_capture(tmp_path):
         train(bare, optimizer, data)
     expected = mean_gradients(twin, mlp_loss, data[:1])
     assert relative_error(sl.Run.open(tmp_path / "run").gradient(0, NAMES[0]), expected[NAMES[0]]) < 1e-6
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:torch")
+def test_a_step_that_is_compiled_is_captured(tmp_path):
+    model, data, expected = mlp(), batches(3), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    @torch.compile(backend="eager")
+    def step():
+        optimizer.step()
+
+    with sl.GradientCapture(model, tmp_path / "run", every=1, keep="full") as capture:
+        capture.attach(optimizer)
+        for batch in data:
+            expected.append(mean_gradients(model, mlp_loss, [batch]))
+            mlp_loss(model, batch).backward()
+            step()
+            optimizer.zero_grad()
+    run = sl.Run.open(tmp_path / "run")
+    assert run.steps == [0, 1, 2]
+    for number in run.steps:
+        assert relative_error(run.gradient(number, NAMES[0]), expected[number][NAMES[0]]) < 1e-6
