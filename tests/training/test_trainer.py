@@ -1,5 +1,7 @@
 """One step's computation, seen by itself: the held-out loss of odd counts, and what is random in a step."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -111,3 +113,11 @@ def test_the_loss_and_the_gradient_are_means_over_the_micro_batches(text):
         torch.testing.assert_close(found[name], p.grad, rtol=1e-4, atol=1e-6)
     norm = float(trainer.gradient_norm())
     assert norm == pytest.approx(float(torch.cat([p.grad.flatten() for p in parameters.values()]).norm()), rel=1e-5)
+
+
+def test_the_evaluation_set_is_named_by_its_tokens(text):
+    """By what a run's manifest holds: 64-bit numbers, row by row."""
+    facts = trainer_of(text, 4)._task.facts()
+    rows = trainer_of(text, 4)._task.sequences.held_out(4)
+    content = b"".join(int(token).to_bytes(8, "little") for row in rows for token in row)
+    assert facts == {"sequences": 4, "tokens": LENGTH, "held_out": True, "hash": hashlib.sha256(content).hexdigest()}
