@@ -221,7 +221,14 @@ class GroupOptimizer(Optimizer):
 
     def _initialize(self, live: list[Live]) -> None:
         """Make all states, so that there is something to load into, and count no step."""
-        self._update_all(live)
+        settings = [group["eps"] for group in self.param_groups]
+        for group in self.param_groups:
+            group["eps"] = 1.0  # with 0, the weights would move by 0/0
+        try:
+            self._update_all(live)
+        finally:
+            for group, eps in zip(self.param_groups, settings, strict=True):
+                group["eps"] = eps
         for state in self.state.values():
             if state:
                 state["step"] = state["step"] * 0

@@ -87,7 +87,7 @@ def test_a_distributed_checkpoint_resumes_bit_for_bit(member, flat, stop, tmp_pa
 
 
 @every_member
-@pytest.mark.parametrize("settings", [{}, {"lr": torch.tensor(0.02)}, {"update_interval": 1}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"lr": torch.tensor(0.02)}, {"update_interval": 1}, {"eps": 0.0}], ids=str)
 def test_states_made_before_the_first_step_change_nothing(member, settings):
     """Asked for its state at the start, an optimizer has all of it, and the training is the same one."""
     model, other = Zoo(), Zoo()
