@@ -118,3 +118,20 @@ def test_memory_stands_beside_its_formula():
     assert "state: the optimizer's tensors" in on_gpu
     assert "peak: of the GPU's allocator; weights, gradients and activations are in it" in on_gpu
     assert "peak: of the process, libraries included" in legend(table.drop(columns="base_bytes"))
+
+
+def test_spreads_of_the_training_loss_and_counts_of_what_failed_by_hand():
+    cells = results(a={0.1: [2.0, 2.2, 2.7], 0.2: [4.0, 4.0, 4.0]})
+    cells["train_loss"] = [1.0, 2.0, 4.0, 9.0, 9.0, 9.0]
+    cells.loc[3:5, "status"] = ["killed", "failed", "diverged"]
+    table = summary(cells)
+    assert table.loc[0, ["train_loss", "train_sd"]].tolist() == pytest.approx([7 / 3, (7 / 3) ** 0.5])
+    assert table.loc[0, "failed"] == 3
+
+
+@pytest.mark.parametrize("status", ["pending", "cut"])
+def test_what_was_not_begun_does_not_speak_in_the_choice_of_the_learning_rate(status):
+    """Taken for failures, or for seeds that the others have to share, they would turn it."""
+    cells = results(a={0.1: [3.0, 9.0], 0.2: [1.0, 2.0]})
+    cells.loc[(cells["lr"] == 0.2) & (cells["seed"] == 0), "status"] = status
+    assert best_lr(cells) == 0.2

@@ -100,6 +100,18 @@ def test_the_tolerance_is_a_share_of_the_largest_magnitude():
     assert len(made) < 70 + 2 * 12
 
 
+def test_flags_are_by_the_largest_of_the_k_and_not_by_the_last():
+    """Of searches that were ended at any time: some residuals lie between the shares of the two."""
+    model = Quadratic.of(torch.cat([torch.tensor([50.0]), torch.linspace(0, 8, 200)]))
+    settings = {"shift": 25.0, "like": model.w.detach(), "seed": 0, "tol": 1e-2}
+    between = 0
+    for products in range(20, 120, 10):
+        found = largest_eigenpairs(lambda v: model.H @ v, 201, 5, max_products=products, **settings)
+        assert found.converged.tolist() == (found.residuals <= 1e-2 * found.values[0]).tolist()
+        between += int(((found.residuals > 1e-2 * found.values[-1]) & found.converged).sum())
+    assert between
+
+
 @pytest.mark.parametrize("micro_batch", [None, 5])
 def test_linear_softmax(micro_batch):
     model, batch = softmax_problem()
