@@ -6,9 +6,13 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from subspace_lab.optim import METHODS
 from subspace_lab.training import TrainConfig
 from subspace_lab.training.names import unknown
+
+_METHODS = (  # named here, so that what was measured stays what a profile says when there is one more optimizer
+    "adamw", "grasswalk", "grassjump", "subtrack", "galore", "golore", "fira", "ldadam", "apollo", "frugal",
+    "onlinesubspacedescent", "rso", "badam",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Profile:
     captures: int
     cell_s: float
     rules: tuple[str, ...] = ("frozen", "svd", "track", "walk", "jump")
-    methods: tuple[str, ...] = tuple(METHODS)
+    methods: tuple[str, ...] = _METHODS
     larger: dict[str, Any] | None = None
     processes: int = 1
 
