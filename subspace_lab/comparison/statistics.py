@@ -65,13 +65,17 @@ def best_lr(cells: pd.DataFrame) -> float:
     begun = cells[~cells["status"].isin(["pending", "cut"])]
     if begun.empty:
         return float(cells["lr"].iloc[0])
-    losses = begun["eval_loss"].where((begun["status"] == "complete") & np.isfinite(begun["eval_loss"]), np.inf)
-    grid = begun.assign(loss=losses).pivot(index="lr", columns="seed", values="loss")
-    common = grid.dropna(axis="columns")
-    if not common.empty:
-        grid = common
-    by_lr = {float(lr): grid.loc[lr].to_numpy(float) for lr in grid.index}
-    return min(by_lr, key=lambda lr: (np.isinf(by_lr[lr]).sum(), _finite_mean(by_lr[lr]), lr))
+    finite = (begun["status"] == "complete") & np.isfinite(begun["eval_loss"])
+    by_lr: dict[float, dict[int, float]] = {}
+    for lr, seed, loss in zip(begun["lr"], begun["seed"], begun["eval_loss"].where(finite, np.inf), strict=True):
+        by_lr.setdefault(float(lr), {})[int(seed)] = float(loss)
+    common = set.intersection(*map(set, by_lr.values()))
+
+    def worth(lr: float) -> tuple[int, float, float]:
+        losses = np.array([loss for seed, loss in sorted(by_lr[lr].items()) if seed in common or not common])
+        return int(np.isinf(losses).sum()), _finite_mean(losses), lr
+
+    return min(by_lr, key=worth)
 
 
 def paired(losses: pd.Series[float], best: pd.Series[float]) -> dict[str, float]:
