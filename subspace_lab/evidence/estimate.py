@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from subspace_lab.evidence.cells import missing, tuning_cells
+from subspace_lab.evidence.cells import ENDED, missing, tuning_cells
 from subspace_lab.evidence.experiments import EXPERIMENTS
 from subspace_lab.evidence.store import CELLS, Store
 from subspace_lab.evidence.variants import CAPTURED, Variants
@@ -45,10 +45,11 @@ def estimate(store: Store, names: Sequence[str]) -> Estimate:
             captured[method] = max(number, captured.get(method, 0))
     tuning = tuning_cells(variants, scale) if variants else []
     wanted = len(tuning) + len(variants) * (scale.seeds - 1) + sum(captured.values())
-    counts = {} if table.empty else table.groupby(["method", "seed"]).size().to_dict()
+    ended = table if table.empty else table[table["status"].isin(ENDED)]
+    known = set() if table.empty else set(zip(ended["method"], ended["seed"], strict=True))
     there = len(tuning) - len(missing(store, tuning))
-    there += sum((name, seed) in counts for name in variants for seed in range(1, scale.seeds))
-    there += sum((CAPTURED + m, s) in counts for m, number in captured.items() for s in range(number))
+    there += sum((name, seed) in known for name in variants for seed in range(1, scale.seeds))
+    there += sum((CAPTURED + m, s) in known for m, number in captured.items() for s in range(number))
     one = scale.cell_s if table.empty else float(table["wall_s"].median())
     return Estimate(there, max(0, wanted - there), max(0, wanted - there) * one)
 
