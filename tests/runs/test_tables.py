@@ -61,6 +61,14 @@ def test_what_others_wrote_without_a_checksum_is_read(tmp_path):
     pd.testing.assert_frame_equal(read_table(tmp_path / "t.parquet", "make it again"), TABLE)
 
 
+def test_what_pandas_read_and_wrote_again_is_read(tmp_path):
+    """The mark of the checksum comes along in the attributes, without one."""
+    write_table(tmp_path / "t.parquet", TABLE)
+    half = pd.read_parquet(tmp_path / "t.parquet").head(100)
+    half.to_parquet(tmp_path / "t.parquet", index=False)
+    pd.testing.assert_frame_equal(read_table(tmp_path / "t.parquet", "make it again"), half)
+
+
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: path.write_bytes(b"PAR1")])
 def test_what_is_no_table(analysed, tmp_path, make):
     path = tmp_path / "t.parquet"
