@@ -29,6 +29,11 @@ class Collected:
     missing: list[str] = field(default_factory=list)
     dtypes: set[str] = field(default_factory=set)
 
+    @property
+    def layers(self) -> set[str]:
+        """The names of the layers that had a gradient."""
+        return {name.partition(":")[2] for name in self.tensors} | self.nonfinite.keys()
+
     def add(self, other: Collected) -> None:
         """Take in what was kept of the gradients of other layers in the same step."""
         self.tensors |= other.tensors

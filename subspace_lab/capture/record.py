@@ -176,7 +176,7 @@ class Recorder:
             parameters = self._model.parameters() if turn is None else turn.parameters(self._model)
             norm = global_norm(parameters, scale)
             into.norms += [] if norm is None else [norm]
-        held = into.collected.tensors.keys() | into.collected.nonfinite.keys()
+        held = into.collected.layers
         now = present(self._model, self._layers, *self._chosen_by)  # others may be frozen in the turn of an optimizer
         first = not into.absent and not held and not into.new
         into.absent = now.absent if first else {k: v for k, v in into.absent.items() if k in now.absent}
@@ -198,8 +198,7 @@ class Recorder:
 
     def _write(self, writer: RunWriter, made: _Snapshot, line: dict[str, Any]) -> None:
         collected = made.collected
-        kept = {name.partition(":")[2] for name in collected.tensors} | collected.nonfinite.keys()
-        missing = [layer.name for layer in self._layers if layer.name not in kept]
+        missing = [layer.name for layer in self._layers if layer.name not in collected.layers]
         self._warn(made, missing)
         context = {
             **snapshot_context(line),

@@ -264,16 +264,20 @@ def test_every_optimizer_is_captured_when_it_steps(rates, tmp_path):
                     parameter.grad = torch.randn_like(parameter)
                 if counts[name] == len(opened):  # no optimizer has taken so many steps before
                     opened.append(len(events))
-                events.append((name, model[name].weight.grad.clone()))
+                norm = nn.utils.get_total_norm([p.grad for p in model[name].parameters()])
+                events.append((name, model[name].weight.grad.clone(), norm))
                 optimizer.step()
                 counts[name] += 1
     run = sl.Run.open(tmp_path / "run")
     assert run.metrics["step"].tolist() == list(range(len(opened))) == list(range(60))
     assert run.steps == list(range(0, 60, 10))
-    for name in model:
-        for step in run.steps:
-            first = next(gradient for whose, gradient in events[opened[step] :] if whose == name)
+    for step in run.steps:
+        norms = []
+        for name in model:
+            first, norm = next(taken for whose, *taken in events[opened[step] :] if whose == name)
             assert torch.equal(run.gradient(step, f"{name}.weight"), first), (name, step)
+            norms.append(norm)
+        assert context(run, step)["grad_norm"] == pytest.approx(math.hypot(*map(float, norms)), rel=1e-6)
 
 
 def test_an_optimizer_for_each_parameter_as_in_gradient_release(tmp_path):
