@@ -483,3 +483,14 @@ def test_a_step_that_is_compiled_is_captured(tmp_path):
     assert run.steps == [0, 1, 2]
     for number in run.steps:
         assert relative_error(run.gradient(number, NAMES[0]), expected[number][NAMES[0]]) < 1e-6
+
+
+def test_a_run_of_metrics_alone_is_not_taken_for_an_empty_one(tmp_path):
+    model = mlp()
+    with sl.GradientCapture(model, tmp_path / "run", every=None) as capture:
+        step_with(model, capture, 0)
+    open_again = sl.GradientCapture(model, tmp_path / "run", every=None, resume=True)
+    with pytest.raises(sl.RunError, match="already holds a run"):
+        sl.GradientCapture(model, tmp_path / "run", every=None)
+    open_again.close()
+    assert sl.Run.open(tmp_path / "run").metrics["step"].tolist() == [0]
