@@ -116,12 +116,20 @@ def end_labels(ax: Axes, ends: dict[str, tuple[float, float, str]], layout: Layo
 
 
 def _apart(wanted: np.ndarray, need: float) -> np.ndarray:
-    """Ascending places at least ``need`` apart, as near to the wanted ones as that allows, centred on them."""
-    places = wanted.copy()
-    for index in range(1, len(places)):
-        places[index] = max(places[index], places[index - 1] + need)
-    places -= (places - wanted).mean()
-    moved: np.ndarray = places + max(0.0, -places[0]) - max(0.0, places[-1] - 1)
+    """Ascending places at least ``need`` apart: what would overlap becomes a block about the mean of what it wants."""
+    blocks: list[np.ndarray] = []
+    for place in wanted:
+        block = np.array([place])
+        while blocks and _spread(blocks[-1], need)[-1] + need > _spread(block, need)[0]:
+            block = np.concatenate([blocks.pop(), block])
+        blocks.append(block)
+    return np.concatenate([np.empty(0), *(_spread(block, need) for block in blocks)])
+
+
+def _spread(block: np.ndarray, need: float) -> np.ndarray:
+    """Places ``need`` apart about the mean of the wanted ones, within the axes as far as they fit."""
+    places = block.mean() + need * (np.arange(len(block)) - (len(block) - 1) / 2)
+    moved: np.ndarray = places - max(0.0, places[-1] - 1) + max(0.0, -places[0])
     return moved
 
 

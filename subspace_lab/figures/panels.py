@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
@@ -27,7 +28,7 @@ def grid(
     *,
     xlabel: str,
     ylabel: str,
-    key: Sequence[Line2D] = (),
+    key: Sequence[Artist] = (),
     height: float = 1.45,
 ) -> tuple[Figure, dict[str, Axes]]:
     """One small panel per name, with common axes; the legend is in the first empty place, or above the panels.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -10,6 +12,8 @@ from subspace_lab.figures.axis import limits, step_axis
 from subspace_lab.figures.panels import FIXED, NOISE, grid, line_style
 from subspace_lab.figures.style import Layout
 from subspace_lab.figures.tables import AbsentError
+
+_DASHES: tuple[Any, ...] = (NOISE["linestyle"], (0, (9, 2.5)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 
 
 def draw_energies(table: pd.DataFrame, layout: Layout, *, x: str, xlabel: str) -> Figure:
@@ -35,7 +39,12 @@ def draw_energies(table: pd.DataFrame, layout: Layout, *, x: str, xlabel: str) -
     kinds = list(dict.fromkeys(table["kind"]))
     styles = {kind: {**line_style(place), "markersize": 2.5} for place, kind in enumerate(kinds)}
     key = [Line2D([], [], label=kind, **style) for kind, style in styles.items()]
-    key += [Line2D([], [], label="noise, own basis", **NOISE), Line2D([], [], label="noise, fixed basis", **FIXED)]
+    dashes = {like: _DASHES[place % len(_DASHES)] for place, like in enumerate(_alike(table))}
+    nulls = [
+        Line2D([], [], label=f"noise, own basis: {', '.join(like)}", **{**NOISE, "linestyle": dashes[like]})
+        for like in dashes
+    ]
+    nulls.append(Line2D([], [], label="noise, fixed basis: all", **FIXED))
     seeds = table["seed"].nunique()
     columns = 3 if layout.columns > 2 else layout.columns
     figure, axes = grid(
@@ -44,17 +53,37 @@ def draw_energies(table: pd.DataFrame, layout: Layout, *, x: str, xlabel: str) -
     )  # fmt: skip
     for ax in list(axes.values())[-min(columns, len(axes)) :]:
         ax.set_xlabel(xlabel)
-    figure.legend(handles=key, loc="outside lower center", ncols=5 if layout.columns > 2 else 2)
+    figure.legend(
+        handles=_in_columns(key, nulls, layout), loc="outside lower center", ncols=3 if layout.columns > 2 else 1
+    )
     for rank, name in panels.items():
         rows, ax = table[table["rank"] == rank], axes[name]
         for kind, of_kind in rows.groupby("kind", sort=False):
             line = of_kind.groupby(x)["ratio"].mean()
             ax.plot(line.index, line, **styles[str(kind)], markevery=max(1, len(line) // 6))
-        for value in sorted(set(rows["null_noise"].round(3))):
-            ax.axhline(value, **NOISE)
+        for like, style in dashes.items():
+            ax.axhline(float(rows.loc[rows["kind"].isin(like), "null_noise"].mean()), **{**NOISE, "linestyle": style})
         ax.axhline(float(rows["null_isotropic"].mean()), **FIXED)
         step_axis(ax)
     next(iter(axes.values())).set_ylim(
         limits(table.groupby(["rank", "kind", x])["ratio"].mean(), table["null_isotropic"].min(), 1.0)
     )
     return figure
+
+
+def _alike(table: pd.DataFrame) -> list[tuple[str, ...]]:
+    """Kinds of layers that share their noise references, since their matrices have one shape."""
+    means = table.pivot_table(index="kind", columns="rank", values="null_noise", sort=False).round(3)
+    groups: dict[tuple[float, ...], list[str]] = {}
+    for kind, values in means.iterrows():
+        groups.setdefault(tuple(values), []).append(str(kind))
+    return [tuple(kinds) for kinds in groups.values()]
+
+
+def _in_columns(kinds: list[Line2D], nulls: list[Line2D], layout: Layout) -> list[Line2D]:
+    """The entries of the legend, which fills columns: two of kinds and one of nulls where there is room."""
+    if layout.columns <= 2:
+        return [*kinds, *nulls]
+    rows = max(-(-len(kinds) // 2), len(nulls))
+    empty = Line2D([], [], linestyle="", label=" ")
+    return [*kinds, *([empty] * (2 * rows - len(kinds))), *nulls, *([empty] * (rows - len(nulls)))]

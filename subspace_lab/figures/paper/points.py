@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from subspace_lab.figures.style import COLOURS, INK
 
 _HALF = 0.28  # width of a bar
+_LEVEL: dict[str, Any] = {"color": INK, "linewidth": 0.9, "linestyle": (0, (4, 2))}
 
 
 def seed_points(ax: Axes, table: pd.DataFrame, names: Sequence[str], *, by: str, y: str) -> None:
@@ -35,7 +38,28 @@ def seed_points(ax: Axes, table: pd.DataFrame, names: Sequence[str], *, by: str,
 
 def null_level(ax: Axes, value: float) -> None:
     """A dashed line behind the points: what the null reaches."""
-    ax.axhline(value, color=INK, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1.5)
+    ax.axhline(value, **_LEVEL, zorder=1.5)
+
+
+def seed_handles(level: str) -> list[Line2D]:
+    """Entries of a legend for what `seed_points` and `null_level` draw.
+
+    Args:
+        level: Of what the dashed line is the mean.
+
+    Returns:
+        The entries of a seed, a mean and the dashed line.
+    """
+    return [
+        Line2D([], [], color=INK, marker="o", markersize=3.2, linestyle="", alpha=0.55, label="one seed"),
+        Line2D([], [], color=INK, linewidth=2, label="mean over seeds"),
+        Line2D([], [], **_LEVEL, label=f"mean of {level}"),
+    ]
+
+
+def note_handle(text: str) -> Line2D:
+    """An entry of a legend that explains a word or a number in the figure and has no mark of its own."""
+    return Line2D([], [], linestyle="", label=text)
 
 
 def seeds_of(table: pd.DataFrame) -> str:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from subspace_lab.figures.panels import grid, line_style
-from subspace_lab.figures.style import INK, NULL_DASHES, Layout, drawn
+from subspace_lab.figures.style import INK, Layout, drawn
 from subspace_lab.figures.tables import AbsentError
 
 TITLE = "Principal angles between steps"
 CAPTION = (
     "How the cosines of the principal angles between the top-r spaces of a layer's gradients at two captures are "
     "distributed, by how many steps lie between them, over all pairs and all layers of a kind. 1 is a direction that "
-    "both share. The dashed outline is what two random subspaces of these dimensions have: cosines to the right of "
+    "both share. The grey area is what two random subspaces of these dimensions have: cosines to the right of "
     "its edge are directions that stayed, those within are no nearer than chance. "
     "It misleads as motion of the training: the directions of smallest energy are those of the noise of single "
     "batches, and they would not be found again if the weights stood still."
 )
+
+
+_RANDOM: dict[str, Any] = {"fill": True, "facecolor": INK, "alpha": 0.16, "linewidth": 0, "zorder": 1}
 
 
 @drawn(TITLE)
@@ -29,23 +36,25 @@ def draw(table: pd.DataFrame, layout: Layout) -> Figure:
         raise AbsentError("No two captures were compared.")
     panels = {str(name): rows for name, rows in table.groupby(_names(table), sort=False)}
     lags = sorted(set(table["lag_steps"]))
-    styles = {lag: {**line_style(place), "marker": ""} for place, lag in enumerate(lags)}
+    styles = {lag: {**line_style(place), "markersize": 2.5, "markevery": (place, 4)} for place, lag in enumerate(lags)}
     key = [Line2D([], [], label=f"{lag} step{'s' * (lag != 1)} apart", **styles[lag]) for lag in lags]
     figure, axes = grid(
-        layout,
+        replace(layout, columns=min(2, layout.columns)),  # wide panels, since lines lie close to each other
         list(panels),
+        height=1.8,
         xlabel=f"cosine of the principal angle (rank {', '.join(map(str, sorted(set(table['rank']))))})",
         ylabel="density",
-        key=[*key, Line2D([], [], label="random subspaces", color=INK, linestyle=NULL_DASHES[0], linewidth=1)],
+        key=[*key, Patch(label="random subspaces", **_RANDOM)],
     )
     for name, rows in panels.items():
         ax = axes[name]
         for lag in sorted(set(rows["lag_steps"])):
             bins = rows[rows["lag_steps"] == lag]
             style = styles[lag]
-            ax.stairs(bins["density"], _edges(bins), baseline=None, color=style["color"], ls=style["linestyle"])
+            centres = (bins["bin_low"] + bins["bin_high"]) / 2
+            ax.plot(centres, bins["density"], **{**style, "linewidth": 1.1})
         bins = rows[rows["lag_steps"] == rows["lag_steps"].min()]
-        ax.stairs(bins["null_density"], _edges(bins), baseline=None, color=INK, ls=NULL_DASHES[0])
+        ax.stairs(bins["null_density"], _edges(bins), **_RANDOM)
         ax.set_xlim(0, 1)
         ax.set_xticks([0, 0.5, 1])
     next(iter(axes.values())).set_ylim(0)

@@ -13,16 +13,16 @@ from subspace_lab.figures.tables import AbsentError
 
 TITLE = "What is recovered from outside of the core"
 CAPTION = (
-    "‖L‖/‖G‖ over training, with the limiter of recovery scaling and without it, and, where nothing is recovered, the "
-    "share ‖G − SSᵀG‖/‖G‖ that is lost; moments are transported, norms are over all matrices, means over "
-    "seeds. L is in "
-    "the units of Adam's direction and G is a gradient, so that the first two are far above 1 and grow as "
-    "gradients get "
-    "smaller: compare rules and steps, not the level. The limiter only lets L grow by a factor per step: a basis that "
-    "begins with a small residual keeps L small for long."
+    "‖L‖/‖G‖ of what recovery scaling (RS) recovers, L, over training, with its limiter and without it, and, where "
+    "nothing is recovered, the share ‖G − SSᵀG‖/‖G‖ that is lost; one panel per rule of the basis S. Moments are "
+    "transported, norms are over all matrices, means over seeds. L is in the units of Adam's direction and G is a "
+    "gradient, so that the first two are no shares: they are far above 1 and grow as gradients get smaller. Compare "
+    "rules and steps, not the level. The limiter only lets L grow by a factor per step: a basis that begins with a "
+    "small residual keeps L small for long."
 )
-_LINES = {"limited": ("‖L‖/‖G‖, limited", "recovery_share"), "free": ("‖L‖/‖G‖, no limiter", "recovery_share"),
-          "none": ("no RS: share outside of the core", "bulk_share")}  # fmt: skip
+_LINES = {"limited": ("recovered, with limiter: ‖L‖/‖G‖", "recovery_share"),
+          "free": ("recovered, no limiter: ‖L‖/‖G‖", "recovery_share"),
+          "none": ("lost without RS: ‖G − SSᵀG‖/‖G‖", "bulk_share")}  # fmt: skip
 
 
 @drawn(TITLE)
@@ -34,7 +34,9 @@ def draw(table: pd.DataFrame, layout: Layout) -> Figure:
     styles = {recovery: {**line_style(place), "marker": ""} for place, recovery in enumerate(_LINES)}
     key = [Line2D([], [], label=label, **styles[recovery]) for recovery, (label, _) in _LINES.items()]
     shape = Layout(layout.width, min(3, layout.columns), layout.font_size, layout.titled)
-    figure, axes = grid(shape, rules, xlabel="optimizer step", ylabel="share of ‖G‖", key=key, height=1.7)
+    figure, axes = grid(
+        shape, rules, xlabel="optimizer step", ylabel="norm over that of the gradient", key=key, height=1.7
+    )
     shown = pd.concat([table.loc[table["recovery"] == name, column] for name, (_, column) in _LINES.items()])
     shown = shown[shown > 0]
     for rule in rules:

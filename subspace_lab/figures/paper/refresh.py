@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
+from subspace_lab.figures.paper.names import shown
 from subspace_lab.figures.style import COLOURS, Layout, drawn
 from subspace_lab.figures.tables import AbsentError
 
@@ -28,7 +29,7 @@ def draw(table: pd.DataFrame, layout: Layout) -> Figure:
     for place, method in enumerate(means.index):
         values = 100 * table.loc[table["method"] == method, "refresh_share"]
         ax.plot(values, [place] * len(values), "o", color=COLOURS[1], markersize=3)
-    ax.set_yticks(range(len(means)), list(means.index))
+    ax.set_yticks(range(len(means)), [shown(str(method)) for method in means.index])
     seeds = table["seed"].nunique()
     ax.set_xlabel(f"share of the time (%), {seeds} seed{'s' * (seeds != 1)}")
     ax.grid(axis="y", visible=False)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pandas as pd
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from subspace_lab.figures.axis import log_axis
-from subspace_lab.figures.panels import line_style
-from subspace_lab.figures.style import Layout, drawn
+from subspace_lab.figures.paper.names import shown
+from subspace_lab.figures.style import COLOURS, INK, MARKERS, Layout, drawn
 from subspace_lab.figures.tables import AbsentError
 
 TITLE = "Energy, flatness and loss"
@@ -36,10 +40,10 @@ def draw(table: pd.DataFrame, layout: Layout) -> Figure:
     key = []
     for ax, (column, label) in zip(axes, _PANELS.items(), strict=True):
         for place, row in enumerate(table.to_dict("records")):
-            style = {**line_style(place), "linestyle": "", "markersize": 5}
+            style = _style(place)
             ax.plot(row[column], row["eval_loss"], **style)
             if column == "energy":
-                key.append(Line2D([], [], label=row["method"], **style))
+                key.append(Line2D([], [], label=shown(row["method"]), **style))
         if table[column].min() > 0 and table[column].max() > 10 * table[column].min():
             log_axis(ax, x=True, low=float(table[column].min()), high=float(table[column].max()))
         rho, p = table[f"rho_{column}"].iloc[0], table[f"p_{column}"].iloc[0]
@@ -49,3 +53,19 @@ def draw(table: pd.DataFrame, layout: Layout) -> Figure:
     axes[0].set_ylabel("held-out loss")
     figure.legend(handles=key, loc="outside lower center", ncols=key_columns)
     return figure
+
+
+def _style(place: int) -> dict[str, Any]:
+    """Hollow and of two sizes, so that no point hides another; a second round of colours is darker than the first."""
+    colour = np.array(to_rgb(COLOURS[place % len(COLOURS)]))
+    if place >= len(COLOURS):
+        colour = (colour + np.array(to_rgb(INK))) / 2
+    return {
+        "color": tuple(colour.tolist()),
+        "marker": MARKERS[place % len(MARKERS)],
+        "linestyle": "",
+        "markersize": 7.5 if place % 2 == 0 else 4.5,
+        "zorder": 3 + place % 2,
+        "markerfacecolor": "none",
+        "markeredgewidth": 1.3,
+    }

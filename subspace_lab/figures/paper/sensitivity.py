@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from subspace_lab.figures.paper.points import null_level, seed_points, seeds_of
+from subspace_lab.figures.paper.points import null_level, seed_handles, seed_points, seeds_of
 from subspace_lab.figures.style import Layout, drawn
 from subspace_lab.figures.tables import AbsentError
 
@@ -45,5 +45,10 @@ def draw(table: pd.DataFrame, layout: Layout) -> Figure:
         if rows["usual"].any():
             null_level(ax, float(rows.loc[rows["usual"], "eval_loss"].mean()))
         ax.set_xlabel(label)
+    figure.legend(
+        handles=seed_handles("the usual settings, the same in all panels"),
+        loc="outside lower left",
+        ncols=3 if layout.columns > 2 else 1,
+    )
     figure.supylabel(f"held-out loss ({seeds_of(table)})")
     return figure

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
+from subspace_lab.figures.paper.names import shown
 from subspace_lab.figures.style import COLOURS, Layout, drawn
 from subspace_lab.figures.tables import AbsentError
 
@@ -16,7 +17,11 @@ CAPTION = (
     "shares and the gaps paired by seed, which are sharper than these intervals. Embeddings, head and norms are "
     "full-rank AdamW in all methods, and in a model this small most of the state."
 )
-_PANELS = {"eval_loss": ("held-out loss", 1.0), "state_bytes": ("state (MB)", 1e6), "wall_s": ("time (s)", 1.0)}
+_PANELS = {
+    "eval_loss": ("held-out loss, mean and 95 % interval", 1.0),
+    "state_bytes": ("state (MB)", 1e6),
+    "wall_s": ("time (s)", 1.0),
+}
 
 
 @drawn(TITLE)
@@ -36,7 +41,7 @@ def draw(table: pd.DataFrame, layout: Layout) -> Figure:
             ax.barh(table.index, values, color=colour, height=0.6)
         ax.set_xlabel(label)
         ax.grid(axis="y", visible=False)
-    names = [f"{row['method']} ({row['seeds']})" for row in table.to_dict("records")]
+    names = [f"{shown(row['method'])} ({row['seeds']})" for row in table.to_dict("records")]
     axes[0].set_yticks(table.index, names)
     axes[0].set_ylabel("method (seeds)")
     return figure
