@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import ModuleType
 
 from markupsafe import Markup
 
 from subspace_lab.analysis import Finding, findings, notices
+from subspace_lab.analysis.energy import undetermined
 from subspace_lab.figures import FIGURES, LANDSCAPE_FIGURES, NARROW, WIDE, AbsentError
 from subspace_lab.report.svg import inline_svg
 from subspace_lab.runs import Run, RunError
@@ -113,4 +115,6 @@ def warnings(run: Run) -> list[str]:
         found += notices(run)
     except RunError as error:
         found.append(f"Not all snapshots could be read: {error}")
+    with suppress(RunError):  # not analysed yet
+        found += filter(None, [undetermined(run.table("energy"))])
     return found
