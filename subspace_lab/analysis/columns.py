@@ -22,6 +22,7 @@ DTYPES: dict[str, type[np.generic]] = {
     "reference_step": np.int32,
     "lag_steps": np.int32,
     "rank": np.int32,
+    "numerical_rank": np.int32,
     "m": np.int32,
     "n": np.int32,
     "depth": np.int16,

@@ -5,6 +5,7 @@ Legend: G oriented gradient (m, n); ``S (m, r)`` basis; ``C = G G^T``.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ import numpy as np
 from subspace_lab.analysis.arguments import check_lags, check_ranks
 from subspace_lab.analysis.columns import Columns
 from subspace_lab.analysis.frame import Frame
+from subspace_lab.analysis.notices import AnalysisNotice
 from subspace_lab.analysis.sweep import sweep
+from subspace_lab.analysis.words import count
 from subspace_lab.numerics import captured_energy, null_isotropic, null_noise
 from subspace_lab.runs import Run
 
@@ -32,7 +35,7 @@ class Energy:
     table = "energy"
     columns = (
         "step", "layer", "depth", "kind", "basis", "basis_step", "lag_steps", "rank", "m", "n",
-        "ratio", "fraction", "null_isotropic", "null_noise",
+        "ratio", "fraction", "null_isotropic", "null_noise", "numerical_rank",
     )  # fmt: skip
     first_columns = 0
     residual = False
@@ -53,15 +56,17 @@ class Energy:
             own = np.full(len(frame.energies), np.nan)
         else:
             own = (frame.energies.cumsum(0) / frame.total).numpy()
-        self._add(frame, columns, own, basis="own", basis_step=frame.step)
+        self._add(frame, columns, own, frame.num_determined, basis="own", basis_step=frame.step)
         for lag in self.lags:
             stale = frame.stale(lag)
             if frame.C is not None and stale is not None:
                 total = frame.total if frame.total > 0 else np.nan
                 held = captured_energy(stale.S.to(frame.C.dtype), frame.image(lag), total).numpy()
-                self._add(frame, columns, held, basis="stale", basis_step=stale.step)
+                self._add(frame, columns, held, stale.num_determined, basis="stale", basis_step=stale.step)
 
-    def _add(self, frame: Frame, columns: Columns, held: np.ndarray, *, basis: str, basis_step: int) -> None:
+    def _add(
+        self, frame: Frame, columns: Columns, held: np.ndarray, determined: int, *, basis: str, basis_step: int
+    ) -> None:
         m, n = frame.layer.m, frame.layer.n
         fraction = np.clip([held[min(rank, len(held)) - 1] for rank in self.ranks], 0, 1)
         columns.add(
@@ -71,6 +76,7 @@ class Energy:
             ratio=np.sqrt(fraction), fraction=fraction,
             null_isotropic=[null_isotropic(min(rank, n), m) for rank in self.ranks],
             null_noise=[null_noise(rank, m, n) for rank in self.ranks],
+            numerical_rank=determined,
         )  # fmt: skip
 
 
@@ -99,7 +105,9 @@ def energy(
 
     Returns:
         One row per (step, layer, basis, lag, rank): step, layer, depth, kind, basis, basis_step, lag_steps, rank, m,
-        n, ratio, fraction, null_isotropic, null_noise. NaN for gradients that are all zeros.
+        n, ratio, fraction, null_isotropic, null_noise, numerical_rank. NaN for gradients that are all zeros. Where
+        ``numerical_rank``, of the gradient that the basis is from, is below the rank, the further directions of the
+        basis are arbitrary, and a stale energy counts them; a notice says so.
 
     Raises:
         ValueError: If a rank or lag is no positive integer, or a rank is larger than every layer.
@@ -107,4 +115,40 @@ def energy(
         TypeError: If it is no run.
     """
     measure = Energy(check_ranks(run, ranks), check_lags(lags))
-    return sweep(run, [measure], executor)["energy"]
+    table = sweep(run, [measure], executor)["energy"]
+    warn_of_undetermined(table)
+    return table
+
+
+def warn_of_undetermined(table: pd.DataFrame) -> None:
+    """Say it in a notice when stale energies rest on directions that their gradient does not determine.
+
+    Args:
+        table: From `energy`.
+    """
+    if (text := undetermined(table)) is not None:
+        warnings.warn(text, AnalysisNotice, stacklevel=3)
+
+
+def undetermined(table: pd.DataFrame) -> str | None:
+    """Which stale energies rest on directions that their gradient does not determine.
+
+    Args:
+        table: An energy table, of this release or of one that had no column ``numerical_rank``.
+
+    Returns:
+        A sentence; None where there is nothing to say, or it is not known.
+    """
+    if "numerical_rank" not in table:
+        return None
+    stale = table[table["basis"] == "stale"]
+    columns = np.minimum(stale["rank"], np.minimum(stale["m"], stale["n"]))
+    arbitrary = stale[(stale["numerical_rank"] < columns) & (columns < stale["m"])]  # m directions are the whole space
+    if arbitrary.empty:
+        return None
+    lowest, layers = arbitrary.iloc[int(arbitrary["numerical_rank"].argmin())], arbitrary["layer"].nunique()
+    return (
+        f"of {len(stale)} stale energies {len(arbitrary)}, in {count(layers, 'layer')}, are of bases with more "
+        f"directions than their gradient determines ({lowest['numerical_rank']} of {lowest['rank']} in "
+        f"{lowest['layer']}): the others are arbitrary, and their share counts; see numerical_rank"
+    )
