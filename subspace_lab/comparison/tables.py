@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,10 @@ import pandas as pd
 
 from subspace_lab.comparison.cells import Cell
 from subspace_lab.comparison.record import Record, read_record, record_path
+from subspace_lab.comparison.states import planned_bytes
 from subspace_lab.optim import memory_report, method_named
+from subspace_lab.runs import RunError
+from subspace_lab.runs.manifest import read_manifest
 from subspace_lab.runs.metrics import read_metrics
 from subspace_lab.training import TrainConfig, parameter_shapes, preset
 
@@ -52,7 +55,7 @@ def results_table(cells_dir: Path, cells: Sequence[Cell]) -> pd.DataFrame:
         record = read_record(record_path(cells_dir, cell.name))
         row = {"cell": cell.name, "method": cell.method, "lr": cell.lr, "seed": cell.seed}
         row |= dataclasses.asdict(record) | _measured(_metrics(cells_dir, cell), record)
-        rows.append({**row, "state_bytes_formula": formula_bytes(cell.config)})
+        rows.append({**row, "state_bytes_formula": formula_bytes(cell.config, _plan(cells_dir / cell.name))})
     return pd.DataFrame(rows, columns=list(RESULTS)).astype(RESULTS)
 
 
@@ -77,11 +80,14 @@ def curves_table(cells_dir: Path, cells: Sequence[Cell]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[list(CURVES)].astype(CURVES)
 
 
-def formula_bytes(config: TrainConfig) -> int | None:
-    """What the memory report says that the optimizer of a cell keeps; None for a pretrained model.
+def formula_bytes(config: TrainConfig, plan: Mapping[str, Any] | None = None) -> int | None:
+    """What the memory report says that the optimizer of a cell keeps.
+
+    None for a pretrained model, and without the plan where the configuration names one.
 
     Args:
         config: The cell's configuration.
+        plan: The content of the plan that its optimizer was made of, if any.
 
     Returns:
         The bytes.
@@ -93,7 +99,18 @@ def formula_bytes(config: TrainConfig) -> int | None:
     kind = method_named(config.optimizer)
     known = getattr(kind, "options", ())
     options = {name: value for name, value in (config.optimizer_options or {}).items() if name in known}
+    if "plan" in (config.optimizer_options or {}):
+        return None if plan is None else planned_bytes(shapes, plan, options)
     return memory_report(shapes, kind, rank=config.rank or size.usual_rank, **options).optimizer
+
+
+def _plan(run_dir: Path) -> Mapping[str, Any] | None:
+    """The plan that a cell was trained by, as its manifest has it; None without one, and before it began."""
+    try:
+        plan = read_manifest(run_dir).get("plan")
+    except RunError:
+        return None
+    return plan if isinstance(plan, dict) else None
 
 
 def _metrics(cells_dir: Path, cell: Cell) -> pd.DataFrame:
