@@ -62,6 +62,7 @@ class GradientCapture:
         data_hash: For the manifest: a hash of the data.
         evaluation: For the manifest: the examples on which quantities of the loss are measured afterwards.
         plan: For the manifest: the plan that the optimizer was made of.
+        places: For the manifest: where the files that ``config`` names were, by setting.
         on_error: What becomes of a training whose steps cannot be recorded (a full disk, a run directory that was
             removed, a resumed run that takes another course): ``"warn"`` says so once, ends the capture and lets the
             training go on, ``"raise"`` ends both. Wrong arguments are errors in any case.
@@ -87,6 +88,7 @@ class GradientCapture:
         data_hash: str | None = None,
         evaluation: Mapping[str, Any] | None = None,
         plan: Mapping[str, Any] | None = None,
+        places: Mapping[str, Any] | None = None,
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
         if not isinstance(model, nn.Module):
@@ -99,6 +101,7 @@ class GradientCapture:
             warnings.warn(line, stacklevel=2)
         table = select_layers(model, patterns, side)
         about = {"config": config, "seeds": seeds, "data_hash": data_hash, "evaluation": evaluation, "plan": plan}
+        about["places"] = places
         reduce = reduction(keep)
         writer = None
         if is_writer():
@@ -217,7 +220,8 @@ class GradientCapture:
         Into the snapshot go ``loss``, ``lr``, ``grad_norm``, ``clipped`` (whether the gradients were clipped before
         they are captured), ``accumulation`` and ``loss_scale``; into the metrics goes everything, ``tokens`` and
         ``seconds`` for example. What is not logged is found out where possible: the learning rate from an attached
-        optimizer, the global gradient norm at captured steps.
+        optimizer, the global gradient norm at captured steps. In a distributed job the loss is that of the first
+        process, and ``loss_of`` in the metrics says so; log the mean, with a ``loss_of`` of your own, for that of all.
 
         Args:
             **values: Numbers, strings, booleans, or tensors of one element; None is left out.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from subspace_lab._extras import require
+from subspace_lab.capture.gradients import num_processes
 from subspace_lab.capture.hooks import learning_rate, loss_scale
 from subspace_lab.capture.rounds import Rounds
 
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
     from subspace_lab.capture.capture import GradientCapture
+
+
+def mean_over_processes() -> str | None:
+    """Of what a loss is that a framework has averaged; None where there is a single process."""
+    processes = num_processes()
+    return f"mean over {processes} processes" if processes > 1 else None
 
 
 def hf_callback(capture: GradientCapture) -> TrainerCallback:
@@ -52,7 +59,8 @@ def hf_callback(capture: GradientCapture) -> TrainerCallback:
             )
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ARG002
-            capture.amend(loss=(logs or {}).get("loss"))
+            if (loss := (logs or {}).get("loss")) is not None:
+                capture.amend(loss=loss, loss_of=mean_over_processes())
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
             capture.flush()

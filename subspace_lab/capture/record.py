@@ -96,6 +96,8 @@ class Recorder:
 
     def _step(self, step: int, facts: Mapping[str, Any], scale: float | None, turn: Turn | None) -> None:
         values, self._logged = plain_values(facts) | self._logged, {}
+        if "loss" in values and (processes := num_processes()) > 1:
+            values = {"loss_of": f"this process, the first of {processes}"} | values
         if turn is None or turn.leads:
             due = self._every is not None and step % self._every == 0
             self._end_step(publish=due)

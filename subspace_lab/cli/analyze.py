@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from subspace_lab.cli.parameters import RunDir
+from subspace_lab.cli.parameters import RunDir, refuse_useless
 from subspace_lab.cli.steps import conclude, draw, measure, measure_hessian, measure_noise
 
 
@@ -24,6 +24,9 @@ def analyze(
     hessian_layers: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True, negative_iterable=())] = None,
     eigenvalues: int = 5,
     sequences: int = 4,
+    data: str | None = None,
+    model: str | None = None,
+    tokenizer: str | None = None,
 ) -> None:
     """Measure a run: tables, figures, report.html and what they say.
 
@@ -52,18 +55,28 @@ def analyze(
         Eigenvalues of --hessian per layer.
     sequences
         Sequences of text that --hessian takes the loss of.
+    data
+        With --hessian or --noise: where the run's data are now, where they are not found any more.
+    model
+        With --hessian or --noise: where its pretrained model is now.
+    tokenizer
+        With --hessian or --noise: where its tokenizer is now.
     """
     from subspace_lab.landscape.checkpoints import check_checkpoints
     from subspace_lab.runs import Run
+    from subspace_lab.training.places import tokens_of_run
 
+    places = {"data": data, "model": model, "tokenizer": tokenizer}
+    if not (hessian or noise):
+        refuse_useless("--hessian and --noise", {name: place is not None for name, place in places.items()})
     run = Run.open(run_dir, write=True)
-    if hessian or noise:
-        check_checkpoints(run)  # before anything long is begun
+    if hessian or noise:  # before anything long is begun
+        tokens_of_run(run, check_checkpoints(run), **places)
     measure(run, ranks=ranks, rank=rank, lags=lags, top=top, workers=workers)
     if hessian:
-        measure_hessian(run, layers=hessian_layers, k=eigenvalues, sequences=sequences, rank=rank)
+        measure_hessian(run, layers=hessian_layers, k=eigenvalues, sequences=sequences, rank=rank, **places)
     if noise:
-        measure_noise(run, rank=rank)
+        measure_noise(run, rank=rank, **places)
     conclude(run)
 
 

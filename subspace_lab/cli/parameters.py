@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -36,6 +36,20 @@ RunDir = Annotated[Path, Parameter(name="RUN_DIR", converter=_to_path)]
 OutDir = Annotated[Path, Parameter(name="OUT_DIR", converter=_to_path)]
 File = Annotated[Path, Parameter(converter=_to_path)]
 Size = Annotated[Bytes, Parameter(converter=_to_bytes)]
+
+
+def refuse_useless(what: str, given: Mapping[str, bool]) -> None:
+    """Refuse options that have an effect with another one only.
+
+    Args:
+        what: The other one, as it is typed.
+        given: Whether each was given.
+
+    Raises:
+        ValueError: If one was.
+    """
+    for name in (name for name, is_given in given.items() if is_given):
+        raise ValueError(f"--{name} has no effect without {what}; leave it out")
 
 
 def check_whole(arguments: ArgumentCollection) -> None:

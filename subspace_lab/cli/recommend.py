@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from subspace_lab.cli.compare import tell
 from subspace_lab.cli.console import show
-from subspace_lab.cli.parameters import RunDir, Size
+from subspace_lab.cli.parameters import RunDir, Size, refuse_useless
 
 if TYPE_CHECKING:
     from subspace_lab.analysis import LayerPlan
 
 _SEEDS = 3
+_WIDTH = 80
 _SIGNS = {"": "", "at most": "≤", "at least": "≥", "only": "only"}
 _SETTINGS = ("rank", "interval", "rule", "step", "recovery")
 _EVIDENCE = ("energy", "noise", "kept", "bulk", "signal", "MB")
@@ -39,6 +40,9 @@ def recommend(
     seeds: int = _SEEDS,
     steps: int | None = None,
     workers: int | None = None,
+    data: str | None = None,
+    model: str | None = None,
+    tokenizer: str | None = None,
 ) -> None:
     """Print optimizer settings for every layer, with the numbers they rest on, and save plan.json.
 
@@ -56,13 +60,22 @@ def recommend(
         With --check: steps of each training, instead of the run's.
     workers
         With --check: trainings at a time, instead of one per core.
+    data
+        With --check: where the run's data are now, where they are not found any more.
+    model
+        With --check: where its pretrained model is now.
+    tokenizer
+        With --check: where its tokenizer is now.
     """
     from subspace_lab.analysis import recommend as plan_of
     from subspace_lab.analysis.words import count
     from subspace_lab.runs import Run
+    from subspace_lab.runs.errors import in_shell
 
+    places = {"data": data, "model": model, "tokenizer": tokenizer}
     if not check:
-        _refuse_useless(seeds=seeds != _SEEDS, steps=steps is not None, workers=workers is not None)
+        given = {"seeds": seeds != _SEEDS, **{name: value is not None for name, value in places.items()}}
+        refuse_useless("--check", {**given, "steps": steps is not None, "workers": workers is not None})
     run = Run.open(run_dir, write=True)
     plan = plan_of(run, budget)
     path = run_dir / "plan.json"
@@ -77,20 +90,18 @@ def recommend(
         print("measured rank is given, which rests on nothing")
     within = "" if plan.budget_bytes is None else f", of a budget of {_megabytes(plan.budget_bytes)} MB"
     print(f"states of these layers: {_megabytes(plan.state_bytes)} MB{within}; others are AdamW's")
-    print("use it: sl.optim.from_plan(model, '.../plan.json', lr=...)")
-    print(f"saved {path}")
+    use = f"use it: sl.optim.from_plan(model, {str(path)!r}, lr=...)"
+    print(use if len(use) <= _WIDTH else "use it: sl.optim.from_plan(model, PLAN, lr=...), PLAN the path that follows")
+    print(f"saved {in_shell(path)}")
     if check:
         from subspace_lab.comparison.check import check_plan, gap_to
 
         print()
-        found = check_plan(run, plan, seeds=seeds, steps=steps, workers=workers)
+        found = check_plan(
+            run, plan, seeds=seeds, steps=steps, workers=workers, data=data, model=model, tokenizer=tokenizer
+        )
         tell(found)
         print(_verdict(**gap_to(found)))
-
-
-def _refuse_useless(**given: bool) -> None:
-    if useless := [name for name, is_given in given.items() if is_given]:
-        raise ValueError(f"--{useless[0]} has no effect without --check; leave it out")
 
 
 def _verdict(gap: float, gap_low: float, gap_high: float) -> str:

@@ -16,9 +16,9 @@ from subspace_lab.runs.errors import in_shell
 from subspace_lab.training.checkpoint import checkpoint_steps, load_model
 from subspace_lab.training.evaluation import EvaluationSet
 from subspace_lab.training.models import build_model
+from subspace_lab.training.places import tokens_of_run
 from subspace_lab.training.sequences import Sequences
 from subspace_lab.training.start import stored_config
-from subspace_lab.training.tokens import load_tokens
 
 if TYPE_CHECKING:
     from subspace_lab.training.config import TrainConfig
@@ -47,11 +47,12 @@ class Checkpoints:
     evaluation: EvaluationSet
 
     @classmethod
-    def of(cls, run: Run) -> Self:
+    def of(cls, run: Run, **places: str | None) -> Self:
         """Look for a run's checkpoints, and read its data again.
 
         Args:
             run: A run of `subspace_lab.train`.
+            **places: Where ``data``, ``model`` and ``tokenizer`` are now, where they are not found any more.
 
         Returns:
             Its checkpoints.
@@ -62,10 +63,7 @@ class Checkpoints:
         """
         config = check_checkpoints(run)
         require("transformers", extra="hf")
-        data = load_tokens(config)
-        if (before := run.manifest.get("data_hash")) != data.hash:
-            hashes = f"hash {str(before)[:12]}, now {data.hash[:12]}"
-            raise RunError(f"{run.path} was trained on other data ({hashes}); restore data={config.data!r}")
+        config, data = tokens_of_run(run, config, **places)
         assert config.sequence_length is not None
         sequences = Sequences(data.tokens, config.sequence_length, hold_out=config.eval_every is not None)
         evaluation = EvaluationSet.of(sequences)

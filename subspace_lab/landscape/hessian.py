@@ -27,6 +27,9 @@ def hessian_of_run(
     tol: float = TOL,
     rank: int | None = None,
     sequences: int = SEQUENCES,
+    data: str | None = None,
+    model: str | None = None,
+    tokenizer: str | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Largest eigenvalues of the loss's Hessian, and where the gradient lies to them, at every checkpoint.
 
@@ -41,6 +44,10 @@ def hessian_of_run(
         tol: The residual that counts as converged, as a share of the largest eigenvalue.
         rank: Rank of the core of every matrix; by default a quarter of the median m, as in the other analyses.
         sequences: How many of the evaluation sequences, spread evenly; a product costs as much as there are.
+        data: Where the run's data are now, when they are not found any more (a path or glob); the hash of their tokens
+            must be the run's.
+        model: Where its pretrained model is now, likewise.
+        tokenizer: Where its tokenizer is now, likewise.
 
     Returns:
         The tables by name. ``hessian``: step, layer, depth, kind, index, eigenvalue, residual, converged.
@@ -51,19 +58,19 @@ def hessian_of_run(
         RunError: If the run has no checkpoints, or its data are not what they were.
         ValueError: If an argument is wrong or a pattern matches nothing.
     """
-    found = Checkpoints.of(run)
+    found = Checkpoints.of(run, data=data, model=model, tokenizer=tokenizer)
     patterns = default_layers(run) if layers is None else layers
     core = check_rank(run, rank)
     for name, value in (("k", k), ("sequences", sequences)):
         check_positive(name, value)
     eigenvalues, summaries = [], []
-    for step, model in found.models():
-        select_blocks(model, patterns)  # what matches nothing is refused before anything long is begun
-        batch = found.batch(sequences, next(model.parameters()).device)
+    for step, module in found.models():
+        select_blocks(module, patterns)  # what matches nothing is refused before anything long is begun
+        batch = found.batch(sequences, next(module.parameters()).device)
         count = len(batch["input_ids"])
         for block in (None, patterns):
             measured = loss_curvature(
-                model, language_loss, batch, block, k, tol, rank=core, trace_samples=_TRACE_SAMPLES
+                module, language_loss, batch, block, k, tol, rank=core, trace_samples=_TRACE_SAMPLES
             )
             loss = measured.summary.attrs["loss"]
             summary = measured.summary.assign(loss=loss, sequences=count).astype({

@@ -35,7 +35,8 @@ class RunWriter:
         path: The run directory; created when missing.
         layers: The layer table, one dictionary per layer (name, depth, kind, rows, cols, side, shape, residual_side).
         capture: The capture settings (every, keep, layers).
-        about: Further manifest fields, JSON-ready: ``config``, ``seeds``, ``data_hash``, ``evaluation``, ``plan``.
+        about: Further manifest fields, JSON-ready: ``config``, ``seeds``, ``data_hash``, ``evaluation``, ``plan``,
+            ``places``.
         resume: Go on with the run that is there; its layers and capture settings must be the same.
 
     Raises:

@@ -25,9 +25,16 @@ from subspace_lab.training.hooks import StepHooks
 from subspace_lab.training.interrupt import Interrupt, TrainingInterrupted, catch_interrupt
 from subspace_lab.training.models import linear_layers
 from subspace_lab.training.optimizers import plan_of
+from subspace_lab.training.places import places_of, tokens_of_run
 from subspace_lab.training.progress import TrainingProgress
 from subspace_lab.training.sequences import Sequences
-from subspace_lab.training.start import config_to_resume, config_to_start, settle_on_machine, torch_state_of_a_run
+from subspace_lab.training.start import (
+    config_to_resume,
+    config_to_start,
+    moved_files,
+    settle_on_machine,
+    torch_state_of_a_run,
+)
 from subspace_lab.training.tasks.base import Task
 from subspace_lab.training.tasks.language import LanguageTask
 from subspace_lab.training.tokens import load_tokens
@@ -77,12 +84,17 @@ def train(
     require("transformers", extra="hf")
     run_dir = local_path(run_dir, error=RunError)
     with workers() as team:
-        config = config_to_resume(run_dir, config) if resume else config_to_start(run_dir, config, team)
+        asked = config
+        config = config_to_resume(run_dir, asked) if resume else config_to_start(run_dir, asked, team)
+        moved = moved_files(asked, config) if resume and asked is not None else {}
         with torch_state_of_a_run(config, team):
             config = settle_on_machine(config, team)
-            task = feed or _language_task(config, team)
-            if resume:
-                _check_data(run_dir, config, task)
+            if feed is None:
+                config, task = _language_task(run_dir, config, team, moved if resume else None)
+            else:
+                task = feed
+                if resume:
+                    _check_data(run_dir, config, task)
             trainer = Trainer(config, task, team, model)
             if isinstance(task, LanguageTask):
                 _check_vocabulary(trainer.model, task.sequences.largest_token)
@@ -118,19 +130,23 @@ def _capture(
         data_hash=task.identity,
         evaluation=task.facts(),
         plan=plan_of(config),
+        places=places_of(config, run_dir),
     )
 
 
-def _language_task(config: TrainConfig, team: Workers) -> LanguageTask:
-    """The text as a task; the first process makes the tokens, the others find them in the cache."""
+def _language_task(
+    run_dir: Path, config: TrainConfig, team: Workers, moved: dict[str, str] | None
+) -> tuple[TrainConfig, Task]:
+    """The text as a task, and the configuration with where the files of a resumed run are now."""
     if not team.is_first:
         team.wait()
-    data = load_tokens(config)
+    found = (config, load_tokens(config)) if moved is None else tokens_of_run(Run.open(run_dir), config, **moved)
     if team.is_first:
         team.wait()
+    config, data = found
     assert config.sequence_length is not None
     sequences = Sequences(data.tokens, config.sequence_length, hold_out=config.eval_every is not None)
-    return LanguageTask(config, sequences, team, data.hash)
+    return config, LanguageTask(config, sequences, team, data.hash)
 
 
 def _check_data(run_dir: Path, config: TrainConfig, task: Task) -> None:
@@ -196,6 +212,8 @@ class _Loop:
         norm = trainer.gradient_norm()
         seconds = self._clock.lap()
         self._capture.log(loss=loss, lr=trainer.schedule.at(step), grad_norm=norm, clipped=False, **metrics)
+        if self._team.size > 1:
+            self._capture.log(loss_of=f"mean over {self._team.size} processes")
         self._capture.log(accumulation=self._config.accumulation, tokens=trainer.tokens_per_step, seconds=seconds)
         self._capture.log(refresh_seconds=self._refreshes.lap() if self._refreshes else None)
         self._capture.log(**self._shares)

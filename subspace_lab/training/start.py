@@ -14,6 +14,7 @@ from subspace_lab.runs.manifest import MANIFEST
 from subspace_lab.runs.writer import refuse_existing
 from subspace_lab.training.config import TrainConfig
 from subspace_lab.training.optimizers import canonical_name, plan_of, settle_optimizer
+from subspace_lab.training.places import FILES, plan_of_run
 from subspace_lab.training.precision import faster_precision
 from subspace_lab.training.workers import Workers
 
@@ -73,11 +74,38 @@ def config_to_resume(run_dir: Path, config: TrainConfig | None) -> TrainConfig:
     if Run.open(run_dir).manifest.get("finished"):
         raise RunError(f"{run_dir} is finished: all of its {before.steps} steps are done; there is nothing to resume")
     if config is not None:
-        config = dataclasses.replace(config, optimizer=canonical_name(config.optimizer))
+        places = {name: getattr(before, name) for name in moved_files(config, before)}
+        config = dataclasses.replace(config, optimizer=canonical_name(config.optimizer), **places)
     try:
         config = (config or before).matched(before)
     except ValueError as error:
         raise RunError(f"{run_dir} began with other settings ({error}); resume with the same ones") from error
+    return _with_plan(run_dir, config)
+
+
+def moved_files(config: TrainConfig, before: TrainConfig) -> dict[str, str]:
+    """Files for which another place is given than a run began with; whether they are the same, their content says.
+
+    Args:
+        config: What was asked for.
+        before: What the run began with.
+
+    Returns:
+        The places by setting, of those that the run has.
+    """
+    default = TrainConfig()
+    given = {name: getattr(config, name) for name in FILES if getattr(before, name) is not None}
+    return {
+        name: value for name, value in given.items() if value not in {getattr(default, name), getattr(before, name)}
+    }
+
+
+def _with_plan(run_dir: Path, config: TrainConfig) -> TrainConfig:
+    """The configuration with the plan at the place where it is now; refused when it is another one."""
+    options = config.optimizer_options or {}
+    if isinstance(path := options.get("plan"), str):
+        found = plan_of_run(Run.open(run_dir), path)
+        config = dataclasses.replace(config, optimizer_options={**options, "plan": found})
     _check_plan(run_dir, config)
     return config
 

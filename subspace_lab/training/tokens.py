@@ -38,11 +38,12 @@ class TokenData:
     hash: str
 
 
-def load_tokens(config: TrainConfig) -> TokenData:
+def load_tokens(config: TrainConfig, *, streamed: bool | None = None) -> TokenData:
     """The tokens that a configuration trains on, from the cache where they were made before.
 
     Args:
         config: A resolved configuration.
+        streamed: Whether only as many tokens are taken as the steps need; None for a dataset of the hub only.
 
     Returns:
         The tokens. Of a streamed dataset as many as the steps need once, of anything else all.
@@ -52,7 +53,8 @@ def load_tokens(config: TrainConfig) -> TokenData:
     """
     source = find_source(config.data)
     tokenizer, end = _tokenizer(config, source)
-    enough = _needed(config) if config.data.startswith("hf:") else None
+    streamed = config.data.startswith("hf:") if streamed is None else streamed
+    enough = _needed(config) if streamed else None
     key = cache_key("tokens", source.identity, tokenizer.to_str(), str(end), str(enough))
 
     def make() -> np.ndarray:

@@ -6,22 +6,52 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
 
 import subspace_lab as sl
-from subspace_lab.analysis.budget import state_bytes
 from subspace_lab.comparison.check import check_plan, gap_to, uniform_rank
+from subspace_lab.comparison.states import planned_bytes
 from subspace_lab.training import train
 from tests.runs_by_hand import noise, write_run
 
+SHAPES = {"a.up.weight": (40, 16), "a.q.weight": (16, 16), "a.down.weight": (16, 40), "a.norm.weight": (16,)}
 
-def test_the_default_has_no_fewer_state_bytes_than_the_plan_and_one_rank_less_would_have(tmp_path):
-    run = write_run(tmp_path / "run", noise({"a.up.weight": (40, 16), "a.q.weight": (16, 16)}))
+
+def planned_state(optimizer_of, shapes):
+    """Bytes of the tensors that an optimizer keeps after a step of a model with these parameters."""
+    model = torch.nn.Module()
+    for name, shape in shapes.items():
+        part = model
+        for attribute in name.split(".")[:-1]:
+            part = part._modules.setdefault(attribute, torch.nn.Module())
+        part.register_parameter(name.split(".")[-1], torch.nn.Parameter(torch.zeros(shape)))
+    optimizer = optimizer_of(model)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape)
+    optimizer.step()
+    tensors = [v for state in optimizer.state.values() for v in state.values() if isinstance(v, torch.Tensor)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+@pytest.mark.parametrize(
+    "captured", [("a.up.weight", "a.q.weight", "a.down.weight"), ("a.up.weight",), ("a.q.weight",)]
+)
+def test_the_default_has_no_fewer_state_bytes_than_the_plan_and_one_rank_less_would_have(tmp_path, captured):
+    """Of everything that is trained: what was not captured is full-rank in the plan, and has a rank in the default."""
+    run = write_run(tmp_path / "run", noise({name: SHAPES[name] for name in captured}))
     for ranks in ((1, 2), (3, 5), (4, 8)):
         sl.analysis.energy(run, ranks=ranks)
         plan = sl.recommend(run)
-        rank = uniform_rank(run, plan)
-        taken = [state_bytes(16, 40, r) + state_bytes(16, 16, r) for r in (rank - 1, rank)]
-        assert taken[0] < plan.state_bytes <= taken[1]
+        planned = planned_state(lambda model, plan=plan: sl.optim.from_plan(model, plan, lr=1e-3), SHAPES)
+        assert planned_bytes(SHAPES, plan.to_dict()) == planned
+        rank = uniform_rank(SHAPES, plan)
+        taken = [
+            planned_state(lambda model, r=r: sl.optim.GrassWalk(sl.optim.param_groups(model, rank=r), lr=1e-3), SHAPES)
+            for r in (rank - 1, rank)
+            if r
+        ]
+        assert planned <= taken[-1]
+        assert len(taken) == 1 or taken[0] < planned
 
 
 def test_a_check_trains_both_at_the_same_rates_and_seeds_and_goes_on(tmp_path, settings):
@@ -34,6 +64,7 @@ def test_a_check_trains_both_at_the_same_rates_and_seeds_and_goes_on(tmp_path, s
     assert len(found.results) == 6
     states = found.results.groupby("method")["state_bytes"].first()
     assert states["plan"] <= states["default"] < states["adamw"]
+    assert (found.results["state_bytes"] == found.results["state_bytes_formula"]).all()
     losses = found.results.set_index(["method", "seed"])["eval_loss"]
     gaps = [losses["plan", seed] - losses["default", seed] for seed in (0, 1)]
     gap = gap_to(found)
