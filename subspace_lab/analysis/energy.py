@@ -16,7 +16,7 @@ import numpy as np
 from subspace_lab.analysis.arguments import check_lags, check_ranks
 from subspace_lab.analysis.columns import Columns
 from subspace_lab.analysis.frame import Frame
-from subspace_lab.analysis.notices import AnalysisNotice
+from subspace_lab.analysis.notices import AnalysisNotice, level_of_caller
 from subspace_lab.analysis.sweep import sweep
 from subspace_lab.analysis.words import count
 from subspace_lab.numerics import captured_energy, null_isotropic, null_noise
@@ -127,7 +127,7 @@ def warn_of_undetermined(table: pd.DataFrame) -> None:
         table: From `energy`.
     """
     if (text := undetermined(table)) is not None:
-        warnings.warn(text, AnalysisNotice, stacklevel=3)
+        warnings.warn(text, AnalysisNotice, stacklevel=level_of_caller())
 
 
 def undetermined(table: pd.DataFrame) -> str | None:

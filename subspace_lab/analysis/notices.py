@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 
 from subspace_lab.analysis.arguments import check_run
@@ -17,6 +18,14 @@ _NUM_NAMED = 3
 
 class AnalysisNotice(UserWarning):
     """Rows that an analysis leaves out because the run does not hold what they need."""
+
+
+def level_of_caller() -> int:
+    """The ``stacklevel`` at which a warning of the calling function names the first line outside of this package."""
+    level, frame = 0, sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("subspace_lab."):
+        level, frame = level + 1, frame.f_back
+    return level + 1
 
 
 def notices(run: Run) -> list[str]:
