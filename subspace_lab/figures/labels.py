@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib
@@ -10,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.transforms import offset_copy
 
 from subspace_lab.figures.style import INK, NULL_DASHES, PAPER, Layout
+
+_CHARACTERS = 14.5  # to an inch of a legend, beside its handles
 
 
 def null_lines(ax: Axes, nulls: Sequence[tuple[str, float, int]]) -> None:
@@ -131,6 +134,19 @@ def _spread(block: np.ndarray, need: float) -> np.ndarray:
     places = block.mean() + need * (np.arange(len(block)) - (len(block) - 1) / 2)
     moved: np.ndarray = places - max(0.0, places[-1] - 1) + max(0.0, -places[0])
     return moved
+
+
+def wrapped(text: str, layout: Layout) -> str:
+    """A text in a legend, in lines that fit across the figure.
+
+    Args:
+        text: The text.
+        layout: The size of the figure.
+
+    Returns:
+        The text with line breaks.
+    """
+    return textwrap.fill(text, int(_CHARACTERS * layout.width))
 
 
 def shortened(name: str, length: int) -> str:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from subspace_lab.figures.axis import limits, step_axis
+from subspace_lab.figures.labels import wrapped
 from subspace_lab.figures.panels import FIXED, NOISE, grid, line_style
 from subspace_lab.figures.style import Layout
 from subspace_lab.figures.tables import AbsentError
@@ -41,7 +42,12 @@ def draw_energies(table: pd.DataFrame, layout: Layout, *, x: str, xlabel: str) -
     key = [Line2D([], [], label=kind, **style) for kind, style in styles.items()]
     dashes = {like: _DASHES[place % len(_DASHES)] for place, like in enumerate(_alike(table))}
     nulls = [
-        Line2D([], [], label=f"noise, own basis: {', '.join(like)}", **{**NOISE, "linestyle": dashes[like]})
+        Line2D(
+            [],
+            [],
+            label=wrapped(f"noise, own basis: {', '.join(like)}", layout),
+            **{**NOISE, "linestyle": dashes[like]},
+        )
         for like in dashes
     ]
     nulls.append(Line2D([], [], label="noise, fixed basis: all", **FIXED))
@@ -62,7 +68,9 @@ def draw_energies(table: pd.DataFrame, layout: Layout, *, x: str, xlabel: str) -
             line = of_kind.groupby(x)["ratio"].mean()
             ax.plot(line.index, line, **styles[str(kind)], markevery=max(1, len(line) // 6))
         for like, style in dashes.items():
-            ax.axhline(float(rows.loc[rows["kind"].isin(like), "null_noise"].mean()), **{**NOISE, "linestyle": style})
+            ax.axhline(
+                round(float(rows.loc[rows["kind"].isin(like), "null_noise"].mean()), 3), **{**NOISE, "linestyle": style}
+            )
         ax.axhline(float(rows["null_isotropic"].mean()), **FIXED)
         step_axis(ax)
     next(iter(axes.values())).set_ylim(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
+from subspace_lab.figures.labels import wrapped
 from subspace_lab.figures.panels import grid
 from subspace_lab.figures.paper.points import note_handle, null_level, seed_handles, seed_points, seeds_of
 from subspace_lab.figures.style import Layout, drawn
@@ -60,6 +61,9 @@ def draw(table: pd.DataFrame, layout: Layout) -> Figure:
                     ax.text(place, low - 1.9 * room, f"×{factor:.2f}", ha="center", fontsize=layout.font_size - 2)
     for ax in list(axes.values())[-columns:]:
         ax.set_xlabel(f"rule ({seeds_of(table)})")
-    key = [*seed_handles("the rule that never moves the basis (frozen)"), *map(note_handle, _NOTES)]
+    key = [
+        *seed_handles("the rule that never moves the basis (frozen)"),
+        *(note_handle(wrapped(note, layout)) for note in _NOTES),
+    ]
     figure.legend(handles=key, loc="outside lower left")
     return figure

@@ -36,7 +36,7 @@ def draw(table: pd.DataFrame, layout: Layout) -> Figure:
         raise AbsentError("No two captures were compared.")
     panels = {str(name): rows for name, rows in table.groupby(_names(table), sort=False)}
     lags = sorted(set(table["lag_steps"]))
-    styles = {lag: {**line_style(place), "markersize": 2.5, "markevery": (place, 4)} for place, lag in enumerate(lags)}
+    styles = {lag: {**line_style(place), "marker": ""} for place, lag in enumerate(lags)}
     key = [Line2D([], [], label=f"{lag} step{'s' * (lag != 1)} apart", **styles[lag]) for lag in lags]
     figure, axes = grid(
         replace(layout, columns=min(2, layout.columns)),  # wide panels, since lines lie close to each other
@@ -51,8 +51,7 @@ def draw(table: pd.DataFrame, layout: Layout) -> Figure:
         for lag in sorted(set(rows["lag_steps"])):
             bins = rows[rows["lag_steps"] == lag]
             style = styles[lag]
-            centres = (bins["bin_low"] + bins["bin_high"]) / 2
-            ax.plot(centres, bins["density"], **{**style, "linewidth": 1.1})
+            ax.stairs(bins["density"], _edges(bins), baseline=None, color=style["color"], ls=style["linestyle"])
         bins = rows[rows["lag_steps"] == rows["lag_steps"].min()]
         ax.stairs(bins["null_density"], _edges(bins), **_RANDOM)
         ax.set_xlim(0, 1)

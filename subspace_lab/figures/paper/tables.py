@@ -39,7 +39,7 @@ def draw(table: pd.DataFrame, layout: Layout) -> Figure:
             ax.errorbar(values, table.index, xerr=half, fmt="o", color=colour, elinewidth=1)
         else:
             ax.barh(table.index, values, color=colour, height=0.6)
-        ax.set_xlabel(label)
+        ax.set_xlabel(label if layout.columns > 2 else label.replace(", ", "\n").replace("and ", "and\n"))
         ax.grid(axis="y", visible=False)
     names = [f"{shown(row['method'])} ({row['seeds']})" for row in table.to_dict("records")]
     axes[0].set_yticks(table.index, names)
