@@ -139,7 +139,7 @@ def undetermined(table: pd.DataFrame) -> str | None:
     Returns:
         A sentence; None where there is nothing to say, or it is not known.
     """
-    if "numerical_rank" not in table:
+    if "numerical_rank" not in table or table["numerical_rank"].dtype.kind not in "iuf":
         return None
     stale = table[table["basis"] == "stale"]
     columns = np.minimum(stale["rank"], np.minimum(stale["m"], stale["n"]))

@@ -14,6 +14,7 @@ from subspace_lab.analysis.energy import undetermined
 from subspace_lab.figures import FIGURES, LANDSCAPE_FIGURES, NARROW, WIDE, AbsentError
 from subspace_lab.report.svg import inline_svg
 from subspace_lab.runs import Run, RunError
+from subspace_lab.runs.tables import TABLES
 
 
 @dataclass(frozen=True)
@@ -116,5 +117,5 @@ def warnings(run: Run) -> list[str]:
     except RunError as error:
         found.append(f"Not all snapshots could be read: {error}")
     with suppress(RunError):  # not analysed yet
-        found += filter(None, [undetermined(run.table("energy"))])
+        found += filter(None, [undetermined(run.table("energy", TABLES["energy"]))])
     return found

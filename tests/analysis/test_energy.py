@@ -23,7 +23,7 @@ SHAPES = {
 }
 COLUMNS = [
     "step", "layer", "depth", "kind", "basis", "basis_step", "lag_steps", "rank", "m", "n", "ratio", "fraction",
-    "null_isotropic", "null_noise",
+    "null_isotropic", "null_noise", "numerical_rank",
 ]  # fmt: skip
 
 

@@ -46,7 +46,7 @@ def test_all_tables_name_and_type_their_columns_alike(tmp_path):
     run = write_run(tmp_path / "run", noise(SHAPES), steps=3)
     tables = sl.analysis.analyze(run)
     names = {"layer", "reference_layer", "kind", "basis", "comparison", "side"}
-    counts = {"step", "basis_step", "reference_step", "lag_steps", "rank", "m", "n"}
+    counts = {"step", "basis_step", "reference_step", "lag_steps", "rank", "m", "n", "numerical_rank"}
     for name, table in tables.items():
         for column, dtype in table.dtypes.items():
             small = {"depth": "int16", "index": "int16"}.get(column, "int32" if column in counts else "float32")
