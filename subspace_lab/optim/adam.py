@@ -1,11 +1,13 @@
 """Adam by torch's fused kernel: full-rank AdamW, and the direction of low-rank moments.
 
+The kernel walks through memory, not through indices: everything that it is given must lie alike.
+
 Legend: A projected gradient, M and V moments, O direction, all ``(r, n)``; t steps counted from 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,52 +15,109 @@ from torch import Tensor
 from torch.optim.adam import adam
 from torch.optim.adamw import adamw
 
-from subspace_lab.optim.matrices import cast
+from subspace_lab.optim.matrices import cast, exact_dtype, lie_alike, state_dtype
+from subspace_lab.optim.rounding import add_rounded, blocks
 
 _FUSED = {"cpu", "cuda"}  # devices that have the kernel
 
 
-def full_rank_adamw(parameters: list[Tensor], group: dict[str, Any], states: Mapping[Tensor, dict[str, Any]]) -> None:
-    """One AdamW step of parameters that have gradients, as `torch.optim.AdamW` takes it.
+def full_rank_adamw(
+    parameters: list[Tensor],
+    gradients: list[Tensor],
+    group: dict[str, Any],
+    states: Mapping[Tensor, dict[str, Any]],
+    rounding: Callable[[Tensor], torch.Generator | None],
+) -> None:
+    """One AdamW step, as `torch.optim.AdamW` takes it.
+
+    Where parameter, gradient and moments are of one dtype and lie alike in memory, it is torch's own for all of them at
+    once. Others, parameters of half precision among them, are stepped one by one, block by block, with moments of the
+    group's ``state_dtype`` and one rounding.
 
     Args:
         parameters: Parameters with gradients.
+        gradients: Their gradients, dense.
         group: Their group.
         states: State of each; empty before its first step.
+        rounding: Source of stochastic rounding of a parameter, None for rounding to nearest.
     """
-    for p in parameters:
-        if not states[p]:
-            states[p]["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
-            states[p]["exp_avg"] = torch.zeros_like(p)
-            states[p]["exp_avg_sq"] = torch.zeros_like(p)
-    if not parameters:
+    together: list[tuple[Tensor, Tensor, dict[str, Any]]] = []
+    for p, grad in zip(parameters, gradients, strict=True):
+        state = states[p]
+        if not state:
+            kind = state_dtype(group, p.dtype)
+            state["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
+            state["exp_avg"] = torch.zeros_like(p, dtype=kind)
+            state["exp_avg_sq"] = torch.zeros_like(p, dtype=kind)
+        if lie_alike(p, grad, state["exp_avg"], state["exp_avg_sq"]):
+            together.append((p, grad, state))
+        else:
+            state["step"] += 1
+            adam_step(p, grad, state, group, size=float(group["lr"]), rounding=rounding(p))
+    if not together:
         return
+    ps, grads, kept = (list(column) for column in zip(*together, strict=True))
     adamw(
-        parameters,
-        [p.grad.to_dense() if p.grad.is_sparse else p.grad for p in parameters if p.grad is not None],
-        [states[p]["exp_avg"] for p in parameters],
-        [states[p]["exp_avg_sq"] for p in parameters],
+        ps,
+        grads,
+        [state["exp_avg"] for state in kept],
+        [state["exp_avg_sq"] for state in kept],
         [],
-        [states[p]["step"] for p in parameters],
-        fused=all(p.is_floating_point() and p.device.type in _FUSED for p in parameters),
+        [state["step"] for state in kept],
+        fused=all(p.is_floating_point() and p.device.type in _FUSED for p in ps),
         amsgrad=False,
         beta1=group["betas"][0],
         beta2=group["betas"][1],
-        lr=group["lr"],
+        lr=float(group["lr"]),
         weight_decay=group["weight_decay"],
-        eps=group["eps"],
+        eps=_divisor(group["eps"], kept[0]["exp_avg"].dtype),
         maximize=False,
     )
 
 
-def adam_direction(A: Tensor, M: Tensor, V: Tensor, *, t: int, betas: tuple[float, float], eps: float) -> Tensor:
+def adam_step(
+    p: Tensor,
+    grad: Tensor,
+    state: Mapping[str, Any],
+    group: Mapping[str, Any],
+    *,
+    size: float,
+    rounding: torch.Generator | None,
+) -> None:
+    """One AdamW step of a parameter of any layout and dtype: moments in their own, one rounding, block by block.
+
+    Args:
+        p: Parameter; complex numbers are taken as pairs of real ones.
+        grad: Its gradient.
+        state: With ``exp_avg``, ``exp_avg_sq`` and ``step``, this one counted.
+        group: With ``lr``, ``betas``, ``eps`` and ``weight_decay``.
+        size: What Adam's direction is multiplied by.
+        rounding: Source of stochastic rounding, None for rounding to nearest.
+    """
+    M, V, decay = state["exp_avg"], state["exp_avg_sq"], 1 - float(group["lr"]) * group["weight_decay"]
+    if p.is_complex():
+        p, grad, M, V = (torch.view_as_real(x.resolve_conj().resolve_neg()) for x in (p, grad, M, V))
+    exact = torch.promote_types(exact_dtype(p.dtype), M.dtype)
+    for part, gradient, m, v in zip(*(blocks(x) for x in (p, grad, M, V)), strict=True):
+        O = adam_direction(gradient.to(exact), m, v, t=state["step"], betas=group["betas"], eps=group["eps"])
+        add_rounded(part, O.mul_(-size), decay, rounding)
+
+
+def _divisor(eps: float, dtype: torch.dtype) -> float:
+    """``eps``, or what keeps 0/0 away where it is 0: the root of the smallest normal number."""
+    return float(max(eps, torch.finfo(dtype).tiny ** 0.5))
+
+
+def adam_direction(
+    A: Tensor, M: Tensor, V: Tensor, *, t: int | Tensor, betas: tuple[float, float], eps: float
+) -> Tensor:
     """Update Adam's moments with A and return ``O = Mh / (sqrt(Vh) + eps)``, in one pass over memory.
 
     The kernel subtracts ``lr`` times the direction from a parameter: from zeros, with ``lr = -1``, that is the
     direction.
 
     Args:
-        A: Projected gradient.
+        A: Projected gradient, of any layout.
         M: First moment, changed in place; of any floating dtype.
         V: Second moment, changed in place.
         t: The step, counted from 1 since the moments were zero.
@@ -66,20 +125,21 @@ def adam_direction(A: Tensor, M: Tensor, V: Tensor, *, t: int, betas: tuple[floa
         eps: Added to the root.
 
     Returns:
-        O, of A's shape and dtype.
+        O, contiguous, of A's shape and dtype.
     """
+    A = A.contiguous()
     O = torch.zeros_like(A)
-    m, v = cast(M, A.dtype), cast(V, A.dtype)
-    step = torch.tensor(float(t), dtype=torch.float32, device=A.device)
+    m, v = cast(M, A.dtype).contiguous(), cast(V, A.dtype).contiguous()
+    step = t if isinstance(t, Tensor) else torch.tensor(float(t), dtype=torch.float32, device=A.device)
     settings: dict[str, Any] = {
-        "beta1": betas[0], "beta2": betas[1], "lr": -1.0, "weight_decay": 0.0, "eps": eps, "amsgrad": False,
-        "maximize": False,
+        "beta1": betas[0], "beta2": betas[1], "lr": -1.0, "weight_decay": 0.0, "eps": _divisor(eps, A.dtype),
+        "amsgrad": False, "maximize": False,
     }  # fmt: skip
     if A.device.type in _FUSED:  # the kernel itself: torch.optim's checks around it cost as much as a small matrix
         torch._fused_adam_([O], [A], [m], [v], [], [step], **settings)
     else:
         adam([O], [A], [m], [v], [], [step - 1], **settings)  # which counts the step itself
-    if m is not M:
-        M.copy_(m)
-        V.copy_(v)
+    for kept, new in ((M, m), (V, v)):
+        if new is not kept:
+            kept.copy_(new)
     return O

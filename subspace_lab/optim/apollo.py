@@ -10,12 +10,13 @@ import torch
 
 from subspace_lab.optim.adam import adam_direction
 from subspace_lab.optim.base import Group, State
+from subspace_lab.optim.column_norms import ColumnNorms
 from subspace_lab.optim.low_rank import Layout, LowRankOptimizer, Turn, low_rank_moments
 from subspace_lab.optim.matrices import Matrix, exact_dtype, squared_columns
-from subspace_lab.optim.recovery import column_factors, core_threshold, limited_columns
+from subspace_lab.optim.recovery import column_factors, core_threshold, largest_square, limited_columns
 
 
-class APOLLO(LowRankOptimizer):
+class APOLLO(ColumnNorms):
     """SGD whose columns are scaled as Adam would scale them, as told by a random sketch of the gradient.
 
     ``s_j = |O_:j| / |A_:j|`` from Adam on ``A = P G``, then ``W -= lr scale G diag(s)`` with the norm of the step
@@ -48,7 +49,7 @@ class APOLLO(LowRankOptimizer):
         moments = low_rank_moments(cls.effective_rank(m, group), n, group, dtype)
         return {**moments, "recovery_norm": ((), exact_dtype(dtype))}
 
-    def _step_matrix(self, x: Matrix, state: State, turn: Turn, index: tuple[int, int]) -> None:  # noqa: ARG002
+    def _step_matrix(self, x: Matrix, state: State, turn: Turn, index: tuple[int, int]) -> None:
         group, G, (m, n) = turn.group, x.G, x.G.shape
         M, V = state["exp_avg"], state["exp_avg_sq"]
         r = M.shape[0]
@@ -56,9 +57,9 @@ class APOLLO(LowRankOptimizer):
             P = turn.draw(m, r).mT.to(device=G.device, dtype=G.dtype).div_(r**0.5)
         A = (P @ G).to(torch.promote_types(exact_dtype(x.part.dtype), M.dtype))
         O = adam_direction(A, M, V, t=turn.t, betas=group["betas"], eps=group["eps"])
-        columns, core = squared_columns(G).to(A.dtype), squared_columns(A)
+        columns, core = self._columns.pop(index).to(A.dtype), squared_columns(A)
         if group["scaling"] == "tensor":
-            factor = torch.where(core.sum() > 0, (O.square().sum() / core.sum()).sqrt(), 0)
+            factor = (O.square().sum() / core.sum()).nan_to_num_(nan=0.0, posinf=largest_square(core.dtype)).sqrt()
             factors = factor.expand(n)
         else:
             factors = column_factors(columns, core, O, core_threshold(G.dtype)).sqrt_()

@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from subspace_lab._frozen import Frozen, is_trained
-from subspace_lab.optim.adam import adam_direction
+from subspace_lab.optim.adam import adam_step
 from subspace_lab.optim.base import Group, GroupOptimizer, Live, name_of
 from subspace_lab.optim.draws import generator
-from subspace_lab.optim.low_rank import LowRankOptimizer, state_dtype
-from subspace_lab.optim.matrices import exact_dtype
+from subspace_lab.optim.low_rank import LowRankOptimizer
+from subspace_lab.optim.matrices import state_dtype
 from subspace_lab.optim.options import Options
-from subspace_lab.optim.rounding import add_stochastically
+from subspace_lab.optim.rounding import HALF
 from subspace_lab.optim.saved_state import Kept, is_count
 
 _LAYER = re.compile(r"^(.*?\.?\d+)\.")
@@ -133,19 +133,16 @@ class BAdam(GroupOptimizer):
         p, group, state = x.p, x.group, self.state[x.p]
         if not state:
             kind = state_dtype(group, p.dtype)
-            state.update(step=0, exp_avg=torch.zeros_like(p, dtype=kind), exp_avg_sq=torch.zeros_like(p, dtype=kind))
+            state["step"] = 0
+            for key in ("exp_avg", "exp_avg_sq"):
+                state[key] = torch.zeros(p.shape, dtype=kind, device=p.device)
         state["step"] += 1
-        exact = torch.promote_types(exact_dtype(p.dtype), state["exp_avg"].dtype)
-        O = adam_direction(
-            x.grad.to(exact), state["exp_avg"], state["exp_avg_sq"], t=state["step"], betas=group["betas"],
-            eps=group["eps"],
-        )  # fmt: skip
-        update, decay = O.mul_(-group["lr"] * group["scale"]), 1 - group["lr"] * group["weight_decay"]
-        if group["stochastic_rounding"] and p.dtype == torch.bfloat16:
-            key = (group["seed"], x.key, "rounding", self.param_groups[0]["steps_taken"])
-            add_stochastically(p, update, decay, generator(*key))
-        else:
-            torch.add(update, p, alpha=decay, out=p)
+        adam_step(p, x.grad, state, group, size=float(group["lr"]) * group["scale"], rounding=self._rounding(x))
+
+    def _rounding(self, x: Live) -> torch.Generator | None:
+        if not (x.group["stochastic_rounding"] and x.p.dtype in HALF):
+            return None
+        return generator(x.group["seed"], x.key, "rounding", self.param_groups[0]["steps_taken"])
 
     def _freeze(self) -> None:
         """Gradients for the active block only, in groups that ask for it."""

@@ -6,7 +6,7 @@ import inspect
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Unpack, overload
 
 import torch
@@ -16,6 +16,7 @@ from torch.optim.optimizer import Optimizer, ParamsT
 from subspace_lab._frozen import close_others
 from subspace_lab.optim.adam import full_rank_adamw
 from subspace_lab.optim.describe import describe
+from subspace_lab.optim.draws import generator
 from subspace_lab.optim.errors import NonFiniteGradientError
 from subspace_lab.optim.group_edits import Checked, check_edited, checked, edited
 from subspace_lab.optim.group_names import (
@@ -27,6 +28,8 @@ from subspace_lab.optim.group_names import (
     draws_by,
     name_of as name_of,
 )
+from subspace_lab.optim.magnitude import LIMIT, limit, shrinking
+from subspace_lab.optim.matrices import may_overlap, state_dtype
 from subspace_lab.optim.options import (
     OPTIONS,
     Options,
@@ -37,6 +40,7 @@ from subspace_lab.optim.options import (
     plain,
     signature_of,
 )
+from subspace_lab.optim.rounding import HALF
 from subspace_lab.optim.saved_state import Kept, as_kept, check_saved
 
 Group = dict[str, Any]
@@ -52,12 +56,14 @@ class Live:
         group: Its group.
         place: Its place in the group.
         index: Its place among all parameters, in the order in which they were added.
+        factor: Power of two that the gradient is multiplied by in this step; below 1 where its squares would overflow.
     """
 
     p: Tensor
     group: Group
     place: int
     index: int
+    factor: float = 1.0
 
     @property
     def key(self) -> str | int:
@@ -66,10 +72,11 @@ class Live:
 
     @property
     def grad(self) -> Tensor:
-        """The gradient, dense."""
+        """The gradient, dense, times the factor."""
         grad = self.p.grad
         assert grad is not None
-        return grad.to_dense() if grad.is_sparse else grad
+        dense = grad if grad.layout == torch.strided else grad.to_dense()
+        return dense if self.factor == 1 else dense * self.factor
 
 
 class GroupOptimizer(Optimizer):
@@ -87,7 +94,9 @@ class GroupOptimizer(Optimizer):
         TypeError: If `params` is a model.
     """
 
-    options: ClassVar[tuple[str, ...]] = ("lr", "rank", "betas", "eps", "weight_decay", "on_nonfinite", "seed")
+    options: ClassVar[tuple[str, ...]] = (
+        "lr", "rank", "betas", "eps", "weight_decay", "state_dtype", "stochastic_rounding", "on_nonfinite", "seed",
+    )  # fmt: skip
     changed: ClassVar[Mapping[str, Any]] = {}
     shaping: ClassVar[tuple[str, ...]] = ()  # options that say what a state is: one made with others does not load
     __signature__: ClassVar[inspect.Signature | None]
@@ -105,7 +114,7 @@ class GroupOptimizer(Optimizer):
             )
         check_known(options, self.options, kind)
         self._checked: dict[int, Checked] = {}
-        given = {name: plain(value) for name, value in {**options, **({} if lr is None else {"lr": lr})}.items()}
+        given = {name: plain(value, name) for name, value in {**options, **({} if lr is None else {"lr": lr})}.items()}
         super().__init__(params, {**self._defaults(), **given, "method": kind})
 
     def _defaults(self) -> Group:
@@ -135,7 +144,9 @@ class GroupOptimizer(Optimizer):
         if not isinstance(param_group, dict) or "params" not in param_group:
             raise ValueError(f"a group is a dict with 'params', got {_outline(param_group)}")
         kind, earlier = type(self).__name__, list(self.param_groups)
-        asked = {name: plain(value) for name, value in param_group.items() if name not in {"params", "param_names"}}
+        asked = {
+            name: plain(value, name) for name, value in param_group.items() if name not in {"params", "param_names"}
+        }
         check_group_keys(asked, self._known(param_group), self.defaults, kind)
         given = {**param_group, **asked, "method": kind}
         renamed = agree_on_names(given, earlier)
@@ -163,6 +174,20 @@ class GroupOptimizer(Optimizer):
     def _check_group(self, group: Group) -> None:
         """Refuse a group whose options or parameters are not sound; raises ValueErrors of one line."""
         check_options({name: group[name] for name in self._known(group) if name in group})
+        for place, p in enumerate(group["params"]):
+            is_small = p.dtype == torch.complex32 or (p.is_floating_point() and p.dtype.itemsize < 2)
+            if p.layout != torch.strided or is_small:
+                raise ValueError(
+                    f"{name_of(group, place)}: a parameter is a dense tensor of 16 bits at least (complex: 64), got "
+                    f"{p.layout} of {p.dtype}; gradients may be sparse"
+                )
+            if may_overlap(p):
+                raise ValueError(
+                    f"{name_of(group, place)}: entries of the parameter share memory (shape {tuple(p.shape)}, strides "
+                    f"{p.stride()}), so that it cannot be updated in place; train the tensor that it is a view of"
+                )
+            if p.is_complex() and group["state_dtype"] == "bfloat16":
+                raise ValueError(f"{name_of(group, place)}: there is no complex bfloat16; leave state_dtype out")
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -191,10 +216,13 @@ class GroupOptimizer(Optimizer):
         self._check_edits()
         live = self._live()
         self._check_shapes(live)
+        passed = None
         if self._is_initialization(live):
             self._initialize(live)
-        elif self._are_finite(live):
-            self._update_all(live)
+        else:
+            passed = self._passed(live)
+        if passed is not None:
+            self._update_all(passed)
         return loss
 
     def _check_edits(self) -> None:
@@ -258,7 +286,12 @@ class GroupOptimizer(Optimizer):
     def _update_all(self, live: list[Live]) -> None:
         for group in self.param_groups:
             if group["rank"] is None:
-                full_rank_adamw([x.p for x in live if x.group is group], group, self.state)
+                of = {x.p: x for x in live if x.group is group}
+
+                def rounding(p: Tensor, of: dict[Tensor, Live] = of) -> torch.Generator | None:
+                    return self._rounding(of[p])
+
+                full_rank_adamw(list(of), [x.grad for x in of.values()], group, self.state, rounding)
         for x in live:
             if x.group["rank"] is not None:
                 self._update(x)
@@ -266,26 +299,38 @@ class GroupOptimizer(Optimizer):
     def _update(self, x: Live) -> None:
         raise NotImplementedError
 
-    def _summary(self, x: Live) -> Tensor:
-        """A number that is finite only if all entries of the gradient are; if not, the entries are counted."""
-        assert x.p.grad is not None
-        return x.p.grad.sum()
+    def _rounding(self, x: Live) -> torch.Generator | None:
+        """Source of stochastic rounding of a full-rank parameter in the step that its state counts."""
+        if not (x.group["stochastic_rounding"] and x.p.dtype in HALF):
+            return None
+        return generator(x.group["seed"], x.key, "rounding", int(self.state[x.p]["step"]))
 
-    def _are_finite(self, live: list[Live]) -> bool:
-        """Whether the step may go ahead; nothing was changed yet."""
+    def _summary(self, x: Live) -> Tensor:
+        """A number that is large or not finite where an entry of the gradient is, unless such entries cancel."""
+        grad = x.p.grad
+        assert grad is not None
+        total = grad.sum(dtype=torch.float32) if grad.dtype == torch.float16 else grad.sum()
+        return total.abs() if grad.is_complex() else total
+
+    def _passed(self, live: list[Live]) -> list[Live] | None:
+        """The gradients that the step may take, or None if it is to be skipped; no parameter was changed yet."""
         summaries = [self._summary(x) for x in live]
-        if not summaries or bool(torch.stack([_like(s, summaries[0]) for s in summaries]).isfinite().all()):
-            return True
+        if not summaries or bool((torch.stack([_like(s, summaries[0]) for s in summaries]).abs() <= LIMIT).all()):
+            return live
         for x in live:
             bad = int((~x.grad.isfinite()).sum())
             if bad and x.group["on_nonfinite"] == "skip":
-                return False
+                return None
             if bad:
                 raise NonFiniteGradientError(
                     f"{name_of(x.group, x.place)}: {bad} of {x.p.numel()} gradient entries are NaN or Inf and nothing "
                     "was changed; lower the learning rate, clip gradients, or pass on_nonfinite='skip'"
                 )
-        return True
+        return [self._shrunk(x) for x in live]
+
+    def _shrunk(self, x: Live) -> Live:
+        """The gradient with what it is to be multiplied by, so that nothing overflows that is computed of it."""
+        return replace(x, factor=shrinking(x.grad, limit(x.p.dtype, state_dtype(x.group, x.p.dtype))))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state: tensors in the dtypes that this optimizer keeps, where torch casts to the parameters' own.
@@ -353,9 +398,9 @@ class GroupOptimizer(Optimizer):
                     check_saved(state, self._kept(p, merged), name_of(group, place), tuple(p.shape))
                 check_same_name(saved, group, place, names)
 
-    def _kept(self, p: Tensor, group: Group) -> Kept:  # noqa: ARG002
+    def _kept(self, p: Tensor, group: Group) -> Kept:
         """Shapes and dtypes of the tensors of a parameter's state."""
-        moments = dict.fromkeys(("exp_avg", "exp_avg_sq"), (tuple(p.shape), p.dtype))
+        moments = dict.fromkeys(("exp_avg", "exp_avg_sq"), (tuple(p.shape), state_dtype(group, p.dtype)))
         return {"step": ((), torch.float32), **moments}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from subspace_lab._kinds import kinds_of
 from subspace_lab._names import named_parameters
+from subspace_lab.optim.matrices import may_overlap
 
 
 class AdaptiveGroupClipper:
@@ -90,16 +91,16 @@ class AdaptiveGroupClipper:
         """Clip the gradients in place.
 
         Returns:
-            Group name to the factor that was applied; groups without gradients are absent. A norm that is not finite is
-            left alone, factor 1, for the optimizer to complain about.
+            Group name to the factor that was applied; groups without gradients are absent. Gradients with NaN or Inf
+            are left alone, factor 1, for the optimizer to complain about.
         """
         low, high = self.band()
         factors = {}
         for name, members in self.groups.items():
-            grads = [p.grad for p in members if p.grad is not None]
+            grads = [_scalable(p) for p in members if p.grad is not None]
             if not grads:
                 continue
-            norm = float(torch.nn.utils.get_total_norm(grads))
+            norm = total_norm(grads)
             mean = self.means.get(name, norm)
             factor = 1.0
             if math.isfinite(norm) and norm > 0:
@@ -130,6 +131,46 @@ class AdaptiveGroupClipper:
         if unknown:
             raise ValueError(f"the state has the group {unknown[0]!r}, expected some of {', '.join(self.groups)}")
         self.steps, self.means = int(state_dict["steps"]), dict(state_dict["means"])
+
+
+def _scalable(p: Tensor) -> Tensor:
+    """The numbers of a gradient, every one once, so that multiplying them multiplies the gradient.
+
+    A gradient whose entries share memory (expanded) is replaced by its copy, a sparse one with entries that occur
+    several times by its sum.
+
+    Returns:
+        A tensor that shares its memory with the gradient.
+    """
+    grad = p.grad
+    assert grad is not None
+    if grad.layout == torch.sparse_coo:
+        p.grad = grad = grad.coalesce()
+        return grad.values()
+    if grad.layout != torch.strided:
+        p.grad = grad = grad.to_dense()
+    if may_overlap(grad):
+        p.grad = grad = grad.clone(memory_format=torch.contiguous_format)
+    return grad
+
+
+def total_norm(grads: list[Tensor]) -> float:
+    """Euclidean norm of all entries of several tensors.
+
+    Args:
+        grads: Dense tensors.
+
+    Returns:
+        The norm; where squares over- or underflow it is computed without them. NaN or Inf if an entry is.
+    """
+    norm = float(torch.nn.utils.get_total_norm(grads))
+    if 0 < norm < math.inf:
+        return norm
+    largest = max((float(grad.abs().max()) for grad in grads if grad.numel()), default=0.0)
+    if largest == 0 or not math.isfinite(largest):
+        return largest
+    wide = [grad.to(torch.complex128 if grad.is_complex() else torch.float64) / largest for grad in grads]
+    return largest * math.sqrt(sum(float(torch.linalg.vector_norm(grad)) ** 2 for grad in wide))
 
 
 def _is_span(transition: Any) -> bool:

@@ -43,7 +43,7 @@ class FRUGAL(LowRankOptimizer):
     @classmethod
     def effective_rank(cls, m: int, group: Group) -> int:
         """R of a matrix with m rows: the density's share if there is one, else the rank."""
-        return super().effective_rank(m, group) if group["density"] is None else math.ceil(group["density"] * m)
+        return super().effective_rank(m, group) if group["density"] is None else rows_of(group["density"], m)
 
     @classmethod
     def layout(cls, m: int, n: int, group: Group, dtype: torch.dtype) -> Layout:
@@ -70,3 +70,20 @@ class FRUGAL(LowRankOptimizer):
         else:
             torch.add(step, target, alpha=beta, out=target)
         x.finish(target, turn.decay, turn.rounding())
+
+
+def rows_of(density: float, m: int) -> int:
+    """How many of m rows a share is, at least 1: rounded up, but not for the rounding of the product.
+
+    Args:
+        density: Share, in (0, 1].
+        m: Number of rows.
+
+    Returns:
+        The number.
+
+    >>> rows_of(0.07, 100), rows_of(0.071, 100), rows_of(1e-9, 100)
+    (7, 8, 1)
+    """
+    rows, nearest = density * m, round(density * m)
+    return max(1, nearest if math.isclose(rows, nearest, rel_tol=1e-12) else math.ceil(rows))

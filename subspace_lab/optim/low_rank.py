@@ -18,11 +18,13 @@ from torch.optim.optimizer import ParamsT
 
 from subspace_lab.optim.base import Group, GroupOptimizer, Live, State, name_of
 from subspace_lab.optim.draws import Draw, generator, normal_draw
-from subspace_lab.optim.matrices import Matrix, exact_dtype, num_rows, oriented_shape, pieces
+from subspace_lab.optim.matrices import Matrix, num_rows, oriented_shape, pieces, state_dtype
 from subspace_lab.optim.options import Options
 from subspace_lab.optim.saved_state import Kept
 
-_OF_ADAMW = ("lr", "betas", "eps", "weight_decay", "on_nonfinite")  # options that do something without a rank
+_OF_ADAMW = (
+    "lr", "betas", "eps", "weight_decay", "state_dtype", "stochastic_rounding", "on_nonfinite",
+)  # fmt: skip  # options that do something without a rank
 Layout = dict[str, tuple[tuple[int, ...], torch.dtype]]
 
 
@@ -80,7 +82,7 @@ class LowRankOptimizer(GroupOptimizer):
     """
 
     options: ClassVar[tuple[str, ...]] = (
-        *GroupOptimizer.options, "update_interval", "scale", "side", "splits", "state_dtype", "stochastic_rounding",
+        *GroupOptimizer.options, "update_interval", "scale", "side", "splits",
     )  # fmt: skip
     shaping = ("rank", "side", "splits", "density", "rule", "moments", "recovery")
     refresh_clock: AbstractContextManager[Any] = nullcontext()
@@ -141,7 +143,7 @@ class LowRankOptimizer(GroupOptimizer):
         if not state:
             self._allocate(x.p, state, group)
         if state["step"] == 0 and not bool(grad.any()):  # nothing to choose a subspace by: not a step yet
-            x.p.mul_(1 - group["lr"] * group["weight_decay"])
+            x.p.mul_(1 - float(group["lr"]) * group["weight_decay"])
             return
         state["step"] += 1
         is_refresh = self._is_due(x.p, state["step"], group)
@@ -186,12 +188,6 @@ def full_layout(method: type[LowRankOptimizer], shape: tuple[int, ...], group: G
     if group["splits"] == 1:
         return one
     return {key: ((group["splits"], *part), kind) for key, (part, kind) in one.items()}
-
-
-def state_dtype(group: Group, dtype: torch.dtype) -> torch.dtype:
-    """The dtype of basis and moments: as asked for, else float32, or float64 for float64 parameters."""
-    asked: torch.dtype = getattr(torch, group["state_dtype"]) if group["state_dtype"] else exact_dtype(dtype)
-    return asked
 
 
 def low_rank_moments(r: int, n: int, group: Group, dtype: torch.dtype) -> Layout:

@@ -6,14 +6,14 @@ Legend: W parameter, G gradient, both ``(m, n)``, oriented so that ``m <= n`` un
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from subspace_lab.optim.rounding import add_stochastically
+from subspace_lab.optim.rounding import add_rounded
 
 _BLOCK = 1 << 18  # entries squared at once
 
@@ -90,10 +90,7 @@ class Matrix:
         if target is self.W:
             return
         update = (target.mT if self.right else target).reshape(self.part.shape)
-        if rounding is not None and self.part.dtype == torch.bfloat16:
-            add_stochastically(self.part, update, decay, rounding)
-        else:
-            torch.add(update, self.part, alpha=decay, out=self.part)
+        add_rounded(self.part, update, decay, rounding)
 
 
 def product_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -104,6 +101,55 @@ def product_dtype(dtype: torch.dtype) -> torch.dtype:
 def exact_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype of bases and moments for parameters of this dtype: float64 for float64, else float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def state_dtype(group: Mapping[str, Any], dtype: torch.dtype) -> torch.dtype:
+    """The dtype of basis and moments: as asked for, else float32, or float64 for parameters of such numbers.
+
+    Args:
+        group: With ``state_dtype``.
+        dtype: The parameter's; if it is complex, so is the state, of parts of that precision.
+
+    Returns:
+        The dtype.
+    """
+    exact = exact_dtype(dtype.to_real() if dtype.is_complex else dtype)
+    asked: torch.dtype = getattr(torch, group["state_dtype"]) if group["state_dtype"] else exact
+    return asked.to_complex() if dtype.is_complex else asked
+
+
+def may_overlap(p: Tensor) -> bool:
+    """Whether two entries of a tensor may be the same number in memory, as after ``expand``; sparse ones do not say."""
+    end = 0
+    for stride, size in sorted(zip(p.stride(), p.shape, strict=True)):
+        if size > 1 and stride <= end:
+            return p.numel() > 0
+        end += stride * max(0, size - 1)
+    return False
+
+
+def lie_alike(first: Tensor, *others: Tensor) -> bool:
+    """Whether tensors of one shape have one dtype and the same entries at the same places, without gaps between them.
+
+    Args:
+        first: Tensor.
+        others: Tensors of its shape.
+
+    Returns:
+        What a kernel that walks through memory needs to know.
+    """
+    if any(other.dtype != first.dtype for other in others):
+        return False
+    if first.is_contiguous():
+        return all(other.is_contiguous() for other in others)
+    strides, end = first.stride(), 1
+    if any(other.stride() != strides for other in others):
+        return False
+    for stride, size in sorted(zip(strides, first.shape, strict=True)):
+        if size > 1 and stride != end:
+            return False
+        end *= size
+    return True
 
 
 def cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -17,8 +17,8 @@ from subspace_lab._names import named_parameters
 from subspace_lab.optim.badam import BAdam, block_name
 from subspace_lab.optim.base import Group
 from subspace_lab.optim.groups import select
-from subspace_lab.optim.low_rank import LowRankOptimizer, full_layout, state_bytes, state_dtype
-from subspace_lab.optim.matrices import exact_dtype, num_rows, oriented_shape
+from subspace_lab.optim.low_rank import LowRankOptimizer, full_layout, state_bytes
+from subspace_lab.optim.matrices import exact_dtype, num_rows, oriented_shape, state_dtype
 from subspace_lab.optim.methods import METHODS, method_named
 from subspace_lab.optim.options import check_known, check_options, defaults_of, is_positive_int
 from subspace_lab.optim.roles import Role, role_by_name, roles_of
@@ -142,7 +142,8 @@ def memory_report(
             bases += state_bytes({key: value for key, value in layout.items() if key in _BASES})
             states += state_bytes({key: value for key, value in layout.items() if key not in _BASES})
             workspace = max(workspace, _workspace(kind, shape, own, of))
-        states += _adamw_bytes(size for name, size in trainable.items() if name not in low)
+        full = {name: size for name, size in trainable.items() if name not in low}
+        states += _adamw_bytes((shape, state_dtype(group, of)) for shape, of in full.values())
     else:
         check_known(options, (), kind.__name__)
         states = _adamw_bytes(trainable.values())

@@ -15,6 +15,7 @@ def transport(M: Tensor, V: Tensor, Q: Tensor, *, age: int, betas: tuple[float, 
 
     ``M = Q M`` and ``V = (1 - b2^(t-1)) |(Q*Q)(Vh - Mh*Mh) + (Q Mh)*(Q Mh)|``: the variance is carried over coordinate
     by coordinate, the mean exactly. The published absolute value can cross zero and then lets single steps grow;
+    Where the carried second moment is zero but for rounding it is kept above the mean's, times the rounding squared.
     ``clamped`` takes ``max(Vh - Mh*Mh, 0)`` inside instead, so that ``V >= (Q Mh)^2`` bounds the step.
 
     Args:
@@ -31,3 +32,4 @@ def transport(M: Tensor, V: Tensor, Q: Tensor, *, age: int, betas: tuple[float, 
         V.clamp_min_(0)
     M.copy_(Q @ M)
     torch.addcmul((Q * Q) @ V, M, M, value=c, out=V).abs_()
+    torch.maximum(V, M.square().mul_(c * torch.finfo(M.dtype).eps ** 2), out=V)

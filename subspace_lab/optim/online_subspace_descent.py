@@ -11,8 +11,9 @@ from torch import Tensor
 
 from subspace_lab.optim.adam import adam_direction
 from subspace_lab.optim.base import Group, State
-from subspace_lab.optim.low_rank import Layout, LowRankOptimizer, Turn, low_rank_moments, state_dtype
-from subspace_lab.optim.matrices import Matrix, exact_dtype
+from subspace_lab.optim.low_rank import Layout, LowRankOptimizer, Turn, low_rank_moments
+from subspace_lab.optim.magnitude import bounded
+from subspace_lab.optim.matrices import Matrix, exact_dtype, state_dtype
 from subspace_lab.optim.rules.base import top_left_space
 
 
@@ -56,7 +57,7 @@ class OnlineSubspaceDescent(LowRankOptimizer):
             with self.refresh_clock:
                 state["basis"].copy_(top_left_space(G.to(exact_dtype(G.dtype)), M.shape[0]))
         P = state["basis"].to(G.dtype)
-        A = (P.mT @ G).to(torch.promote_types(exact_dtype(x.part.dtype), M.dtype))
+        A = bounded((P.mT @ G).to(torch.promote_types(exact_dtype(x.part.dtype), M.dtype)))
         O = adam_direction(A, M, V, t=turn.t, betas=group["betas"], eps=group["eps"])
         target, beta = x.target(G.dtype, turn.decay)
         target.addmm_(P, O.to(G.dtype), beta=beta, alpha=turn.size)
@@ -70,16 +71,17 @@ def _move_basis(G: Tensor, A: Tensor, state: State, turn: Turn) -> None:
     """One Adam step of P down its objective; with C = g g^T its gradient is that of `basis_gradient`."""
     group = turn.group
     norm = torch.linalg.vector_norm(G, dtype=A.dtype)
-    if not bool(norm > 0):
+    if not bool(norm.isfinite() & (norm > 0)):  # Inf: see `bounded`
         return
     P = state["basis"].to(A.dtype)
-    CP = (G @ A.mT.to(G.dtype)).to(A.dtype) / norm**2
+    unit = torch.ldexp(torch.ones_like(norm), -torch.frexp(norm).exponent)  # 1 / norm but for a factor, and exact
+    CP = (G @ (A.mT * unit).to(G.dtype)).to(A.dtype) * unit / (norm * unit) ** 2
     gradient = basis_gradient(P, CP, group["orthogonality"])
     direction = adam_direction(
         gradient, state["basis_exp_avg"], state["basis_exp_avg_sq"], t=turn.refresh, betas=group["betas"],
         eps=group["eps"],
     )  # fmt: skip
-    state["basis"].copy_(P.sub_(direction, alpha=group["lr"] * group["basis_lr_scale"]))
+    state["basis"].copy_(P.sub_(direction, alpha=float(group["lr"]) * group["basis_lr_scale"]))
 
 
 def basis_gradient(P: Tensor, CP: Tensor, orthogonality: float) -> Tensor:

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 import numpy as np
+import torch
 
+_SHOWN = 120  # characters of a value in a message
 StateDtype = Literal["float32", "float64", "bfloat16"]
 
 
@@ -27,8 +29,8 @@ class Options(TypedDict, total=False):
         side: ``"auto"`` projects the shorter side of each matrix (rows of a square one), ``"left"`` the rows,
             ``"right"`` the columns.
         splits: Treat a parameter as that many matrices stacked along its first dimension (fused QKV: 3).
-        state_dtype: Of basis and moments; None for float32 (float64 for float64 parameters).
-        stochastic_rounding: Round updates of bfloat16 parameters at random, so that tiny ones are not lost.
+        state_dtype: Of basis and moments, without a rank too; None for float32 (float64 for float64 parameters).
+        stochastic_rounding: Round updates of bfloat16 and float16 parameters at random, so that tiny ones are not lost.
         on_nonfinite: ``"raise"`` at a NaN or Inf in a gradient, or ``"skip"`` the whole step.
         seed: Of all randomness.
         rule: Name of a rule, or an object with ``first`` and ``refresh``.
@@ -112,7 +114,8 @@ class Option:
                 return
         except (TypeError, AttributeError, RuntimeError):  # of None, of strings, of tensors of several numbers
             pass
-        raise ValueError(f"{name} must be {self.expected}, got {value!r}")
+        got = " ".join(repr(value).split())  # a tensor takes several lines
+        raise ValueError(f"{name} must be {self.expected}, got {got if len(got) < _SHOWN else got[:_SHOWN] + ' ...'}")
 
 
 def is_positive_int(value: Any) -> bool:
@@ -130,17 +133,20 @@ def or_none(sound: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or sound(value)
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, name: str = "") -> Any:
     """A value as a group holds it.
 
     Args:
         value: An option's.
+        name: Of the option; a learning rate that is a tensor stays one, for those who change it in place.
 
     Returns:
-        numpy's numbers, alone or in a tuple or list, as Python's: a state that is saved with numpy's own does not load
-        with ``weights_only=True``. Everything else as it is.
+        numpy's numbers and tensors of one entry, alone or in a tuple or list, as Python's numbers: a state that is
+        saved with numpy's own does not load with ``weights_only=True``. Everything else as it is.
     """
     if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, torch.Tensor) and value.numel() == 1 and not (value.is_meta or name == "lr"):
         return value.item()
     return type(value)(map(plain, value)) if type(value) in {tuple, list} else value
 

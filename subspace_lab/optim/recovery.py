@@ -15,6 +15,7 @@ from subspace_lab.optim.matrices import cast, squared_columns
 
 _ROUNDINGS = 8  # a column whose core is below this many roundings of the column has no core but noise
 _RESOLUTION = 64  # ||L||^2 below this many roundings of ||G diag(phi)||^2 is not told from zero
+_RESOLUTION_BFLOAT16 = 2.0**-10  # the same where S and A are rounded to bfloat16
 _ROWS = 64  # of the residual at once
 
 
@@ -39,10 +40,27 @@ def core_threshold(products: torch.dtype) -> float:
     return eps if products == torch.bfloat16 else _ROUNDINGS * eps
 
 
+def largest_square(dtype: torch.dtype) -> float:
+    """What stands for the square of a factor where that overflows: 2^126, in float64 2^1022."""
+    return float(1 / torch.finfo(dtype).tiny)
+
+
+def resolution(products: torch.dtype, exact: torch.dtype) -> float:
+    """Below which share of ``||G diag(phi)||^2`` the bulk's is rounding: A computed in one dtype, kept in another."""
+    return _RESOLUTION * torch.finfo(exact).eps if products != torch.bfloat16 else _RESOLUTION_BFLOAT16
+
+
+def _finite(square: Tensor) -> Tensor:
+    """A squared norm, in place; one that overflowed is the largest number."""
+    most = torch.finfo(square.dtype).max
+    return square.nan_to_num_(nan=most, posinf=most)
+
+
 def column_factors(columns: Tensor, core: Tensor, O: Tensor, threshold: float) -> Tensor:
     """``phi_j^2 = |O_:j|^2 / |A_:j|^2``, 0 where the core misses the column.
 
-    Without the threshold a column that the core misses gets factors of 1e5 and more.
+    Without the threshold a column that the core misses gets factors of 1e5 and more. A factor that cannot be squared
+    (a column that was ordinary and is now below 1e-19) counts as 2^63, or as 2^511 in float64.
 
     Args:
         columns: ``|G_:j|^2`` (n,).
@@ -53,7 +71,8 @@ def column_factors(columns: Tensor, core: Tensor, O: Tensor, threshold: float) -
     Returns:
         Squared factors (n,).
     """
-    return squared_columns(O).div_(core).masked_fill_(core <= columns * threshold**2, 0)
+    squares = squared_columns(O).div_(core).masked_fill_(core <= columns * threshold**2, 0)
+    return squares.nan_to_num_(nan=0.0, posinf=largest_square(squares.dtype))
 
 
 def scaled_bulk(
@@ -91,7 +110,7 @@ def scaled_bulk(
     total = torch.dot(squares, columns)
     square = total - torch.dot(squares, core)
     phi = squares.sqrt_()
-    norm = square.masked_fill_(square <= total * (_RESOLUTION * torch.finfo(A.dtype).eps), 0).sqrt_()
+    norm = _finite(square.masked_fill_(square <= total * resolution(products, A.dtype), 0)).sqrt_()
     if recovery_scale != 1:
         norm.mul_(recovery_scale)
         phi.mul_(recovery_scale)
@@ -121,7 +140,7 @@ def limited_columns(columns: Tensor, phi: Tensor, zeta: float | None, last_norm:
     Returns:
         Factors and norms.
     """
-    norm = torch.sqrt((phi * phi * columns).sum())
+    norm = _finite((phi * phi * columns).sum()).sqrt_()
     applied = _limiter(norm, zeta, last_norm)
     return Scaling(phi * applied, norm * applied, applied)
 
@@ -137,7 +156,8 @@ def add_signs(target: Tensor, G: Tensor, S: Tensor, A: Tensor, columns: Tensor, 
         columns: ``|G_:j|^2`` (n,).
         size: Factor.
     """
-    rounding = (columns.sqrt() * core_threshold(G.dtype)).to(G.dtype)
+    smallest = torch.finfo(columns.dtype).tiny ** 0.5  # below, squares of a column's entries have lost their digits
+    rounding = (columns.sqrt().clamp_min_(smallest) * core_threshold(G.dtype)).to(G.dtype)
     for rows, gradient, basis in zip(
         torch.split(target, _ROWS), torch.split(G, _ROWS), torch.split(S, _ROWS), strict=True
     ):

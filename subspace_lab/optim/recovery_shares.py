@@ -28,6 +28,7 @@ def recovery_shares(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     if not isinstance(optimizer, SubspaceAdam):
         return {}
     whole = core = recovered = 0.0
+    is_scaled = False
     for group in optimizer.param_groups:
         if group["rank"] is None:
             continue
@@ -36,16 +37,21 @@ def recovery_shares(optimizer: torch.optim.Optimizer) -> dict[str, float]:
             if p.grad is None or "basis" not in state:
                 continue
             split = group["splits"] > 1
-            for k, matrix in enumerate(pieces(p, p.grad, group)):
+            dense = p.grad if p.grad.layout == torch.strided else p.grad.to_dense()
+            for k, matrix in enumerate(pieces(p, dense, group)):
                 S = state["basis"][k] if split else state["basis"]
                 whole += float(matrix.G.double().square().sum())
-                core += float((S.mT.to(matrix.G) @ matrix.G).double().square().sum())
+                inside = S.mT.to(matrix.G) @ matrix.G
+                if not bool(inside.isfinite().all()):
+                    inside = S.mT.double() @ matrix.G.double()
+                core += float(inside.double().square().sum())
             if "recovery_norm" in state:
+                is_scaled = True
                 recovered += float(state["recovery_norm"].double().square().sum())
     if whole == 0:
         return {}
     shares = {"bulk_share": max(0.0, 1 - core / whole) ** 0.5}
-    if any(group["rank"] is not None and group["recovery"] == "scaled" for group in optimizer.param_groups):
+    if is_scaled:
         factors = [float(factor) for factor in optimizer.limiter.values()] or [1.0]
         shares["recovery_share"] = (recovered / whole) ** 0.5
         shares["limiter"] = sum(factors) / len(factors)

@@ -9,8 +9,9 @@ import torch
 
 from subspace_lab.optim.adam import adam_direction
 from subspace_lab.optim.base import Group, State
-from subspace_lab.optim.low_rank import Layout, LowRankOptimizer, Turn, low_rank_moments, state_dtype
-from subspace_lab.optim.matrices import Matrix, exact_dtype
+from subspace_lab.optim.low_rank import Layout, LowRankOptimizer, Turn, low_rank_moments
+from subspace_lab.optim.magnitude import bounded
+from subspace_lab.optim.matrices import Matrix, exact_dtype, state_dtype
 
 
 class RSO(LowRankOptimizer):
@@ -49,7 +50,7 @@ class RSO(LowRankOptimizer):
                 tensor.zero_()
         with self.refresh_clock:
             P = turn.draw(G.shape[0], r).to(device=G.device, dtype=G.dtype).div_(r**0.5)
-        A = (P.mT @ G).to(torch.promote_types(exact_dtype(x.part.dtype), M.dtype))
+        A = bounded((P.mT @ G).to(torch.promote_types(exact_dtype(x.part.dtype), M.dtype)))
         if group["prox"] is not None:
             A.add_(B, alpha=1 / group["prox"])
         age = (turn.t - 1) % int(group["update_interval"]) + 1

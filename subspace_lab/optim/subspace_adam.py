@@ -15,8 +15,10 @@ from torch.optim.optimizer import ParamsT
 
 from subspace_lab.optim.adam import adam_direction
 from subspace_lab.optim.base import Group, Live, State, name_of
-from subspace_lab.optim.low_rank import Layout, LowRankOptimizer, Turn, low_rank_moments, state_dtype
-from subspace_lab.optim.matrices import Matrix, cast, exact_dtype, pieces, squared_columns
+from subspace_lab.optim.column_norms import ColumnNorms
+from subspace_lab.optim.low_rank import Layout, LowRankOptimizer, Turn, low_rank_moments
+from subspace_lab.optim.magnitude import bounded, limit, shrinking
+from subspace_lab.optim.matrices import Matrix, cast, exact_dtype, squared_columns, state_dtype
 from subspace_lab.optim.moments import transport
 from subspace_lab.optim.options import OPTIONS, Options, check_known, defaults_of, signature_of
 from subspace_lab.optim.recovery import add_signs, scaled_bulk
@@ -29,7 +31,7 @@ _PART_OPTIONS = {"transport": ("transport",), "scaled": ("recovery_scale", "zeta
 _ALL_PARTS = ("recovery_scale", "zeta", "transport", "walk_step", "jump_every", "step_size", "random_after", "rho")
 
 
-class SubspaceAdam(LowRankOptimizer):
+class SubspaceAdam(ColumnNorms):
     """Adam on the projected gradient, with any rule x moments x recovery.
 
     Every ``update_interval`` steps the *rule* refreshes the basis S, *moments* says what becomes of Adam's moments
@@ -62,7 +64,6 @@ class SubspaceAdam(LowRankOptimizer):
 
     def __init__(self, params: ParamsT, lr: float | None = None, **options: Unpack[Options]) -> None:
         self._custom: dict[str, Rule] = {}
-        self._scratch: dict[tuple[int, int], Tensor] = {}  # squared columns, from the check to the update
         self.limiter: dict[tuple[int, int], Tensor] = {}
         if self.parts is None:
             options["rule"] = self._register(options.get("rule", OPTIONS["rule"].default))
@@ -93,7 +94,7 @@ class SubspaceAdam(LowRankOptimizer):
         return {**super().__getstate__(), "_custom": self._custom}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__({"_scratch": {}, "limiter": {}, **state})
+        super().__setstate__({"limiter": {}, **state})
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a group, as torch does, and check it.
@@ -144,20 +145,27 @@ class SubspaceAdam(LowRankOptimizer):
             names[i] if splits[i] == 1 else f"{names[i]}[{k}]": float(factor) for (i, k), factor in self.limiter.items()
         }
 
-    def _summary(self, x: Live) -> Tensor:
-        """The squared columns' sum where those are needed later anyway: the check then costs no pass of its own."""
-        if x.group["rank"] is None or x.group["recovery"] != "scaled":
-            return super()._summary(x)
-        for k, matrix in enumerate(pieces(x.p, x.grad, x.group)):
-            self._scratch[x.index, k] = squared_columns(matrix.G)
-        sums = [self._scratch[x.index, k].sum() for k in range(x.group["splits"])]
-        return sums[0] if len(sums) == 1 else torch.stack(sums).sum()
+    def _scales_columns(self, group: Group) -> bool:
+        return group["rank"] is not None and group["recovery"] == "scaled"
 
-    def _update_all(self, live: list[Live]) -> None:
-        try:
-            super()._update_all(live)
-        finally:
-            self._scratch.clear()
+    def _summary(self, x: Live) -> Tensor:
+        error = self._error(x)
+        return super()._summary(x) if error is None else super()._summary(x) + error.sum()
+
+    def _error(self, x: Live) -> Tensor | None:
+        """What is added to a gradient."""
+        return self.state[x.p].get("error") if x.p in self.state else None
+
+    def _passed(self, live: list[Live]) -> list[Live] | None:
+        passed = super()._passed(live)
+        self.limiter.clear()
+        return passed
+
+    def _shrunk(self, x: Live) -> Live:
+        error = self._error(x)
+        if error is not None:
+            error.mul_(shrinking(error, limit(error.dtype, state_dtype(x.group, x.p.dtype))))
+        return super()._shrunk(x)
 
     def _step_matrix(self, x: Matrix, state: State, turn: Turn, index: tuple[int, int]) -> None:
         group = turn.group
@@ -169,6 +177,8 @@ class SubspaceAdam(LowRankOptimizer):
         S = cast(state["basis"], G.dtype)
         M, V = state["exp_avg"], state["exp_avg_sq"]
         A = cast(S.mT @ G, torch.promote_types(exact_dtype(x.part.dtype), M.dtype))
+        if group["recovery"] != "scaled":
+            A = bounded(A)
         O = adam_direction(A, M, V, t=_age(turn), betas=group["betas"], eps=group["eps"])
         phi = self._scale_bulk(S, A, O, state, group, index) if group["recovery"] == "scaled" else None
         target, beta = x.target(G.dtype, turn.decay)
@@ -211,7 +221,7 @@ class SubspaceAdam(LowRankOptimizer):
         self, S: Tensor, A: Tensor, O: Tensor, state: State, group: Group, index: tuple[int, int]
     ) -> Tensor | None:
         """Column factors of G for the bulk (n,), with O corrected in place for the core that G diag(phi) contains."""
-        columns = self._scratch.pop(index)
+        columns = self._columns.pop(index)
         if S.shape[0] == S.shape[1]:
             return None  # the bulk is zero
         scaling = scaled_bulk(

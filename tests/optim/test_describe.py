@@ -23,7 +23,8 @@ def test_names_settings_and_what_is_full_rank():
         "    rank=2, lr=0.5, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.0, update_interval=7, scale=0.25,\n"
         "    side='auto', splits=1, state_dtype=None, stochastic_rounding=False, on_nonfinite='raise', seed=0\n"
         "  group 1: 2 parameters, up.bias to down.bias, full-rank AdamW\n"
-        "    lr=0.5, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.0, on_nonfinite='raise'\n"
+        "    lr=0.5, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.0, state_dtype=None,\n"
+        "    stochastic_rounding=False, on_nonfinite='raise'\n"
         ")"
     )
 

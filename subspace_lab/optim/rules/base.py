@@ -100,7 +100,7 @@ def top_left_space(G: Tensor, rank: int) -> Tensor:
     Returns:
         Orthonormal S (m, r) in the dtype of G.
     """
-    C, m = _gram(G), G.shape[0]
+    C, m = _gram(of_ordinary_size(G) if G.dtype == torch.float64 else G), G.shape[0]
     if C.device.type == "cpu":
         import scipy.linalg
 
@@ -112,6 +112,21 @@ def top_left_space(G: Tensor, rank: int) -> Tensor:
         vectors = torch.linalg.eigh(C).eigenvectors[:, m - rank :]
     del C
     return vectors.to(G.dtype).flip(1)
+
+
+def of_ordinary_size(X: Tensor) -> Tensor:
+    """A matrix times the power of two that brings its largest entry to about 1: its directions, bit for bit.
+
+    Args:
+        X: Finite matrix.
+
+    Returns:
+        A new one; X itself if all of it is zero.
+    """
+    exponent = torch.frexp(torch.stack(torch.aminmax(X)).abs().amax()).exponent
+    half = exponent // 2  # in two steps, since 2^-exponent may be no number
+    one = torch.ones((), dtype=X.dtype, device=X.device)
+    return (X * torch.ldexp(one, -half)).mul_(torch.ldexp(one, half - exponent))
 
 
 def _gram(G: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from subspace_lab.optim.rules.base import Context, top_left_space
+from subspace_lab.optim.rules.base import Context, of_ordinary_size, top_left_space
 
 
 class Power:
@@ -22,7 +22,8 @@ class Power:
         assert context.moment is not None
         rho, mean = float(context.group["rho"]), context.moment.mean(G.dtype)
         C = torch.addmm(mean.mT, G.mT, S, beta=rho, alpha=1 - rho)  # B^T S (n, r), without forming B
-        BC = torch.addmm(S @ (mean @ C), G, C, beta=rho, alpha=1 - rho)
+        C = of_ordinary_size(C)
+        BC = of_ordinary_size(torch.addmm(S @ (mean @ C), G, C, beta=rho, alpha=1 - rho))
         if not bool(BC.any()):
             return S.clone()
         Q: Tensor = torch.linalg.qr(BC).Q

@@ -40,11 +40,11 @@ class Track:
             return S.clone()
         u = T @ v
         u = u - S @ (S.mT @ u)
-        u = u / u.norm()
+        u = u / u.norm().clamp_min(torch.finfo(u.dtype).tiny)
         step_size = context.group["step_size"]
         if step_size == "exact":
             angle = torch.atan2(s, (A.mT @ v).square().sum() - (G.mT @ (u / norm)).square().sum()) / 2
         else:
-            angle = s * norm**2 * float(step_size)
+            angle = (s * norm**2 * float(step_size)).clamp_max(torch.finfo(s.dtype).max)
         direction = (angle.cos() - 1) * (S @ v) + angle.sin() * u
         return orthonormalized(torch.addr(S, direction, v))

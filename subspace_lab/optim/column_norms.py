@@ -1,0 +1,44 @@
+"""Norms of a gradient's columns, which two methods need anyway: computed once, for the check and for the step."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from subspace_lab.optim.base import Group, Live
+from subspace_lab.optim.low_rank import LowRankOptimizer
+from subspace_lab.optim.matrices import pieces, squared_columns
+
+
+class ColumnNorms(LowRankOptimizer):
+    """A method that scales columns: the sum of their squares tells the check all, and costs no pass of its own."""
+
+    _columns: dict[tuple[int, int], Tensor]  # (parameter, piece) -> squares (n,), from the check to the update
+
+    def _passed(self, live: list[Live]) -> list[Live] | None:
+        self._columns = {}
+        return super()._passed(live)
+
+    def _scales_columns(self, group: Group) -> bool:
+        return group["rank"] is not None
+
+    def _summary(self, x: Live) -> Tensor:
+        if not self._scales_columns(x.group):
+            return super()._summary(x)
+        for k, matrix in enumerate(pieces(x.p, x.grad, x.group)):
+            self._columns[x.index, k] = squared_columns(matrix.G)
+        total = self._columns[x.index, 0].sum()
+        for k in range(1, x.group["splits"]):
+            total += self._columns[x.index, k].sum()
+        return total.sqrt_()
+
+    def _shrunk(self, x: Live) -> Live:
+        shrunk = super()._shrunk(x)
+        if shrunk.factor != 1 and self._scales_columns(x.group):
+            self._summary(shrunk)  # squared columns that have not overflowed
+        return shrunk
+
+    def _update_all(self, live: list[Live]) -> None:
+        try:
+            super()._update_all(live)
+        finally:
+            self._columns = {}
