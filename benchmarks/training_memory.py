@@ -29,7 +29,7 @@ import torch
 from benchmarks._llama import build
 from benchmarks._measure import publish_result
 from subspace_lab import optim
-from subspace_lab.comparison.record import peak_memory
+from subspace_lab.experiments.outcome import peak_memory
 from subspace_lab.optim.methods import METHODS
 
 PRESET, RANK, SEQUENCES, TOKENS = "llama-60m", 128, 8, 64

@@ -93,7 +93,8 @@ def read_json(path: Path) -> Any:
 def typed(kind: type[_T], values: Any) -> _T:
     """A dataclass from what JSON held, every field of its declared type.
 
-    Fields may be ``int``, ``float`` (finite), ``str``, ``bool``, ``list``, ``dict``, None, literals and their unions.
+    Fields may be ``int``, ``float`` (finite), ``str``, ``bool``, ``list``, ``dict`` (also with the types of keys and
+    values), None, literals and their unions.
 
     Args:
         kind: The dataclass.
@@ -114,7 +115,7 @@ def typed(kind: type[_T], values: Any) -> _T:
         raise ValueError(f"has {unknown[0]!r}, which is not a field")
     for name, field in fields.items():
         if name not in values:
-            if field.default is dataclasses.MISSING:
+            if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
                 raise ValueError(f"has no {name!r}")
         elif not _fits(values[name], hints[name]):
             raise ValueError(f"has {name!r} {_short(values[name])}, which must be {_said(hints[name])}")
@@ -127,6 +128,9 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, str) and value in get_args(hint)
     if isinstance(hint, types.UnionType):
         return any(_fits(value, each) for each in get_args(hint))
+    if get_origin(hint) is dict:
+        kind, inner = get_args(hint)
+        return isinstance(value, dict) and all(_fits(key, kind) and _fits(each, inner) for key, each in value.items())
     if isinstance(value, bool):
         return hint is bool
     if hint is int:
@@ -141,7 +145,7 @@ def _said(hint: Any) -> str:
         return "one of " + ", ".join(map(str, get_args(hint)))
     if isinstance(hint, types.UnionType):
         return " or ".join(map(_said, get_args(hint)))
-    return _WORDS[hint]
+    return _WORDS[get_origin(hint) or hint]
 
 
 def _short(value: Any) -> str:

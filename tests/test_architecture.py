@@ -24,11 +24,17 @@ BELOW = {
     "landscape": {"analysis", "training", "capture", "optim", "runs", "numerics"},
     "figures": {"analysis", "training", "capture", "optim", "runs", "numerics"},
     "report": {"figures", "analysis", "training", "capture", "optim", "runs", "numerics"},
-    "comparison": {"report", "figures", "analysis", "training", "capture", "optim", "runs", "numerics"},
-    "evidence": {"comparison", "report", "figures", "analysis", "training", "capture", "optim", "runs", "numerics"},
-    "cli": {
-        "evidence", "comparison", "report", "landscape", "figures", "analysis", "training", "capture", "optim", "runs",
+    "experiments": {"training", "capture", "optim", "runs", "numerics"},
+    "comparison": {
+        "experiments", "report", "figures", "analysis", "training", "capture", "optim", "runs", "numerics",
+    },
+    "evidence": {
+        "comparison", "experiments", "report", "figures", "analysis", "training", "capture", "optim", "runs",
         "numerics",
+    },
+    "cli": {
+        "evidence", "comparison", "experiments", "report", "landscape", "figures", "analysis", "training", "capture",
+        "optim", "runs", "numerics",
     },
 }  # fmt: skip
 EVERYWHERE = {"_version", "_extras", "_frozen", "_names", "_kinds", "_paths", "_reading", "_stacks"}
@@ -78,7 +84,14 @@ def test_the_parts_are_in_one_order() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["subspace_lab", "subspace_lab.cli", "subspace_lab.comparison", "subspace_lab.landscape"]
+    "module",
+    [
+        "subspace_lab",
+        "subspace_lab.cli",
+        "subspace_lab.comparison",
+        "subspace_lab.experiments",
+        "subspace_lab.landscape",
+    ],
 )
 def test_importing_is_cheap(module: str) -> None:
     code = f"import sys, {module}; print(*sorted(sys.modules.keys() & set({HEAVY!r})))"

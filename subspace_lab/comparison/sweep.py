@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Protocol, get_args
+from typing import Any
 
 from subspace_lab._extras import require
 from subspace_lab._paths import local_path
@@ -22,40 +19,19 @@ from subspace_lab.comparison.cells import (
     parse_methods,
 )
 from subspace_lab.comparison.comparison import CELLS, Comparison
-from subspace_lab.comparison.local import LocalExecutor
 from subspace_lab.comparison.manifest import join_comparison, other_comparison, stored_base
-from subspace_lab.comparison.progress import SweepProgress
-from subspace_lab.comparison.record import GOES_ON, Record, read_record, record_path, write_record
-from subspace_lab.comparison.slurm import SlurmExecutor
+from subspace_lab.experiments.executors.base import Executor
+from subspace_lab.experiments.executors.choose import Kind, check_execution, executor_of
+from subspace_lab.experiments.recipe import content_of
+from subspace_lab.experiments.schedule import run_missing
+from subspace_lab.experiments.trial import Plain, Trial
 from subspace_lab.runs.errors import RunError
 from subspace_lab.runs.files import remove_partial
 from subspace_lab.runs.lock import lock, unlock
 from subspace_lab.training import TrainConfig
-from subspace_lab.training.names import unknown
 from subspace_lab.training.start import settle_on_machine, torch_state_of_a_run
 from subspace_lab.training.tokens import load_tokens
 from subspace_lab.training.workers import workers as processes
-
-Executor = Literal["local", "slurm"]
-
-
-class AnyExecutor(Protocol):
-    """What trains cells: processes of this machine, a job array, or either of them kept open by the caller."""
-
-    def __enter__(self) -> Any: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None: ...
-
-    def run(
-        self,
-        todo: Sequence[Cell],
-        begun: Callable[[Cell], None],
-        ended: Callable[[Cell, str], None],
-        look: Callable[[], None],
-    ) -> None:
-        """Train cells until all have ended; see `LocalExecutor.run`."""
 
 
 class ComparisonInterrupted(KeyboardInterrupt):
@@ -77,7 +53,7 @@ def compare(
     lrs: Sequence[float],
     seeds: int = 3,
     config: TrainConfig | None = None,
-    executor: Executor = "local",
+    executor: Kind = "local",
     workers: int | None = None,
     slurm: Mapping[str, Any] | None = None,
     retry: bool = False,
@@ -121,14 +97,15 @@ def compare(
     check_execution(executor, workers, slurm)
     base = _base(path, config, parsed, executor)
     cells = cells_of(parsed, lrs, seeds, base)
-    running = _executor(path / CELLS, executor, workers, slurm)
-    load_tokens(cells[0].config)  # once, before all cells want them; bad data are one line here
+    running = executor_of(path / CELLS, executor, workers, slurm)
+    data_hash = load_tokens(cells[0].config).hash  # once, before all cells want them; bad data are one line here
     held = lock(path, take_over=False)
     try:
         remove_partial(path)
         join_comparison(path, base, parsed, cells)
         try:
-            train_cells(path / CELLS, cells, running, retry=retry)
+            with running:
+                train_cells(path / CELLS, cells, running, data_hash=data_hash, retry=retry)
         except KeyboardInterrupt:
             Comparison.collect(path)
             raise ComparisonInterrupted(path) from None
@@ -140,7 +117,7 @@ def compare(
 
 
 def _base(
-    path: Path, config: TrainConfig | None, methods: Mapping[str, Mapping[str, Any]], executor: Executor
+    path: Path, config: TrainConfig | None, methods: Mapping[str, Mapping[str, Any]], executor: Kind
 ) -> TrainConfig:
     before = stored_base(path)
     if before is not None and config is None:
@@ -160,76 +137,33 @@ def _base(
         return dataclasses.replace(settle_on_machine(base, team), threads=base.threads)
 
 
-def check_execution(executor: str, workers: int | None, slurm: Mapping[str, Any] | None) -> None:
-    """Refuse what makes no sense of how cells are to be trained.
-
-    Args:
-        executor: Its name.
-        workers: Cells at a time.
-        slurm: Options of Slurm.
-
-    Raises:
-        ValueError: If it is not known, or the others do not go with it.
-    """
-    if executor not in get_args(Executor):
-        raise ValueError(unknown("executor", executor, get_args(Executor)))
-    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-        raise ValueError(f"workers must be a whole number of at least 1, got {workers!r}")
-    if slurm and executor != "slurm":
-        raise ValueError("options of Slurm have no effect on executor='local'; leave them out, or say executor='slurm'")
-
-
-def _executor(cells_dir: Path, kind: Executor, workers: int | None, slurm: Mapping[str, Any] | None) -> AnyExecutor:
-    if kind == "slurm":
-        return SlurmExecutor(cells_dir, workers, slurm)
-    return LocalExecutor(cells_dir, workers or os.cpu_count() or 1)
-
-
-def train_cells(cells_dir: Path, cells: Sequence[Cell], executor: AnyExecutor, *, retry: bool = False) -> None:
-    """Train those of some cells that have not come to their end, and leave a record of each.
+def train_cells(
+    cells_dir: Path, cells: Sequence[Cell], executor: Executor, *, data_hash: str, retry: bool = False
+) -> None:
+    """Train those of some cells that were not completed, and leave an outcome of each.
 
     Args:
         cells_dir: The directory of all cells.
         cells: The cells, in this order.
         executor: Where they are trained.
+        data_hash: Of the text that they all read.
         retry: Begin cells again that diverged or failed.
     """
-    if todo := _todo(cells_dir, cells, retry=retry):
-        _train(cells_dir, executor, todo, total=len(cells))
+    trials = [trial_of(cell, data_hash=data_hash) for cell in cells]
+    names = {trial.hash: cell.name for trial, cell in zip(trials, cells, strict=True)}
+    run_missing(cells_dir, trials, executor, names=names, retry=retry)
 
 
-def _todo(cells_dir: Path, cells: Sequence[Cell], *, retry: bool) -> list[Cell]:
-    """The cells that have to run; those that are begun again are emptied, and none may be running elsewhere."""
-    todo = []
-    for cell in cells:
-        path, run_dir = record_path(cells_dir, cell.name), cells_dir / cell.name
-        status = read_record(path).status
-        if status == "complete" or (status not in GOES_ON and not retry):
-            continue
-        if run_dir.exists():
-            unlock(lock(run_dir, take_over=False))
-        if status not in GOES_ON:
-            shutil.rmtree(run_dir, ignore_errors=True)
-            path.unlink()
-        todo.append(cell)
-    return todo
+def trial_of(cell: Cell, *, data_hash: str) -> Trial:
+    """A cell as a trial of the engine.
 
+    Args:
+        cell: The cell.
+        data_hash: Of the text that it reads.
 
-def _train(cells_dir: Path, executor: AnyExecutor, todo: Sequence[Cell], *, total: int) -> None:
-    attempts = {cell.name: read_record(record_path(cells_dir, cell.name)).attempts + 1 for cell in todo}
-
-    def ended(cell: Cell, reason: str) -> None:
-        record = read_record(record_path(cells_dir, cell.name))
-        if record.attempts != attempts[cell.name]:  # its process did not come to write one
-            record = _died(record, reason, attempts[cell.name])
-            write_record(record_path(cells_dir, cell.name), record)
-        progress.ended(cell, record)
-
-    with SweepProgress(cells_dir, total=total, done=total - len(todo)) as progress, executor:
-        executor.run(todo, progress.begun, ended, progress.look)
-
-
-def _died(before: Record, reason: str, attempt: int) -> Record:
-    status: Literal["killed", "failed"] = "killed" if reason.startswith(("killed", "job")) else "failed"
-    reason = reason or "ended without a record"
-    return dataclasses.replace(before, status=status, reason=reason, attempts=attempt)
+    Returns:
+        The trial.
+    """
+    config = cell.config.to_dict()
+    factors: dict[str, Plain] = {"method": cell.method, "lr": cell.lr, "seed": cell.seed}
+    return Trial(factors, "train", config, content_of("train", config, data_hash=data_hash))

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from subspace_lab.comparison.cells import Cell
-from subspace_lab.comparison.record import Record, read_record, record_path
 from subspace_lab.comparison.states import planned_bytes
+from subspace_lab.experiments.outcome import Outcome, read_outcome
 from subspace_lab.optim import memory_report, method_named
 from subspace_lab.runs import RunError
 from subspace_lab.runs.manifest import read_manifest
@@ -30,6 +30,7 @@ CURVES: dict[str, str] = {
     "loss": "float64", "eval_loss": "float64", "bulk_share": "float64", "recovery_share": "float64",
     "limiter": "float64", "limited_share": "float64",
 }  # fmt: skip
+_OUTCOME = ("status", "reason", "attempts", "state_bytes", "peak_bytes", "base_bytes")
 _SHARES = ("bulk_share", "recovery_share", "limiter", "limited_share")
 
 
@@ -52,9 +53,9 @@ def results_table(cells_dir: Path, cells: Sequence[Cell]) -> pd.DataFrame:
     """
     rows = []
     for cell in cells:
-        record = read_record(record_path(cells_dir, cell.name))
+        outcome = read_outcome(cells_dir, cell.name)
         row = {"cell": cell.name, "method": cell.method, "lr": cell.lr, "seed": cell.seed}
-        row |= dataclasses.asdict(record) | _measured(_metrics(cells_dir, cell), record)
+        row |= {name: getattr(outcome, name) for name in _OUTCOME} | _measured(_metrics(cells_dir, cell), outcome)
         rows.append({**row, "state_bytes_formula": formula_bytes(cell.config, _plan(cells_dir / cell.name))})
     return pd.DataFrame(rows, columns=list(RESULTS)).astype(RESULTS)
 
@@ -118,7 +119,7 @@ def _metrics(cells_dir: Path, cell: Cell) -> pd.DataFrame:
     return pd.DataFrame(read_metrics(cells_dir / cell.name / "metrics.jsonl"), columns=columns)
 
 
-def _measured(metrics: pd.DataFrame, record: Record) -> dict[str, Any]:
+def _measured(metrics: pd.DataFrame, outcome: Outcome) -> dict[str, Any]:
     if metrics.empty:
         return {"steps": 0}
     wall, refreshes = metrics["seconds"].sum(), metrics["refresh_seconds"].sum()
@@ -130,7 +131,7 @@ def _measured(metrics: pd.DataFrame, record: Record) -> dict[str, Any]:
         "refresh_s": refreshes,
         "refresh_share": refreshes / wall,
     }
-    if record.status == "complete":
+    if outcome.status == "complete":
         found["train_loss"] = metrics["loss"].iloc[-max(1, len(metrics) // _LAST) :].mean()
         found["eval_loss"] = metrics["eval_loss"].iloc[-1]
     return found

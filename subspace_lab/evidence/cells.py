@@ -8,13 +8,13 @@ from pathlib import Path
 import pandas as pd
 
 from subspace_lab.comparison.cells import Cell, cells_of, common_config, parse_methods
-from subspace_lab.comparison.record import read_record, record_path
 from subspace_lab.comparison.statistics import best_lr
 from subspace_lab.comparison.tables import curves_table, results_table
 from subspace_lab.evidence import captures
 from subspace_lab.evidence.profiles import Profile
 from subspace_lab.evidence.store import CELLS, CURVES, Store
 from subspace_lab.evidence.variants import CAPTURED, Variants
+from subspace_lab.experiments.outcome import read_outcome
 from subspace_lab.training import TrainConfig
 
 ENDED = ("complete", "diverged")  # a cell that failed is begun again by the next call
@@ -127,7 +127,7 @@ def absorb(store: Store, cells: Sequence[Cell]) -> None:
         store: The tables.
         cells: Cells that may have.
     """
-    states = {cell.name: read_record(record_path(store.cells_dir, cell.name)).status for cell in cells}
+    states = {cell.name: read_outcome(store.cells_dir, cell.name).status for cell in cells}
     ended = [cell for cell in missing(store, cells) if states[cell.name] in {*ENDED, "failed"}]
     if not ended:
         return

@@ -14,16 +14,17 @@ from rich.console import Console
 from subspace_lab._extras import require
 from subspace_lab._paths import local_path
 from subspace_lab.comparison.cells import Cell
-from subspace_lab.comparison.record import read_record, record_path
-from subspace_lab.comparison.sweep import Executor, train_cells
+from subspace_lab.comparison.sweep import train_cells
 from subspace_lab.evidence import page as pages
 from subspace_lab.evidence.cells import absorb, captured_cells, missing, seed_cells, tuning_cells
 from subspace_lab.evidence.estimate import Estimate, estimate, in_words
 from subspace_lab.evidence.experiments import EXPERIMENTS, Experiment, chosen
-from subspace_lab.evidence.lasting import Lasting
 from subspace_lab.evidence.profiles import Profile, profile_named
 from subspace_lab.evidence.store import CELLS, WORK, Store
 from subspace_lab.evidence.variants import CAPTURED, captured
+from subspace_lab.experiments.executors.base import Executor
+from subspace_lab.experiments.executors.choose import Kind, executor_of, workers_of
+from subspace_lab.experiments.outcome import outcome_path, read_outcome
 from subspace_lab.figures.all import save_all
 from subspace_lab.runs.errors import RunError
 from subspace_lab.runs.files import remove_partial
@@ -51,7 +52,7 @@ def regenerate(
     profile: str,
     only: Sequence[str] | None = None,
     longer: bool = False,
-    executor: Executor = "local",
+    executor: Kind = "local",
     workers: int | None = None,
     slurm: Mapping[str, Any] | None = None,
     recompute: bool = False,
@@ -88,7 +89,7 @@ def regenerate(
     scale, names = settled(profile, longer=longer), chosen(None if only is None else list(only))
     root = local_path(out_dir, error=RunError)
     target = local_path(page, error=RunError) if page else root / PAGE
-    lasting = Lasting(root / WORK / "cells", scale.processes, executor, workers, slurm)
+    running = executor_of(root / WORK / "cells", executor, workers, slurm, processes=scale.processes)
     store = Store(root, scale)
     held = lock(store.path, take_over=False)
     try:
@@ -96,11 +97,11 @@ def regenerate(
         _absorb_all(store, names)  # what a killed call has left
         if recompute:
             _forget(store, names)
-        _announce(estimate(store, names), lasting.workers)
+        _announce(estimate(store, names), workers_of(executor, workers, processes=scale.processes))
         try:
-            with lasting:
+            with running:
                 for name in names:
-                    if _make(store, name, lasting):
+                    if _make(store, name, running):
                         pages.write(store, target)
             pages.write(store, target)
             _tell_left(store, names)
@@ -158,7 +159,7 @@ def _is_tuned(store: Store, name: str, settings: dict[str, object]) -> bool:
     return not missing(store, tuning_cells({name: dict(settings)}, store.profile))
 
 
-def _make(store: Store, name: str, executor: Lasting) -> bool:
+def _make(store: Store, name: str, executor: Executor) -> bool:
     """Train what an experiment lacks, measure and draw; returns whether anything was trained."""
     experiment, trained = EXPERIMENTS[name], False
     for phase in (0, 1):
@@ -167,8 +168,9 @@ def _make(store: Store, name: str, executor: Lasting) -> bool:
             trained = True
             what = ("learning rates", "seeds")[phase]
             say(f"{name} ({experiment.title}), {what}: {len(cells)} trainings")
-            store.settle_data(load_tokens(cells[0].config).hash)
-            train_cells(store.cells_dir, cells, executor, retry=True)
+            data_hash = load_tokens(cells[0].config).hash
+            store.settle_data(data_hash)
+            train_cells(store.cells_dir, cells, executor, data_hash=data_hash, retry=True)
             absorb(store, cells)
     _conclude(store, name, again=trained)
     return trained
@@ -198,7 +200,7 @@ def _forget(store: Store, names: Sequence[str]) -> None:
         methods = [*experiment.variants(store.profile), *runs]
         for cell in itertools.chain(*cells_for(store, experiment)):
             shutil.rmtree(store.cells_dir / cell.name, ignore_errors=True)
-            record_path(store.cells_dir, cell.name).unlink(missing_ok=True)
+            outcome_path(store.cells_dir, cell.name).unlink(missing_ok=True)
         store.forget(methods)
         store.remove(name)
 
@@ -214,10 +216,10 @@ def _tell_left(store: Store, names: Sequence[str]) -> None:
     left = dict.fromkeys(cell.name for cell in missing(store, [*cells]))
     if left:
         first = next(iter(left))
-        record = read_record(record_path(store.cells_dir, first))
+        outcome = read_outcome(store.cells_dir, first)
         say(
             f"trainings that did not come to their end, and that the figures lack: {len(left)} ({first} "
-            f"{record.status}: {record.reason}); the same command goes on with them"
+            f"{outcome.status}: {outcome.reason}); the same command goes on with them"
         )
 
 

@@ -9,15 +9,15 @@ from typing import Any
 
 from subspace_lab._paths import local_path
 from subspace_lab.comparison.cells import Cell, cells_of, parse_methods
-from subspace_lab.comparison.slurm import check_options
-from subspace_lab.comparison.sweep import Executor, check_execution
 from subspace_lab.evidence.cells import base_config, tuning_cells
 from subspace_lab.evidence.experiments import EXPERIMENTS, chosen
 from subspace_lab.evidence.making import settled
 from subspace_lab.evidence.profiles import Profile
 from subspace_lab.evidence.store import WORK
-from subspace_lab.evidence.torchrun import command
 from subspace_lab.evidence.variants import CAPTURED, Variants, captured
+from subspace_lab.experiments.executors.choose import Kind, check_execution
+from subspace_lab.experiments.executors.slurm import check_options
+from subspace_lab.experiments.executors.torchrun import command
 from subspace_lab.optim import MemoryReport, memory_report, method_named
 from subspace_lab.runs.errors import RunError, in_shell
 from subspace_lab.training import TrainConfig, parameter_shapes, preset
@@ -32,7 +32,7 @@ def plan_lines(
     *,
     only: list[str] | None = None,
     longer: bool = False,
-    executor: Executor = "local",
+    executor: Kind = "local",
     slurm: Mapping[str, Any] | None = None,
 ) -> Iterator[str]:
     """What a profile would train, line by line.

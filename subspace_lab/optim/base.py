@@ -98,6 +98,7 @@ class GroupOptimizer(Optimizer):
         "lr", "rank", "betas", "eps", "weight_decay", "state_dtype", "stochastic_rounding", "on_nonfinite", "seed",
     )  # fmt: skip
     changed: ClassVar[Mapping[str, Any]] = {}
+    revision: ClassVar[int] = 1  # counted up when the same settings train otherwise, so that results are told apart
     shaping: ClassVar[tuple[str, ...]] = ()  # options that say what a state is: one made with others does not load
     __signature__: ClassVar[inspect.Signature | None]
 

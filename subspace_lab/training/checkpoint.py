@@ -122,6 +122,39 @@ def load_model(run_dir: Path, step: int, model: torch.nn.Module) -> None:
         _load_model(file, model)
 
 
+def optimizer_bytes(run_dir: Path, step: int) -> int:
+    """Bytes of the optimizer's tensors in a checkpoint.
+
+    Args:
+        run_dir: The run directory.
+        step: One of `checkpoint_steps`.
+
+    Returns:
+        The bytes.
+    """
+    with Snapshot(checkpoint_path(run_dir, step)) as file:
+        names = (name.partition(":") for name in file.context["tensors"])
+        tensors = (file.get(part, rest) for part, _, rest in names if part == "optimizer")
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+
+def model_tensors(run_dir: Path, step: int) -> dict[str, Tensor]:
+    """The model's tensors in a checkpoint.
+
+    Args:
+        run_dir: The run directory.
+        step: One of `checkpoint_steps`.
+
+    Returns:
+        Name to tensor, tied ones once.
+    """
+    with Snapshot(checkpoint_path(run_dir, step)) as file:
+        file.verify()
+        names = [name.partition(":") for name in file.context["tensors"]]
+        tensors = {rest: file.get(part, rest) for part, _, rest in names if part == "model"}
+        return {name: tensor.clone() for name, tensor in tensors.items() if tensor is not None}
+
+
 def _model_state(model: torch.nn.Module) -> dict[str, Tensor]:
     """The live tensors by name, those that share their memory once."""
     first: dict[int, str] = {}

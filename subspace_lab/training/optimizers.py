@@ -136,6 +136,19 @@ def settle_optimizer(config: TrainConfig) -> TrainConfig:
     )
 
 
+def revision_of(config: TrainConfig) -> dict[str, int]:
+    """Which revision of the shipped optimizer a configuration uses, counted up when the same settings train otherwise.
+
+    Args:
+        config: Any configuration.
+
+    Returns:
+        Class name to revision.
+    """
+    kind = method_named(config.optimizer)
+    return {kind.__name__: getattr(kind, "revision", 1)}
+
+
 def canonical_name(name: str) -> str:
     """The name of an optimizer as a manifest has it.
 

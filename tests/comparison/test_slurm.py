@@ -1,14 +1,16 @@
 """The path of the job array, on submitit's stand-in for a cluster: processes of this machine."""
 
+import functools
 import os
 import signal
 
 import psutil
 import pytest
 
-from subspace_lab.comparison import compare, slurm, sweep
-from subspace_lab.comparison.progress import SweepProgress, last_line
-from subspace_lab.comparison.slurm import SlurmExecutor
+from subspace_lab.comparison import compare
+from subspace_lab.experiments.executors import slurm
+from subspace_lab.experiments.executors.slurm import SlurmExecutor
+from subspace_lab.experiments.progress import TrialsProgress, last_line
 from subspace_lab.runs import RunError
 from subspace_lab.training.interrupt import catch_interrupt
 
@@ -56,7 +58,9 @@ def test_what_sbatch_is_asked_for_and_what_it_refuses(settings, tmp_path, monkey
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     arguments = {"config": settings(), "executor": "slurm", "workers": 3, "slurm": {"partition": "gpux", "time": 60}}
-    with pytest.raises(RunError, match=r"Slurm did not take the jobs \(sbatch: error: invalid partition: gpux\); mend"):
+    with pytest.raises(
+        RunError, match=r"Slurm did not take the jobs \(sbatch: error: invalid partition: gpux\); correct"
+    ):
         compare(tmp_path / "sweep", ["grasswalk"], lrs=[1e-3], seeds=5, **arguments)
     asked = (tmp_path / "asked").read_text().splitlines()
     wanted = {"partition=gpux", "time=60", "job-name=subspace-lab", "array=0-4%3", "nodes=1"}
@@ -66,7 +70,7 @@ def test_what_sbatch_is_asked_for_and_what_it_refuses(settings, tmp_path, monkey
 def test_the_warnings_of_slurm_are_one_ctrl_c():
     """The time limit first, the end of the job after it: a second Ctrl-C would kill at once."""
 
-    def train(*numbers):
+    def train(numbers):
         with catch_interrupt() as interrupt:
             for number in numbers:
                 os.kill(os.getpid(), number)
@@ -74,9 +78,9 @@ def test_the_warnings_of_slurm_are_one_ctrl_c():
 
     before = {number: signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGTERM)}
     try:
-        assert slurm._in_job(train) == "False"
-        assert slurm._in_job(train, signal.SIGUSR2, signal.SIGTERM) == "True"
-        assert slurm._in_job(train, signal.SIGTERM, signal.SIGTERM) == "True"
+        assert slurm._in_job(train, []) == "False"
+        assert slurm._in_job(train, [signal.SIGUSR2, signal.SIGTERM]) == "True"
+        assert slurm._in_job(train, [signal.SIGTERM, signal.SIGTERM]) == "True"
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -87,8 +91,8 @@ def test_jobs_give_what_processes_give(whole, settings, tmp_path, monkeypatch):
     """One job is killed; the same call goes on with it."""
     pytest.importorskip("submitit")
     path = tmp_path / "sweep"
-    monkeypatch.setattr(sweep, "SlurmExecutor", lambda *given: SlurmExecutor(*given, cluster="local"))
-    monkeypatch.setattr("subspace_lab.comparison.slurm._PATIENCE_S", 0.05)
+    monkeypatch.setattr(slurm, "SlurmExecutor", functools.partial(SlurmExecutor, cluster="local"))
+    monkeypatch.setattr(slurm, "_PATIENCE_S", 0.05)
     killed, started = [], []
     enter = SlurmExecutor.__enter__
 
@@ -100,7 +104,7 @@ def test_jobs_give_what_processes_give(whole, settings, tmp_path, monkeypatch):
                     process.kill()
 
     monkeypatch.setattr(SlurmExecutor, "__enter__", lambda self: started.append(self) or enter(self))
-    monkeypatch.setattr(SweepProgress, "look", look)
+    monkeypatch.setattr(TrialsProgress, "look", look)
     arguments = {"lrs": [1e-3], "seeds": 1, "config": settings(steps=40), "executor": "slurm", "slurm": {"time": 5}}
     first = compare(path, ["grasswalk"], **arguments).results
     assert killed == ["grasswalk_lr0.001_seed0"]

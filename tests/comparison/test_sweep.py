@@ -12,9 +12,10 @@ import pytest
 
 import subspace_lab as sl
 from subspace_lab.comparison import Comparison, ComparisonInterrupted, compare, sweep
-from subspace_lab.comparison.local import LocalExecutor
-from subspace_lab.comparison.progress import last_line
-from subspace_lab.comparison.record import read_record
+from subspace_lab.experiments import schedule
+from subspace_lab.experiments.executors.local import LocalExecutor
+from subspace_lab.experiments.outcome import read_outcome
+from subspace_lab.experiments.progress import last_line
 from subspace_lab.runs import Run, RunError
 from tests.comparison.conftest import LRS, METHODS
 
@@ -98,7 +99,7 @@ def test_the_same_call_trains_nothing_and_more_seeds_only_what_is_new(finished, 
     subprocess.run(["cp", "-a", finished.path, path], check=True)
     before = times(path)
     with monkeypatch.context() as patch:
-        patch.setattr(sweep, "_train", lambda *_, **__: pytest.fail("there is nothing to train"))
+        patch.setattr(schedule, "_request", lambda *_, **__: pytest.fail("there is nothing to train"))
         again = compare(path, METHODS, lrs=LRS, seeds=2, config=settings())
     assert times(path) == before
     pd.testing.assert_frame_equal(again.results, finished.results)
@@ -136,7 +137,7 @@ def test_a_cell_that_is_killed_takes_nobody_along_and_is_resumed(whole, settings
     config = settings(steps=40)
     with monkeypatch.context() as patch:
         patch.setattr(LocalExecutor, "_answers", answers)
-        patch.setattr("subspace_lab.comparison.local._PATIENCE_S", 0.01)
+        patch.setattr("subspace_lab.experiments.executors.local._PATIENCE_S", 0.01)
         found = compare(path, METHODS, lrs=[1e-3], seeds=1, config=config, workers=2).results.set_index("cell")
     assert found["status"].to_dict() == {WALK: "killed", "adamw_lr0.001_seed0": "complete"}
     assert found.loc[WALK, "reason"] == "killed by SIGKILL, perhaps by the system for want of memory"
@@ -176,7 +177,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(whole, world, t
     _, said = process.communicate(timeout=300)
     assert process.returncode == 130, said
     assert said.splitlines()[-1] == f"interrupted; the same command goes on with {path}"
-    record = read_record(path / "cells" / f"{WALK}.json")
+    record = read_outcome(path / "cells", WALK)
     assert (record.status, record.reason.startswith("interrupted at step")) == ("cut", True)
     assert Comparison.open(path).results["status"].tolist() == ["cut"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
@@ -188,7 +189,7 @@ def test_an_interruption_before_the_first_step_is_no_result(settings, tmp_path, 
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sweep, "_train", interrupt)
+    monkeypatch.setattr(sweep, "train_cells", interrupt)
     with pytest.raises(ComparisonInterrupted, match="the same command goes on"):
         compare(tmp_path / "sweep", ["adamw"], lrs=[1e-3], seeds=1, config=settings(update_interval=None))
     assert Comparison.open(tmp_path / "sweep").results["status"].tolist() == ["pending"]
@@ -197,13 +198,13 @@ def test_an_interruption_before_the_first_step_is_no_result(settings, tmp_path, 
 def test_without_its_helper_it_stops_with_one_line(settings, tmp_path, monkeypatch):
     real = LocalExecutor._send
 
-    def send(self, cell):
-        os.kill(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        real(self, cell)
+    def send(self, request):
+        os.kill(self._started().pid, signal.SIGKILL)
+        self._started().wait()
+        real(self, request)
 
     monkeypatch.setattr(LocalExecutor, "_send", send)
-    with pytest.raises(RunError, match=r"the process that begins the cells is gone.*run the same command again"):
+    with pytest.raises(RunError, match=r"the process that begins the trials is gone.*run the same command again"):
         compare(tmp_path / "sweep", ["adamw"], lrs=[1e-3], seeds=1, config=settings(update_interval=None))
     assert not (tmp_path / "sweep" / ".lock").exists()
 

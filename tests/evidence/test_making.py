@@ -10,10 +10,10 @@ import os
 import pandas as pd
 import pytest
 
-from subspace_lab.comparison.record import Record, record_path, write_record
 from subspace_lab.evidence import EvidenceInterrupted, making, profiles, regenerate
 from subspace_lab.evidence.experiments import EXPERIMENTS
 from subspace_lab.evidence.store import Store
+from subspace_lab.experiments.outcome import Outcome, write_outcome
 from subspace_lab.runs import RunError
 
 
@@ -131,7 +131,7 @@ def test_trainings_that_fail_are_told_at_the_end(clone, small, monkeypatch, caps
 
     def fail(directory, todo, *_, **__):
         for cell in todo:
-            write_record(record_path(directory, cell.name), Record("failed", "no luck", 1))
+            write_outcome(directory, cell.name, Outcome("failed", "no luck", 1))
 
     monkeypatch.setattr(making, "train_cells", fail)
     regenerate(clone, profile="smoke", only=["fig3"])

@@ -23,7 +23,7 @@ def test_the_tables_of_the_paper(tmp_path):
     assert f"weights {weights / 1e9:.2f}, gradients {weights / 1e9:.2f}, optimizer {optimizer / 1e9:.2f}" in told
     command = lines[place + 2]
     assert command.startswith(
-        "python -m torch.distributed.run --standalone --nproc-per-node=8 -m subspace_lab.evidence"
+        "python -m torch.distributed.run --standalone --nproc-per-node=8 -m subspace_lab.experiments.executors.torchrun"
     )
     assert command.endswith(" grasswalk_lr0.0001_seed0")
     assert "# grasswalk llama-7b, lr 0.0001, seed 0" in lines

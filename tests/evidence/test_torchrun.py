@@ -11,12 +11,14 @@ import pandas as pd
 import psutil
 import pytest
 
-from subspace_lab.comparison.progress import SweepProgress, last_line
-from subspace_lab.comparison.record import read_record, record_path
-from subspace_lab.comparison.slurm import SlurmExecutor
-from subspace_lab.evidence import EvidenceInterrupted, lasting, profiles, regenerate, torchrun
+from subspace_lab.evidence import EvidenceInterrupted, profiles, regenerate
 from subspace_lab.evidence.cells import tuning_cells
 from subspace_lab.evidence.variants import methods
+from subspace_lab.experiments.executors import slurm, torchrun
+from subspace_lab.experiments.executors.base import Ended, Request
+from subspace_lab.experiments.executors.slurm import SlurmExecutor
+from subspace_lab.experiments.outcome import read_outcome
+from subspace_lab.experiments.progress import TrialsProgress, last_line
 from subspace_lab.runs import Run
 from subspace_lab.training import train
 
@@ -28,18 +30,18 @@ def test_two_processes_train_what_one_does(small, tmp_path, monkeypatch):
     config = dataclasses.replace(small.config, steps=30)
     scale = dataclasses.replace(small, config=config, seeds=1, processes=2, methods=("adamw",))
     monkeypatch.setitem(profiles.PROFILES, "smoke", scale)
-    monkeypatch.setattr(lasting, "SlurmExecutor", functools.partial(SlurmExecutor, cluster="local"))
-    monkeypatch.setattr("subspace_lab.comparison.slurm._PATIENCE_S", 0.05)
+    monkeypatch.setattr(slurm, "SlurmExecutor", functools.partial(SlurmExecutor, cluster="local"))
+    monkeypatch.setattr(slurm, "_PATIENCE_S", 0.05)
     monkeypatch.setattr(torchrun, "_PATIENCE_S", 0.05)
     path, (cell,) = tmp_path / "figures", tuning_cells(methods(scale), scale)
-    record = functools.partial(read_record, record_path(path / "work" / "cells", cell.name))
+    record = functools.partial(read_outcome, path / "work" / "cells", cell.name)
 
     def press(_):
         if last_line(path / "work" / "cells" / cell.name / "metrics.jsonl").get("step", 0) >= 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(SweepProgress, "look", press)
+        patch.setattr(TrialsProgress, "look", press)
         with pytest.raises(EvidenceInterrupted):
             regenerate(path, profile="smoke", only=["tables"])
     assert (record().status, record().attempts) == ("cut", 1)
@@ -53,25 +55,46 @@ def test_two_processes_train_what_one_does(small, tmp_path, monkeypatch):
     assert row["eval_loss"] == pytest.approx(alone["eval_loss"].iloc[-1], rel=1e-4)
 
 
-@pytest.mark.parametrize(("status", "reason"), [(0, ""), (3, "killed, torchrun ended with status 3, see {name}.log")])
-def test_how_torchrun_ends_is_told(small, tmp_path, monkeypatch, status, reason):
+class Told:
+    """Who listens to an executor."""
+
+    def __init__(self):
+        self.ends = []
+
+    def begun(self, name):
+        pass
+
+    def ended(self, name, ended):
+        self.ends.append(ended)
+
+    def look(self):
+        pass
+
+
+def request(path):
+    return Request(str(path), "a", "train", {})
+
+
+@pytest.mark.parametrize(
+    ("status", "ended"),
+    [(0, Ended("finished")), (3, Ended("killed", "killed, torchrun ended with status 3, see a.log"))],
+)
+def test_how_torchrun_ends_is_told(tmp_path, monkeypatch, status, ended):
     monkeypatch.setattr(torchrun, "command", lambda *_: ["python", "-c", f"raise SystemExit({status})"])
-    (cell, *_), told = tuning_cells(methods(small), small), []
-    executor = torchrun.TorchrunExecutor(tmp_path, 2)
-    executor.run([cell], lambda _: None, lambda _, why: told.append(why), lambda: None)
-    told.append(torchrun.train_in_job(str(tmp_path), cell.name, cell.config.to_dict(), 1, processes=2))
-    assert told == [reason.format(name=cell.name)] * 2
+    told = Told()
+    torchrun.TorchrunExecutor(2).run([request(tmp_path)], told)
+    told.ends.append(torchrun.run_in_job(request(tmp_path), processes=2))
+    assert told.ends == [ended] * 2
 
 
-def test_what_interrupts_a_job_interrupts_its_torchrun(small, tmp_path, monkeypatch):
-    """The job of a cell nears its end: torchrun is told, and waited for."""
+def test_what_interrupts_a_job_interrupts_its_torchrun(tmp_path, monkeypatch):
+    """The job of a trial nears its end: torchrun is told, and waited for."""
     there = tmp_path / "there"
     code = (
         f"import pathlib, time\ntry:\n    pathlib.Path({str(there)!r}).touch()\n    time.sleep(60)\n"
         "except KeyboardInterrupt:\n    raise SystemExit(7)"
     )
     monkeypatch.setattr(torchrun, "command", lambda *_: [sys.executable, "-c", code])
-    (cell, *_) = tuning_cells(methods(small), small)
     wait = torchrun.subprocess.Popen.wait
 
     def interrupted(process, *arguments):
@@ -81,6 +104,6 @@ def test_what_interrupts_a_job_interrupts_its_torchrun(small, tmp_path, monkeypa
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torchrun.subprocess.Popen, "wait", interrupted)
-    told = torchrun.train_in_job(str(tmp_path), cell.name, cell.config.to_dict(), 1, processes=2)
-    assert told == f"killed, torchrun ended with status 7, see {cell.name}.log"
+    told = torchrun.run_in_job(request(tmp_path), processes=2)
+    assert told == Ended("killed", "killed, torchrun ended with status 7, see a.log")
     assert not [process for process in psutil.Process().children() if code in process.cmdline()]

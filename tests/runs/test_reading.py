@@ -12,9 +12,9 @@ import subspace_lab as sl
 from subspace_lab._reading import read_bytes, read_json
 from subspace_lab.analysis import Plan
 from subspace_lab.comparison.manifest import read_comparison, stored_cells
-from subspace_lab.comparison.progress import last_line
-from subspace_lab.comparison.record import Record, read_record, write_record
 from subspace_lab.evidence.store import read_manifest as read_evidence
+from subspace_lab.experiments.outcome import Outcome, outcome_path, read_outcome, write_outcome
+from subspace_lab.experiments.progress import last_line
 from subspace_lab.runs import Run, RunError
 from subspace_lab.runs.metrics import read_metrics
 from subspace_lab.runs.snapshot import Snapshot, snapshot_path
@@ -68,9 +68,10 @@ def test_special_files_are_refused_in_one_line(tmp_path, name, make):
 
 
 @pytest.mark.parametrize("make", SPECIAL)
-def test_special_files_in_the_place_of_a_record_or_a_plan(tmp_path, make):
+def test_special_files_in_the_place_of_an_outcome_or_a_plan(tmp_path, make):
     make(tmp_path / "x")
-    assert read_record(tmp_path / "x") == Record()
+    make(outcome_path(tmp_path, "y"))
+    assert read_outcome(tmp_path, "y") == Outcome()
     with pytest.raises((ValueError, OSError)) as caught:
         sl.optim.from_plan(torch.nn.Linear(3, 3), tmp_path / "x")
     assert str(tmp_path / "x") in str(caught.value)
@@ -111,11 +112,12 @@ def test_plans_of_another_schema(tmp_path, change, words):
 @pytest.mark.parametrize(
     "change", [{"status": "fine"}, {"attempts": "1"}, {"peak_bytes": 1.5}, {"reason": None}, {"more": 1}, {"status": 3}]
 )
-def test_records_of_another_schema_are_none(tmp_path, change):
-    write_record(tmp_path / "x", Record("complete", attempts=2))
-    assert read_record(tmp_path / "x").attempts == 2
-    (tmp_path / "x").write_text(json.dumps({**json.loads((tmp_path / "x").read_text()), **change}))
-    assert read_record(tmp_path / "x") == Record()
+def test_outcomes_of_another_schema_are_none(tmp_path, change):
+    write_outcome(tmp_path, "x", Outcome("complete", attempts=2))
+    assert read_outcome(tmp_path, "x").attempts == 2
+    file = outcome_path(tmp_path, "x")
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    assert read_outcome(tmp_path, "x") == Outcome()
 
 
 @pytest.mark.parametrize("cells", [[3], [{}], [{"method": "a", "lr": "x", "seed": 0, "config": {}}], {}, None, 3,

@@ -1,14 +1,15 @@
-"""A process that imports the libraries once and forks a fresh process for every cell that it is told to train.
+"""A process that imports the libraries once and forks a fresh process for every trial that it is told to run.
 
-``python -m subspace_lab.comparison.nursery PID``, begun by PID, reads requests from standard input, one JSON object a
-line with the arguments of `run_cell`, and answers on standard output with ``{"name": ..., "pid": ...}`` when a cell
-begins and ``{"name": ..., "exit": ...}`` when its process has ended (minus the number of the signal that killed it). It
-never computes anything itself, so that a fork of it is as good as a new process, begins in milliseconds instead of
-seconds, and its peak memory is its own. A cell that dies takes nobody along.
+``python -m subspace_lab.experiments.executors.fork_server PID``, begun by PID, reads requests from standard input, one
+JSON object a line, and answers on standard output with ``{"name": ..., "pid": ...}`` when a trial begins and ``{"name":
+..., "exit": ...}`` when its process has ended (minus the number of the signal that killed it). It never computes
+anything itself, so that a fork of it is as good as a new process, begins in milliseconds instead of seconds, and its
+peak memory is its own. A trial that dies takes nobody along. `multiprocessing` would do the same but for one thing: its
+fresh processes import the caller's main module again.
 
-When standard input ends, the cells are interrupted (they leave a checkpoint) and it ends after them. When PID is gone,
-be it by SIGKILL, the same happens, and cells that take longer than some seconds are killed; when it is killed itself,
-so are its cells. So none trains on behind the back of the same command begun again.
+When standard input ends, the trials are interrupted (they leave a checkpoint) and it ends after them. When PID is gone,
+be it by SIGKILL, the same happens, and trials that take longer than some seconds are killed; when it is killed itself,
+so are its trials. So none runs on behind the back of the same command begun again.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from subspace_lab.comparison.parent import end_with_parent
+from subspace_lab.experiments.executors.parent import end_with_parent
 
 _CHUNK = 1 << 16
 _PATIENCE_S = 0.5  # between two looks at whether the process that asks is there
@@ -31,7 +32,7 @@ _GRACE_S = 10.0  # for a checkpoint, when it is not
 
 
 def main() -> None:
-    """Serve until standard input ends and all cells have."""
+    """Serve until standard input ends and all trials have."""
     parent = int(sys.argv[1])
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell begins in the background
     _import_all()
@@ -64,7 +65,7 @@ def _import_all() -> None:
     import torch
     import transformers.models.llama.modeling_llama  # noqa: F401
 
-    import subspace_lab.comparison.cell  # noqa: F401
+    import subspace_lab.experiments.run_trial  # noqa: F401
 
     torch.set_num_threads(1)
 
@@ -79,28 +80,32 @@ def _wake_on_child() -> int:
 
 
 def _begin(request: dict[str, Any], children: dict[int, str]) -> None:
-    nursery = os.getpid()
+    server = os.getpid()
     pid = os.fork()
     if not pid:
-        _become_cell(request, nursery)
+        _become_trial(request, server)
     children[pid] = request["name"]
     _answer(name=request["name"], pid=pid)
 
 
-def _become_cell(request: dict[str, Any], nursery: int) -> None:
-    """Train the cell and end the process, whatever happens; what it says goes into its log."""
+def _become_trial(request: dict[str, Any], server: int) -> None:
+    """Run the trial and end the process, whatever happens; what it says goes into its log."""
     status = 1
     try:
-        end_with_parent(nursery)
+        end_with_parent(server)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        log = os.open(Path(request["cells"], f"{request['name']}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        log = os.open(
+            Path(request["trials_dir"], f"{request['name']}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666
+        )
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        from subspace_lab.comparison.cell import run_cell
+        os.environ.update(request["environment"])
+        from subspace_lab.experiments.executors.base import Request
+        from subspace_lab.experiments.run_trial import run_trial
 
-        run_cell(**request)
+        run_trial(Request(**request))
         status = 0
     except BaseException:
         traceback.print_exc()
@@ -124,7 +129,7 @@ def _signal(children: dict[int, str], number: int) -> None:
 def _answer(**values: Any) -> None:
     try:
         print(json.dumps(values), flush=True)
-    except BrokenPipeError:  # whoever asked is gone; the cells end by themselves
+    except BrokenPipeError:  # whoever asked is gone; the trials end by themselves
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 

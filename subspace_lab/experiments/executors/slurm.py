@@ -1,4 +1,4 @@
-"""Cells as a Slurm job array, by submitit."""
+"""Trials as a Slurm job array, by submitit."""
 
 from __future__ import annotations
 
@@ -11,25 +11,24 @@ from pathlib import Path
 from typing import Any, Self
 
 from subspace_lab._extras import require
-from subspace_lab.comparison.cell import run_cell
-from subspace_lab.comparison.cells import Cell
-from subspace_lab.comparison.record import read_record, record_path
+from subspace_lab.experiments.executors.base import Ended, Request, Watcher
+from subspace_lab.experiments.run_trial import run_trial
 from subspace_lab.runs import RunError
 from subspace_lab.training.names import unknown
 
 _PATIENCE_S = 2.0  # between two looks at the jobs
 _WARNINGS = (signal.SIGUSR2, signal.SIGTERM)  # before the time limit, as submitit asks for it; and of a cancelled job
-_SETTLED = ("nodes", "ntasks_per_node", "tasks_per_node", "array_parallelism")
+_OURS = ("nodes", "ntasks_per_node", "tasks_per_node", "array_parallelism")
 
 
 class SlurmExecutor:
-    """A job array with one job a cell; a context manager, at whose end no job is left.
+    """A job array with one job a trial; a context manager, at whose end no job is left.
 
     Args:
-        cells_dir: The directory of all cells, which the nodes must see under the same path.
+        trials_dir: The directory of all trials, which the nodes must see under the same path.
         workers: How many jobs at a time; None for as many as Slurm gives.
         options: Of Slurm: ``{"partition": "gpu", "time": 60}``.
-        train: What a job does, with the arguments of `run_cell`; it returns what killed the cell, if anything.
+        work: What a job does with a request; it returns how it ended, or None.
         cluster: ``slurm``; submitit has stand-ins for it.
 
     Raises:
@@ -39,10 +38,10 @@ class SlurmExecutor:
 
     def __init__(
         self,
-        cells_dir: Path,
+        trials_dir: Path,
         workers: int | None,
         options: Mapping[str, Any] | None = None,
-        train: Callable[..., str | None] = run_cell,
+        work: Callable[[Request], Ended | None] = run_trial,
         cluster: str = "slurm",
     ) -> None:
         check_options(options or {})
@@ -50,7 +49,7 @@ class SlurmExecutor:
             raise ValueError(
                 "there is no Slurm here (no sbatch on the PATH); leave out --executor slurm to use this machine"
             )
-        self._dir, self._train, self._cluster, self._jobs = cells_dir, train, cluster, dict[str, Any]()
+        self._dir, self._work, self._cluster, self._jobs = trials_dir, work, cluster, dict[str, Any]()
         self._options = {} if workers is None else {"slurm_array_parallelism": workers}
         self._options |= {f"slurm_{name}": value for name, value in (options or {}).items()}
 
@@ -64,40 +63,21 @@ class SlurmExecutor:
         for job in self._jobs.values():
             job.cancel(check=False)
 
-    def run(
-        self,
-        todo: Sequence[Cell],
-        begun: Callable[[Cell], None],
-        ended: Callable[[Cell, str], None],
-        look: Callable[[], None],
-    ) -> None:
-        """Submit the cells and wait for them.
-
-        Args:
-            todo: The cells.
-            begun: Told when one is submitted.
-            ended: Told when the job of one has ended, and what killed it (empty for nothing).
-            look: Called every other second.
-
-        Raises:
-            RunError: If Slurm does not take the jobs.
-        """
-        cells = {cell.name: cell for cell in todo}
-        attempts = [read_record(record_path(self._dir, name)).attempts + 1 for name in cells]
-        configs = [cell.config.to_dict() for cell in todo]
-        job = functools.partial(_in_job, self._train)
+    def run(self, trials: Sequence[Request], watch: Watcher) -> None:
+        """See `Executor.run`."""
+        job = functools.partial(_in_job, self._work)
         try:
-            jobs = self._executor.map_array(job, [str(self._dir)] * len(todo), [*cells], configs, attempts)
+            jobs = self._executor.map_array(job, list(trials))
         except RuntimeError as error:  # what submitit makes of sbatch's
             line = next(iter(str(error).splitlines()), "sbatch failed")
-            raise RunError(f"Slurm did not take the jobs ({line}); mend the options of Slurm") from error
-        self._jobs = dict(zip(cells, jobs, strict=True))
-        for cell in todo:
-            begun(cell)
+            raise RunError(f"Slurm did not take the jobs ({line}); correct the options of Slurm") from error
+        self._jobs = {request.name: job for request, job in zip(trials, jobs, strict=True)}
+        for request in trials:
+            watch.begun(request.name)
         while self._jobs:
             for name in [name for name, job in self._jobs.items() if job.done()]:
-                ended(cells[name], _reason(self._jobs.pop(name)))
-            look()
+                watch.ended(name, _ended(self._jobs.pop(name)))
+            watch.look()
             if self._jobs:
                 time.sleep(_PATIENCE_S)
 
@@ -115,17 +95,17 @@ def check_options(options: Mapping[str, Any]) -> None:
     submitit = require("submitit", extra="slurm")
     known = submitit.SlurmExecutor._valid_parameters() | submitit.AutoExecutor._valid_parameters()
     for name in options:
-        if name in _SETTLED:
+        if name in _OURS:
             raise ValueError(
                 f"the option {name} of Slurm is settled: a job is one task on one node, and workers says how many "
                 "jobs at a time; leave it out"
             )
         if name not in known:
-            raise ValueError(unknown("option of Slurm", name, sorted(known - {*_SETTLED})))
+            raise ValueError(unknown("option of Slurm", name, sorted(known - {*_OURS})))
 
 
-def _in_job(train: Callable[..., str | None], *arguments: Any) -> str | None:
-    """Train a cell in this job; Slurm's warnings are as Ctrl-C to it, so that it leaves a checkpoint."""
+def _in_job(work: Callable[[Request], Ended | None], request: Request) -> Ended | None:
+    """Run a trial in this job; Slurm's warnings are as Ctrl-C to it, so that it leaves a checkpoint."""
 
     def warned(*_: object) -> None:
         for number in _WARNINGS:
@@ -134,11 +114,12 @@ def _in_job(train: Callable[..., str | None], *arguments: Any) -> str | None:
 
     for number in _WARNINGS:
         signal.signal(number, warned)
-    return train(*arguments)
+    return work(request)
 
 
-def _reason(job: Any) -> str:
+def _ended(job: Any) -> Ended:
     error = job.exception()
     if error is None:
-        return job.result() or ""
-    return f"job {job.job_id} ended as {job.state}: {next(iter(str(error).splitlines()), '')}"
+        found: Ended | None = job.result()
+        return found or Ended("finished")
+    return Ended("killed", f"job {job.job_id} ended as {job.state}: {next(iter(str(error).splitlines()), '')}")

@@ -1,9 +1,10 @@
-"""What a comparison says while it runs: bars on a terminal, a line for every cell that ended anywhere else."""
+"""What is said while trials run: bars on a terminal, a line for every trial that has ended anywhere else."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,23 +12,26 @@ from typing import Any, Self
 from rich import progress
 from rich.console import Console
 
-from subspace_lab.comparison.cells import Cell
-from subspace_lab.comparison.record import Record
+from subspace_lab.experiments.executors.base import Request
+from subspace_lab.experiments.outcome import Outcome
 
 _TAIL = 4096  # bytes that hold the last lines of a file of metrics
 
 
-class SweepProgress:
+class TrialsProgress:
     """Progress on standard error; a context manager.
 
     Args:
-        cells_dir: The directory of all cells.
-        total: All cells.
+        trials_dir: The directory of all trials.
+        requests: Those that are to run.
+        total: All trials.
         done: Those that had come to their end before.
+        metric: Shown for a trial that is complete.
     """
 
-    def __init__(self, cells_dir: Path, *, total: int, done: int) -> None:
-        self._dir, self._total, self._done = cells_dir, total, done
+    def __init__(self, trials_dir: Path, requests: Sequence[Request], *, total: int, done: int, metric: str) -> None:
+        self._dir, self._total, self._done, self._metric = trials_dir, total, done, metric
+        self._steps = {request.name: request.config.get("steps") for request in requests}
         self._console = Console(stderr=True)
         self._bars = progress.Progress(
             progress.TextColumn("{task.description}", markup=False),
@@ -38,12 +42,12 @@ class SweepProgress:
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._all = self._bars.add_task("cells", total=total, completed=done, loss="")
+        self._all = self._bars.add_task("trials", total=total, completed=done, loss="")
         self._tasks: dict[str, progress.TaskID] = {}
 
     def __enter__(self) -> Self:
         if self._done:
-            self._say(f"{self._done} of {self._total} cells are there already")
+            self._say(f"{self._done} of {self._total} trials are there already")
         self._bars.start()
         return self
 
@@ -52,24 +56,24 @@ class SweepProgress:
     ) -> None:
         self._bars.stop()
         if kind is not None and issubclass(kind, KeyboardInterrupt):
-            self._say("stopping: the cells finish their step and write a checkpoint; Ctrl-C again kills them")
+            self._say("stopping: the trials finish their step and write a checkpoint; Ctrl-C again kills them")
 
-    def begun(self, cell: Cell) -> None:
-        """Show a cell as running."""
-        self._tasks[cell.name] = self._bars.add_task(cell.name, total=cell.config.steps, loss="")
+    def begun(self, name: str) -> None:
+        """Show a trial as running."""
+        self._tasks[name] = self._bars.add_task(name, total=self._steps[name], loss="")
 
-    def ended(self, cell: Cell, record: Record) -> None:
-        """Say what became of a cell."""
+    def ended(self, name: str, outcome: Outcome) -> None:
+        """Say what became of a trial."""
         self._done += 1
-        self._bars.remove_task(self._tasks.pop(cell.name))
+        self._bars.remove_task(self._tasks.pop(name))
         self._bars.update(self._all, completed=self._done)
-        last = last_line(self._dir / cell.name / "metrics.jsonl")
-        how = f"held-out {last.get('eval_loss', float('nan')):.4f}" if record.status == "complete" else record.status
-        reason = f" ({record.reason})" if record.reason else ""
-        self._say(f"{self._done}/{self._total} {cell.name}: {how}{reason}")
+        value = outcome.metrics.get(self._metric, float("nan"))
+        how = f"{self._metric} {value:.4f}" if outcome.status == "complete" else outcome.status
+        reason = f" ({outcome.reason})" if outcome.reason else ""
+        self._say(f"{self._done}/{self._total} {name}: {how}{reason}")
 
     def look(self) -> None:
-        """See how far the running cells are."""
+        """See how far the running trials are."""
         if not self._console.is_terminal:
             return
         for name, task in self._tasks.items():

@@ -1,7 +1,7 @@
 """Processes that end with the process that began them, however that one ends.
 
-``python -m subspace_lab.comparison.parent PID ...``, begun by PID, becomes the Python that the further words describe,
-interrupted when PID is gone.
+``python -m subspace_lab.experiments.executors.parent PID ...`` becomes the Python that the further words describe; it
+is interrupted when PID, the process that began it, is gone.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def end_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
 def _asked_of_kernel(number: int) -> bool:
     if not sys.platform.startswith("linux"):
         return False
-    return int(ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)) == 0
+    return bool(ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0) == 0)
 
 
 def _watch(parent: int, number: int) -> None:

@@ -1,4 +1,4 @@
-"""What becomes of a cell that does not come to its end, and what a record says of memory."""
+"""What becomes of a trial that is not completed, and what its outcome says of memory."""
 
 import os
 import resource
@@ -6,11 +6,12 @@ import resource
 import pytest
 import torch
 
-from subspace_lab.comparison import cell as cell_module
-from subspace_lab.comparison.cell import run_cell
-from subspace_lab.comparison.local import _reason
-from subspace_lab.comparison.record import Record, peak_memory, read_record, record_path, write_record
-from subspace_lab.comparison.sweep import _died
+from subspace_lab.experiments.executors.base import Ended, Request
+from subspace_lab.experiments.executors.local import _ended
+from subspace_lab.experiments.outcome import Outcome, outcome_path, peak_memory, read_outcome, write_outcome
+from subspace_lab.experiments.recipe import RECIPES, Measured
+from subspace_lab.experiments.run_trial import run_trial
+from subspace_lab.experiments.schedule import _without_word
 from subspace_lab.runs import Run
 from subspace_lab.training import DivergedError, train
 
@@ -21,6 +22,20 @@ def allocate_too_much():
 
 def raise_it(error):
     raise error
+
+
+class Does:
+    """A recipe that calls something."""
+
+    def __init__(self, what):
+        self.what = what
+
+    def run(self, *_, **__):
+        return self.what() or Measured({}, 99)
+
+
+def request(path, config, attempt, **more):
+    return Request(str(path), "x", "train", config.to_dict(), attempt=attempt, **more)
 
 
 @pytest.mark.parametrize(
@@ -34,12 +49,12 @@ def raise_it(error):
     ],
 )
 def test_the_reason_is_one_line(failure, status, reason, tmp_path, monkeypatch, settings):
-    monkeypatch.setattr(cell_module, "_train", lambda *_, **__: failure())
+    monkeypatch.setitem(RECIPES, "train", Does(failure))
     if status == "diverged":
         monkeypatch.chdir(tmp_path)
         tmp_path = type(tmp_path)()
-    run_cell(str(tmp_path), "x", settings().to_dict(), 2)
-    record = read_record(record_path(tmp_path, "x"))
+    run_trial(request(tmp_path, settings(), 2))
+    record = read_outcome(tmp_path, "x")
     assert (record.status, record.attempts, record.state_bytes) == (status, 2, None)
     assert record.reason.startswith(reason)
     assert "\n" not in record.reason
@@ -50,28 +65,28 @@ def test_one_of_several_processes_that_fails_ends_itself_and_leaves_the_record_t
 ):
     """Had it returned, torchrun would think it done, and the others would wait for it."""
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr(cell_module, "_train", lambda *_, **__: raise_it(RuntimeError("no luck")))
+    monkeypatch.setitem(RECIPES, "train", Does(lambda: raise_it(RuntimeError("no luck"))))
     with pytest.raises(RuntimeError, match="no luck"):
-        run_cell(str(tmp_path), "a", settings().to_dict(), 1, resume=False)
-    assert not record_path(tmp_path, "a").exists()
+        run_trial(request(tmp_path, settings(), 1, resume=False))
+    assert not outcome_path(tmp_path, "x").exists()
 
 
 def test_a_run_that_ended_before_its_record_was_written_is_complete(tmp_path, settings):
     config = settings(steps=2, every=None, optimizer="grasswalk", threads=1)
     train(tmp_path / "x", config)
     before = Run.open(tmp_path / "x").metrics
-    run_cell(str(tmp_path), "x", config.to_dict(), 1)
-    record = read_record(record_path(tmp_path, "x"))
+    run_trial(request(tmp_path, config, 1))
+    record = read_outcome(tmp_path, "x")
     assert (record.status, record.reason) == ("complete", "")
     assert record.state_bytes > 1e6
     assert Run.open(tmp_path / "x").metrics.equals(before)
 
 
 def test_the_peak_of_earlier_attempts_counts(tmp_path, monkeypatch, settings):
-    write_record(record_path(tmp_path, "x"), Record("cut", "", 1, peak_bytes=1 << 50, base_bytes=77))
-    monkeypatch.setattr(cell_module, "_train", lambda *_, **__: raise_it(RuntimeError("no")))
-    run_cell(str(tmp_path), "x", settings().to_dict(), 2)
-    record = read_record(record_path(tmp_path, "x"))
+    write_outcome(tmp_path, "x", Outcome("cut", "", 1, peak_bytes=1 << 50, base_bytes=77))
+    monkeypatch.setitem(RECIPES, "train", Does(lambda: raise_it(RuntimeError("no"))))
+    run_trial(request(tmp_path, settings(), 2))
+    record = read_outcome(tmp_path, "x")
     assert (record.peak_bytes, record.base_bytes) == (1 << 50, 77)
 
 
@@ -80,10 +95,9 @@ def test_on_a_gpu_the_peak_is_the_allocators_since_the_cell_began(tmp_path, monk
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: allocator.update(peak=0))
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: allocator["peak"])
-    monkeypatch.setattr(cell_module, "_train", lambda *_, **__: allocator.update(peak=1234))
-    monkeypatch.setattr(cell_module, "state_bytes", lambda _: 99)
-    run_cell(str(tmp_path), "x", settings().to_dict(), 1)
-    record = read_record(record_path(tmp_path, "x"))
+    monkeypatch.setitem(RECIPES, "train", Does(lambda: allocator.update(peak=1234)))
+    run_trial(request(tmp_path, settings(), 1))
+    record = read_outcome(tmp_path, "x")
     assert (record.peak_bytes, record.base_bytes, record.state_bytes) == (1234, 0, 99)
 
 
@@ -95,24 +109,25 @@ def test_the_peak_is_that_of_the_process():
 
 
 @pytest.mark.parametrize(
-    ("status", "reason", "becomes"),
+    ("status", "ended", "becomes"),
     [
-        (-9, "killed by SIGKILL, perhaps by the system for want of memory", "killed"),
-        (-11, "killed by SIGSEGV", "killed"),
-        (3, "ended with status 3 and left no record", "failed"),
-        (0, "", "failed"),
+        (-9, Ended("killed", "killed by SIGKILL, perhaps by the system for want of memory"), "killed"),
+        (-11, Ended("killed", "killed by SIGSEGV"), "killed"),
+        (3, Ended("failed", "ended with status 3"), "failed"),
+        (0, Ended("finished"), "failed"),
     ],
 )
-def test_a_process_that_left_no_record(status, reason, becomes):
-    assert _reason(status) == reason
-    record = _died(Record(attempts=1, peak_bytes=5), reason, 2)
+def test_a_process_that_left_no_record(status, ended, becomes):
+    assert _ended(status) == ended
+    record = _without_word(Outcome(attempts=1, peak_bytes=5), ended, 2)
     assert (record.status, record.attempts, record.peak_bytes) == (becomes, 2, 5)
     assert record.reason
+    assert record.reason.endswith("left no record") == (becomes == "failed")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"status": "complete", "unknown": 1}'])
-def test_a_broken_record_is_that_of_a_cell_that_was_not_begun(tmp_path, text):
+def test_a_broken_record_is_that_of_a_trial_that_was_not_begun(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
-    assert read_record(tmp_path / "x.json") == Record()
+    assert read_outcome(tmp_path, "x") == Outcome()
     os.unlink(tmp_path / "x.json")
-    assert read_record(tmp_path / "x.json") == Record()
+    assert read_outcome(tmp_path, "x") == Outcome()

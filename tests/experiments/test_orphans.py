@@ -13,7 +13,7 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from subspace_lab.comparison.progress import last_line
+from subspace_lab.experiments.progress import last_line
 
 pytestmark = pytest.mark.kill
 WALK = "grasswalk_lr0.001_seed0"
@@ -40,7 +40,7 @@ def gone(process: psutil.Process) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("victim", "disposition"), [("nursery", "default_int_handler"), ("command", "SIG_IGN")], ids=["nursery", "command"]
+    ("victim", "disposition"), [("server", "default_int_handler"), ("command", "SIG_IGN")], ids=["server", "command"]
 )
 def test_trials_end_with_what_began_them_and_the_same_command_goes_on(settings, tmp_path, victim, disposition):
     """Also where Ctrl-C is ignored, as in what a shell script begins in the background."""
@@ -50,13 +50,13 @@ def test_trials_end_with_what_began_them_and_the_same_command_goes_on(settings, 
     metrics = path / "cells" / WALK / "metrics.jsonl"
     wait_until(lambda: process.poll() is not None or last_line(metrics).get("step", 0) >= 3)
     assert process.poll() is None, process.stderr.read()
-    (nursery,) = psutil.Process(process.pid).children()
-    (trial,) = nursery.children()
-    (nursery if victim == "nursery" else process).send_signal(signal.SIGKILL)
+    (server,) = psutil.Process(process.pid).children()
+    (trial,) = server.children()
+    (server if victim == "server" else process).send_signal(signal.SIGKILL)
     _, said = process.communicate(timeout=60)
-    if victim == "nursery":
+    if victim == "server":
         assert "run the same command again" in said
-    wait_until(lambda: gone(nursery) and gone(trial), 5 if victim == "nursery" else 20)
+    wait_until(lambda: gone(server) and gone(trial), 5 if victim == "server" else 20)
 
     before = last_line(metrics)["step"]
     again = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -72,22 +72,24 @@ def test_a_trial_that_does_not_heed_its_interruption_is_killed_in_the_end(tmp_pa
     """And the other end of the pipe being held by a process that the command forked keeps nothing alive."""
     code = f"""
 import os, signal, subprocess, sys, time
-from subspace_lab.comparison import cell, nursery
-def deaf(**_):
+from subspace_lab.experiments import run_trial
+from subspace_lab.experiments.executors import fork_server
+def deaf(_):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     open({str(tmp_path / "begun")!r}, "w").write(str(os.getpid()))
     time.sleep(300)
-cell.run_cell = deaf
-nursery._import_all = lambda: None
-nursery._GRACE_S = 0.3
-sys.argv = ["nursery", sys.argv[1]]
-nursery.main()
+run_trial.run_trial = deaf
+fork_server._import_all = lambda: None
+fork_server._GRACE_S = 0.3
+sys.argv = ["fork_server", sys.argv[1]]
+fork_server.main()
 """
+    request = {"trials_dir": str(tmp_path), "name": "deaf", "recipe": "", "config": {}, "environment": {}}
     parent = f"""
 import os, subprocess, sys, time
 command = [sys.executable, "-c", {code!r}, str(os.getpid())]
 child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
-child.stdin.write(b'{{"cells": {json.dumps(str(tmp_path))}, "name": "deaf"}}\\n'); child.stdin.flush()
+child.stdin.write({json.dumps(request).encode()!r} + bytes([10])); child.stdin.flush()
 if not os.fork():
     time.sleep(60)
     os._exit(0)
@@ -95,14 +97,14 @@ print(child.pid, flush=True)
 time.sleep(300)
 """
     process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, env=ENVIRONMENT)
-    nursery = psutil.Process(int(process.stdout.readline()))
+    server = psutil.Process(int(process.stdout.readline()))
     begun = tmp_path / "begun"
     wait_until(lambda: begun.exists() and begun.read_text())
     trial = psutil.Process(int(begun.read_text()))
-    holder = [child for child in psutil.Process(process.pid).children() if child.pid != nursery.pid]
+    holder = [child for child in psutil.Process(process.pid).children() if child.pid != server.pid]
     process.kill()
     process.wait()
-    wait_until(lambda: gone(trial) and gone(nursery), 20)
+    wait_until(lambda: gone(trial) and gone(server), 20)
     for child in holder:
         child.kill()
 
@@ -112,7 +114,7 @@ time.sleep(300)
 def test_a_process_ends_with_its_parent(by_kernel, number):
     child = f"""
 import os, sys, time
-from subspace_lab.comparison import parent
+from subspace_lab.experiments.executors import parent
 if not {by_kernel}:
     parent._asked_of_kernel = lambda _: False
     parent._PATIENCE_S = 0.05
@@ -132,8 +134,8 @@ except KeyboardInterrupt:
 
 
 def test_a_process_whose_parent_is_gone_already_ends():
-    done = subprocess.run([sys.executable, "-m", "subspace_lab.comparison.parent", "1", "-c", "print('ran')"],
-                          capture_output=True, text=True)  # fmt: skip
+    command = [sys.executable, "-m", "subspace_lab.experiments.executors.parent", "1", "-c", "print('ran')"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (-signal.SIGINT, "")
 
 
@@ -142,18 +144,18 @@ def test_torchrun_and_its_processes_end_with_the_command(tmp_path):
     worker = tmp_path / "worker.py"
     worker.write_text(
         "import os, pathlib, sys, time\n"
-        "from subspace_lab.comparison.parent import end_with_parent\n"
+        "from subspace_lab.experiments.executors.parent import end_with_parent\n"
         "end_with_parent(os.getppid())\n"
         f"pathlib.Path({str(tmp_path)!r}, 'worker-' + os.environ['RANK'] + '.pid').write_text(str(os.getpid()))\n"
         "time.sleep(300)\n"
     )
     code = f"""
 import time
-from pathlib import Path
-from subspace_lab.evidence import torchrun
+from subspace_lab.experiments.executors import torchrun
+from subspace_lab.experiments.executors.base import Request
 words = ["python", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", {str(worker)!r}]
 torchrun.command = lambda *_: words
-print(torchrun._begin(Path({str(tmp_path)!r}), "cell", {{}}, 1, 2).pid, flush=True)
+print(torchrun._begin(Request({str(tmp_path)!r}, "trial", "train", {{}}), 2).pid, flush=True)
 time.sleep(300)
 """
     for victim in ("command", "torchrun"):

@@ -1,8 +1,8 @@
-"""How far a cell is, read from a file that is being written."""
+"""How far a trial is, read from a file that is being written."""
 
 import pytest
 
-from subspace_lab.comparison.progress import last_line
+from subspace_lab.experiments.progress import last_line
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,235 @@
+"""What a trial does with its configuration, and what of the configuration decides the outcome."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from subspace_lab.experiments.hashing import file_hash, source_hash
+from subspace_lab.runs import Run, RunError
+from subspace_lab.runs.manifest import MANIFEST
+from subspace_lab.runs.metrics import read_metrics
+from subspace_lab.training import TrainConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+WEIGHTS = "weights.safetensors"
+# Where and how fast a training runs, and what it keeps for going on, decide nothing of what it computes.
+_NOT_CONTENT = ("threads", "checkpoint_every", "keep_checkpoints", "data", "tokenizer")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a recipe has to say at its end.
+
+    Attributes:
+        metrics: By name.
+        state_bytes: Of the tensors that the optimizer held, None where there was none.
+    """
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    state_bytes: int | None = None
+
+
+class Recipe(Protocol):
+    """How trials of a kind are run; a plug-in is any object with these two."""
+
+    def identity(self, config: Mapping[str, Any], *, data_hash: str | None = None) -> Mapping[str, Any]:
+        """What of a configuration decides the outcome: settings with every default filled in, data, revisions.
+
+        Args:
+            config: Of a trial.
+            data_hash: Of the rows in their order, where it is known already.
+
+        Returns:
+            Plain values; no paths, threads or devices.
+        """
+
+    def run(
+        self,
+        directory: Path,
+        config: Mapping[str, Any],
+        parents: Sequence[Path],
+        *,
+        resume: bool,
+        keeps_weights: bool,
+    ) -> Measured:
+        """Do it, or go on with it.
+
+        Args:
+            directory: The trial's own.
+            config: Of the trial.
+            parents: Directories of the trials that it begins from; each has `WEIGHTS`.
+            resume: Whether there is something to go on with.
+            keeps_weights: Whether `WEIGHTS` is to be left for others.
+
+        Returns:
+            What was measured; of several processes that share a trial the first one says it.
+        """
+
+
+class Train:
+    """A training by `subspace_lab.train`; where it has a parent, from the parent's weights."""
+
+    def identity(self, config: Mapping[str, Any], *, data_hash: str | None = None) -> Mapping[str, Any]:
+        """See `Recipe.identity`."""
+        from subspace_lab.training.models import split_model_name
+        from subspace_lab.training.optimizers import plan_of, revision_of
+
+        settings = TrainConfig.from_dict(config)
+        content = {name: value for name, value in settings.to_dict().items() if name not in _NOT_CONTENT}
+        content["lr_rest"] = settings.lr if settings.lr_rest is None else settings.lr_rest
+        content["data_hash"] = data_hash or _data_hash(settings)
+        content["revision"] = revision_of(settings)
+        if (plan := plan_of(settings)) is not None:
+            content["optimizer_options"] = {**(settings.optimizer_options or {}), "plan": plan}
+        if settings.model is not None and not settings.model.startswith("hf:"):
+            folder, options = split_model_name(settings.model)
+            files = [Path(folder, options["gguf_file"])] if options else sorted(Path(folder).glob("*.safetensors"))
+            content["model"] = {file.name: file_hash(file) for file in files}
+        return content
+
+    def run(
+        self,
+        directory: Path,
+        config: Mapping[str, Any],
+        parents: Sequence[Path],
+        *,
+        resume: bool,
+        keeps_weights: bool,
+    ) -> Measured:
+        """See `Recipe.run`; the checkpoints are removed at the end, since tables are made of metrics and outcomes."""
+        from subspace_lab.training import train
+        from subspace_lab.training.checkpoint import checkpoint_path, checkpoint_steps, optimizer_bytes
+
+        settings = TrainConfig.from_dict(config)
+        if not (resume and Run.open(directory).manifest.get("finished")):
+            train(directory, settings, resume=resume, model=_from_parent(settings, parents))
+        if not is_first():
+            return Measured()
+        steps = checkpoint_steps(directory)
+        state_bytes = optimizer_bytes(directory, steps[-1])
+        if keeps_weights:
+            _keep_weights(directory, steps[-1])
+        for step in steps:
+            checkpoint_path(directory, step).unlink()
+        return Measured(last_metrics(directory), state_bytes)
+
+
+RECIPES: dict[str, Recipe] = {"train": Train()}
+
+
+def recipe_named(name: str, plugins: Sequence[str] = ()) -> Recipe:
+    """A recipe by its name, or that of a plug-in.
+
+    Args:
+        name: A key of `RECIPES`, or ``module:attribute``.
+        plugins: Modules that the caller named; no other one is imported.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        ValueError: If there is none, or its module was not named.
+    """
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        if name not in RECIPES:
+            raise ValueError(f"there is no recipe {name!r} (known: {', '.join(RECIPES)}, or module:attribute)")
+        return RECIPES[name]
+    if module not in plugins:
+        raise ValueError(f"the recipe {name!r} is of the plug-in {module!r}, which was not named; give plugins=")
+    try:
+        found: Recipe = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"the recipe {name!r} cannot be imported: {error}") from error
+    return found
+
+
+def content_of(
+    recipe: str, config: Mapping[str, Any], *, plugins: Sequence[str] = (), data_hash: str | None = None
+) -> dict[str, Any]:
+    """What a trial's hash covers, the source of a plug-in's recipe included.
+
+    Args:
+        recipe: Its name.
+        config: Of the trial.
+        plugins: Modules that the caller named.
+        data_hash: Of the rows, where it is known.
+
+    Returns:
+        Plain values.
+    """
+    content = dict(recipe_named(recipe, plugins).identity(config, data_hash=data_hash))
+    module, colon, _ = recipe.partition(":")
+    return {**content, "source": source_hash(module)} if colon else content
+
+
+def last_metrics(directory: Path) -> dict[str, float]:
+    """The metrics of the last evaluation in a run: everything in its last line whose name begins with ``eval_``.
+
+    Args:
+        directory: The run directory.
+
+    Returns:
+        Name to value; empty where nothing was evaluated.
+    """
+    for row in reversed(read_metrics(directory / "metrics.jsonl")):
+        found = {name: float(value) for name, value in row.items() if name.startswith("eval_")}
+        if found:
+            return found
+    return {}
+
+
+def _data_hash(config: TrainConfig) -> str:
+    from subspace_lab.training.tokens import load_tokens
+
+    return load_tokens(config).hash
+
+
+def _from_parent(config: TrainConfig, parents: Sequence[Path]) -> nn.Module | None:
+    if not parents:
+        return None
+    from safetensors.torch import load_file
+
+    from subspace_lab.training.models import build_model
+
+    if len(parents) > 1:
+        raise RunError(f"a training begins from the weights of one trial, got {len(parents)}")
+    model: nn.Module = build_model(config)
+    state = load_file(parents[0] / WEIGHTS)
+    missing = [name for name in model.load_state_dict(state, strict=False).missing_keys if name != "lm_head.weight"]
+    if missing:
+        raise RunError(f"{parents[0] / WEIGHTS} is of another model: {missing[0]} is missing")
+    return model
+
+
+def _keep_weights(directory: Path, step: int) -> None:
+    from safetensors.torch import save_file
+
+    from subspace_lab.runs.files import publish
+    from subspace_lab.training.checkpoint import model_tensors
+
+    with publish(directory / WEIGHTS) as aside:
+        save_file(model_tensors(directory, step), aside)
+
+
+def weights_hash(directory: Path) -> str | None:
+    """SHA-256 of the weights that a trial left, None where there are none."""
+    file = directory / WEIGHTS
+    return file_hash(file) if file.is_file() else None
+
+
+def is_first() -> bool:
+    """Whether this process is the first of those that share a trial: the one that measures and writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def has_begun(directory: Path) -> bool:
+    """Whether a trial has left something to go on with."""
+    return (directory / MANIFEST).exists()

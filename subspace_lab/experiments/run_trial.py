@@ -1,0 +1,72 @@
+"""Running one trial in this process, and leaving a record of what became of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import traceback
+from pathlib import Path
+
+import torch
+
+from subspace_lab.experiments.executors.base import Request
+from subspace_lab.experiments.outcome import Outcome, peak_memory, read_outcome, write_outcome
+from subspace_lab.experiments.recipe import has_begun, is_first, recipe_named, weights_hash
+from subspace_lab.training import DivergedError, TrainingInterrupted
+
+
+def run_trial(request: Request) -> None:
+    """Run a trial, or go on with it, and write its outcome; an error becomes a line in it and a traceback on stderr.
+
+    Of several processes that share a trial the first one writes.
+
+    Args:
+        request: What to run.
+
+    Raises:
+        Exception: Whatever went wrong, in a process that is not the first.
+    """
+    trials_dir = Path(request.trials_dir)
+    directory = trials_dir / request.name
+    before = read_outcome(trials_dir, request.name)
+    outcome = Outcome(attempts=request.attempt, base_bytes=before.base_bytes or peak_memory())
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        outcome = dataclasses.replace(outcome, base_bytes=0)
+    try:
+        parents = {parent: trials_dir / name for parent, name in request.parents.items()}
+        begun_from = {parent: weights_hash(path) or "" for parent, path in parents.items()}
+        resume = has_begun(directory) if request.resume is None else request.resume
+        recipe = recipe_named(request.recipe, request.plugins)
+        measured = recipe.run(
+            directory, request.config, [*parents.values()], resume=resume, keeps_weights=request.keeps_weights
+        )
+        if not is_first():
+            return
+        outcome = dataclasses.replace(
+            outcome, status="complete", metrics=measured.metrics, state_bytes=measured.state_bytes,
+            weights=weights_hash(directory), parents=begun_from,
+        )  # fmt: skip
+    except TrainingInterrupted as interrupt:
+        outcome = dataclasses.replace(outcome, status="cut", reason=f"interrupted at step {interrupt.step}")
+    except DivergedError as error:
+        reason = str(error).partition(";")[0].removeprefix(f"{directory} diverged ")
+        outcome = dataclasses.replace(outcome, status="diverged", reason=reason)
+    except Exception as error:
+        if not is_first():
+            raise  # torchrun then ends the others, which may wait for this one
+        traceback.print_exc()
+        outcome = dataclasses.replace(outcome, status="failed", reason=_reason(error))
+    if is_first():
+        peak = max(_peak(), before.peak_bytes or 0)
+        write_outcome(trials_dir, request.name, dataclasses.replace(outcome, peak_bytes=peak))
+
+
+def _peak() -> int:
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_memory()
+
+
+def _reason(error: Exception) -> str:
+    text = next(iter(str(error).splitlines()), "")
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
+        return f"out of memory: {text}".removesuffix(": ")
+    return f"{type(error).__name__}: {text}"

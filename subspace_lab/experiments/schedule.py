@@ -1,0 +1,137 @@
+"""Running the trials that are missing, wave by wave: a trial begins when its parents are complete."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from subspace_lab.experiments.executors.base import Ended, Executor, Request
+from subspace_lab.experiments.outcome import GOES_ON, Outcome, outcome_path, read_outcome, write_outcome
+from subspace_lab.experiments.progress import TrialsProgress
+from subspace_lab.experiments.trial import Trial
+from subspace_lab.runs.lock import lock, unlock
+
+
+def run_missing(
+    trials_dir: Path,
+    trials: Sequence[Trial],
+    executor: Executor,
+    *,
+    names: Mapping[str, str] | None = None,
+    plugins: Sequence[str] = (),
+    retry: bool = False,
+    metric: str = "eval_loss",
+) -> None:
+    """Run those of some trials that are not complete, and leave an outcome of each.
+
+    A trial is complete only while its parents' weights are those that it began from. One that was cut or killed is
+    resumed; one that diverged or failed is begun again on demand; one whose parents do not come to be complete waits.
+
+    Args:
+        trials_dir: The directory of all trials.
+        trials: The trials, in this order; parents among them, or complete already.
+        executor: Where they run; it stays open over all waves.
+        names: Content hash to directory, of trials that are not in the directory of their own name.
+        plugins: Modules that the caller named.
+        retry: Begin trials again that diverged or failed.
+        metric: Shown when a trial is complete.
+    """
+    directories = {trial.hash: trial.name for trial in trials} | dict(names or {})
+    is_parent = {parent for trial in trials for parent in trial.parents}
+    tried: set[str] = set()
+    while wave := [
+        trial
+        for trial in trials
+        if trial.hash not in tried
+        and _has_to_run(trials_dir, trial, directories, retry=retry)
+        and all(_is_complete(trials_dir, parent, directories) for parent in trial.parents)
+    ]:
+        tried |= {trial.hash for trial in wave}
+        requests = [
+            _request(trials_dir, trial, directories, plugins, keeps_weights=trial.hash in is_parent) for trial in wave
+        ]
+        total = len(trials)
+        done = total - sum(_has_to_run(trials_dir, trial, directories, retry=retry) for trial in trials)
+        with TrialsProgress(trials_dir, requests, total=total, done=done, metric=metric) as progress:
+            executor.run(requests, _Recorder(trials_dir, requests, progress))
+
+
+class _Recorder:
+    """Writes the outcome of a trial whose process did not come to write one."""
+
+    def __init__(self, trials_dir: Path, requests: Sequence[Request], progress: TrialsProgress) -> None:
+        self._dir, self._progress = trials_dir, progress
+        self._attempts = {request.name: request.attempt for request in requests}
+
+    def begun(self, name: str) -> None:
+        self._progress.begun(name)
+
+    def ended(self, name: str, ended: Ended) -> None:
+        outcome = read_outcome(self._dir, name)
+        if outcome.attempts != self._attempts[name]:
+            outcome = _without_word(outcome, ended, self._attempts[name])
+            write_outcome(self._dir, name, outcome)
+        self._progress.ended(name, outcome)
+
+    def look(self) -> None:
+        self._progress.look()
+
+
+def _without_word(before: Outcome, ended: Ended, attempt: int) -> Outcome:
+    """The outcome of a trial whose process ended without writing one."""
+    if ended.how == "killed":
+        return dataclasses.replace(before, status="killed", reason=ended.detail, attempts=attempt)
+    reason = f"{ended.detail or 'ended'} and left no record"
+    return dataclasses.replace(before, status="failed", reason=reason, attempts=attempt)
+
+
+def _is_complete(trials_dir: Path, trial_hash: str, directories: Mapping[str, str]) -> bool:
+    return trial_hash in directories and read_outcome(trials_dir, directories[trial_hash]).status == "complete"
+
+
+def is_complete(trials_dir: Path, trial: Trial, directories: Mapping[str, str]) -> bool:
+    """Whether a trial has come to its end, from weights that its parents still have.
+
+    Args:
+        trials_dir: The directory of all trials.
+        trial: The trial.
+        directories: Content hash to directory.
+
+    Returns:
+        Whether it need not run.
+    """
+    outcome = read_outcome(trials_dir, directories.get(trial.hash, trial.name))
+    if outcome.status != "complete":
+        return False
+    now = {
+        parent: read_outcome(trials_dir, directories[parent]).weights if parent in directories else None
+        for parent in trial.parents
+    }
+    return all(outcome.parents.get(parent) == weights for parent, weights in now.items())
+
+
+def _has_to_run(trials_dir: Path, trial: Trial, directories: Mapping[str, str], *, retry: bool) -> bool:
+    if is_complete(trials_dir, trial, directories):
+        return False
+    status = read_outcome(trials_dir, directories[trial.hash]).status
+    return status in {*GOES_ON, "complete"} or retry
+
+
+def _request(
+    trials_dir: Path, trial: Trial, directories: Mapping[str, str], plugins: Sequence[str], *, keeps_weights: bool
+) -> Request:
+    """What to ask of an executor; a trial that is begun again is emptied, and none may be running elsewhere."""
+    name = directories[trial.hash]
+    outcome, directory = read_outcome(trials_dir, name), trials_dir / name
+    if directory.exists():
+        unlock(lock(directory, take_over=False))
+    if outcome.status not in GOES_ON:
+        shutil.rmtree(directory, ignore_errors=True)
+        outcome_path(trials_dir, name).unlink(missing_ok=True)
+    return Request(
+        str(trials_dir), name, trial.recipe, dict(trial.config),
+        parents={parent: directories[parent] for parent in trial.parents}, attempt=outcome.attempts + 1,
+        keeps_weights=keeps_weights, plugins=tuple(plugins),
+    )  # fmt: skip

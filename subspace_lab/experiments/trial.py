@@ -1,0 +1,64 @@
+"""Trials: what is done once, known by its content."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from subspace_lab.experiments.hashing import FORMAT_VERSION, content_hash
+
+Plain = str | int | float | bool | None
+_SHORT = 10  # hexadecimal digits of the hash in a directory's name
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One thing that is done once: a training, say.
+
+    A trial is what its content hash says; factors and label are for tables and people.
+
+    Attributes:
+        factors: What varies, by name: method, lr, seed, ...; columns of the result table.
+        recipe: What is done with the configuration: a name in `RECIPES`, or ``module:attribute`` of a plug-in.
+        config: Everything that the recipe needs, plain and resolved.
+        content: What of it decides the outcome, data and revisions included, from the recipe's `identity`.
+        parents: Content hashes of the trials that it begins from.
+    """
+
+    factors: Mapping[str, Plain]
+    recipe: str
+    config: Mapping[str, Any]
+    content: Mapping[str, Any] = field(default_factory=dict)
+    parents: tuple[str, ...] = ()
+
+    @cached_property
+    def hash(self) -> str:
+        """The content hash, 64 hexadecimal digits."""
+        return content_hash({
+            "format": FORMAT_VERSION,
+            "recipe": self.recipe,
+            "content": self.content or self.config,
+            "parents": list(self.parents),
+        })
+
+    @property
+    def label(self) -> str:
+        """What people call it: its factors in a few characters."""
+        method, *rest = (_short(name, value) for name, value in self.factors.items() if name != "phase")
+        return re.sub(r"[^A-Za-z0-9_.=+-]+", "-", "_".join([method, *filter(None, rest)]))
+
+    @property
+    def name(self) -> str:
+        """Its directory: the label, and enough of the hash."""
+        return f"{self.label}-{self.hash[:_SHORT]}"
+
+
+def _short(name: str, value: Plain) -> str:
+    if value is None or value == "":
+        return ""
+    if isinstance(value, float):
+        return f"{name}{value:g}"
+    return str(value) if isinstance(value, str) else f"{name}{value}"
