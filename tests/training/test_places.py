@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import shutil
 from pathlib import Path
@@ -140,6 +141,11 @@ def test_a_plan_at_a_relative_path_is_found_by_who_resumes_from_elsewhere(home, 
     monkeypatch.chdir("/")
     train(home / "run", resume=True)
     assert content(home / "run") == content(whole)
+
+
+def test_of_a_pattern_the_directory_is_no_pattern(home):
+    kept = places_of(tiny_config("text/*.txt"), Path("runs/a"))["data"]
+    assert kept == {"path": f"{glob.escape(str(home))}/text/*.txt", "from_run": "../../text/*.txt"}
 
 
 def test_names_that_are_no_paths_are_not_kept(tmp_path):
