@@ -71,7 +71,7 @@ PLACES = {
     "rso": (2, 3, 2),
     "fira": (4, 4, 1),
 }  # of energy, flatness, steepness
-LOSSES = {"adamw": 3.0, "galore": 3.1, "rso": 3.2, "fira": 3.3}
+LOSSES = {"adamw": 3.0, "galore": 3.1, "rso": 3.2, "fira": 4.9}
 
 
 def captured(methods: list[str]) -> Tables:
