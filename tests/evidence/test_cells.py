@@ -85,3 +85,10 @@ def test_curves_are_means_over_blocks(monkeypatch, tmp_path):
     assert of_long["loss"].tolist() == [3 * block + 1.0 for block in range(40)]
     assert of_long["bulk_share"].dropna().eq(0.5).all()
     assert of_short["loss"].tolist() == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize(("steps", "points"), [(50, 50), (51, 26), (2550, 50), (2551, 50), (3, 3)])
+def test_a_curve_has_fifty_points_at_most(steps, points, monkeypatch, tmp_path):
+    curve = pd.DataFrame({"cell": "a", "method": "m", "lr": 1.0, "seed": 0, "step": range(steps), "loss": 1.0})
+    monkeypatch.setattr(evidence_cells, "curves_table", lambda *_: curve)
+    assert len(evidence_cells._thinned(tmp_path, [])) == points
