@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
 
 from subspace_lab._paths import local_path
 from subspace_lab.training.config import TrainConfig
+from subspace_lab.training.hub import without_waiting_for_the_hub
 from subspace_lab.training.presets import preset
 
 if TYPE_CHECKING:
@@ -70,7 +72,8 @@ def _pretrained(model: str) -> PreTrainedModel:
 
     name, options = split_model_name(model)
     try:
-        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True, **options)
+        with without_waiting_for_the_hub() if model.startswith("hf:") else nullcontext():
+            loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True, **options)
     except (OSError, ValueError, ImportError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(

@@ -7,12 +7,14 @@ import hashlib
 import os
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from subspace_lab._extras import require
 from subspace_lab._paths import local_path
+from subspace_lab.training.hub import without_waiting_for_the_hub
 
 _NOT_STDLIB = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
 _FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
@@ -112,7 +114,9 @@ def _rows(where: str, *arguments: str, data_files: list[str] | None = None) -> I
 def _stream(where: str, *arguments: str, data_files: list[str] | None) -> Iterator[Mapping[str, Any]]:
     datasets = require("datasets", extra="hf")
     try:
-        yield from datasets.load_dataset(*arguments, data_files=data_files, split="train", streaming=True)
+        is_there = data_files or Path(arguments[0]).exists()
+        with nullcontext() if is_there else without_waiting_for_the_hub():
+            yield from datasets.load_dataset(*arguments, data_files=data_files, split="train", streaming=True)
     except Exception as error:  # datasets, pyarrow, fsspec and the hub's client each have their own
         raise ValueError(f"data {where!r} cannot be read: {_first_line(error)}") from error
 

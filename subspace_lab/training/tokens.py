@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ import numpy as np
 from subspace_lab._paths import local_path
 from subspace_lab.training.cache import cache_key, cached_array, cached_text
 from subspace_lab.training.config import TrainConfig
+from subspace_lab.training.hub import without_waiting_for_the_hub
 from subspace_lab.training.models import split_model_name
 from subspace_lab.training.sources import Source, find_source
 
@@ -98,7 +100,8 @@ def _pretrained(model: str) -> tuple[Tokenizer, int | None]:
 
     name, options = split_model_name(model)
     try:
-        loaded = AutoTokenizer.from_pretrained(name, **options)
+        with without_waiting_for_the_hub() if model.startswith("hf:") else nullcontext():
+            loaded = AutoTokenizer.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"tokenizer {model!r} cannot be loaded: {reason}; name another with tokenizer=") from error
