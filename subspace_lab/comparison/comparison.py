@@ -59,6 +59,8 @@ class Comparison:
             read_table(path / name, "run the same subspace-lab compare again", columns)
             for name, columns in ((RESULTS, tables.RESULTS), (CURVES, tables.CURVES))
         )
+        if results.empty:
+            raise RunError(f"{path / RESULTS} has no rows; run the same subspace-lab compare again")
         return cls(path, manifest, results, curves)
 
     @classmethod

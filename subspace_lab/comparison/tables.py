@@ -31,6 +31,7 @@ CURVES: dict[str, str] = {
     "limiter": "float64", "limited_share": "float64",
 }  # fmt: skip
 _OUTCOME = ("status", "reason", "attempts", "state_bytes", "peak_bytes", "base_bytes")
+_LARGEST = 2**53  # of the whole numbers
 _SHARES = ("bulk_share", "recovery_share", "limiter", "limited_share")
 
 
@@ -116,7 +117,22 @@ def _plan(run_dir: Path) -> Mapping[str, Any] | None:
 
 def _metrics(cells_dir: Path, cell: Cell) -> pd.DataFrame:
     columns = ["step", "loss", "eval_loss", "tokens", "seconds", "refresh_seconds", *_SHARES]
-    return pd.DataFrame(read_metrics(cells_dir / cell.name / "metrics.jsonl"), columns=columns)
+    path = cells_dir / cell.name / "metrics.jsonl"
+    rows = read_metrics(path)
+    for row in rows:
+        for name in columns:
+            if not _is_number(row.get(name), whole=name in {"step", "tokens"}):
+                raise RunError(
+                    f"{path}, step {row['step']}: {name} is {str(row[name])[:50]!r}, not a number; remove the line"
+                )
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _is_number(value: Any, *, whole: bool) -> bool:
+    """A number that a table can hold, or none at all; losses may be infinite."""
+    if isinstance(value, float):
+        return not whole
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST)
 
 
 def _measured(metrics: pd.DataFrame, outcome: Outcome) -> dict[str, Any]:
