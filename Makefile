@@ -6,13 +6,16 @@ INSTALLED := $(VENV)/.installed
 TEST_FLAGS ?=
 DEMO_DIR ?= runs/demo
 
-.PHONY: demo test lint types clean
+.PHONY: demo test faults lint types clean
 
 demo: $(INSTALLED)  ## train a small LLaMA, analyse its gradients, write the report
 	$(BIN)/subspace-lab demo $(DEMO_DIR)
 
 test: $(INSTALLED) lint types  ## lint, types and the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(TEST_FLAGS)
+
+faults: $(INSTALLED)  ## mutants of everything on disk, signals, full disks: benchmarks/results/faults.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.faults
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ ABOUT = {
     "angles": "principal angles, 512 × 128, float64",
     "capture_overhead": 'training with `keep="gram"`, every 10 steps',
     "hessian": "5 leading Hessian eigenvalues of a 1M LLaMA to a residual of 1e-3",
+    "faults": "faults in files, signals, full disks",
     "help_time": "`subspace-lab --help`",
     "optimizer_step": "one step",
     "snapshot_bytes": "snapshot files, 60M LLaMA, all reductions",
@@ -24,6 +25,7 @@ PAGES = {
     "README.md": ("analyze_memory", "angles", "capture_overhead", "help_time", "hessian", "snapshot_bytes", "spectra"),
     "docs/concepts/optimizers.md": ("optimizer_step",),
     "docs/how-to/compare-optimizers.md": ("training_memory",),
+    "docs/concepts/what-a-run-survives.md": ("faults",),
 }
 HEAD = """\
 | what | measured (quartiles) | aim | load before | file, written by `python -m benchmarks.NAME` |

@@ -1,0 +1,153 @@
+"""Directories of every kind as the package writes them, and everything that opens one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+import subspace_lab as sl
+from subspace_lab.analysis import Plan
+from subspace_lab.comparison.cells import cells_of, parse_methods
+from subspace_lab.comparison.comparison import Comparison
+from subspace_lab.comparison.manifest import join_comparison
+from subspace_lab.evidence import profiles
+from subspace_lab.evidence.store import Store
+from subspace_lab.experiments.outcome import Outcome, write_outcome
+from subspace_lab.training import TrainConfig
+from subspace_lab.training.cache import cached_array, cached_text
+from subspace_lab.training.start import stored_config
+from tests.runs_by_hand import noise, write_run
+
+LAYERS = {"blocks.0.w.weight": (6, 9), "blocks.1.w.weight": (6, 9)}
+Opener = Callable[[Path], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A kind of directory.
+
+    Attributes:
+        write: Makes a sound one at a path that does not exist.
+        openers: What reads it, by name; each returns something that can be compared.
+        exact: Names of openers whose answer a fault may not change without a word.
+    """
+
+    write: Callable[[Path], object]
+    openers: dict[str, Opener]
+    exact: frozenset[str] = frozenset()
+
+
+def _run(path: Path) -> None:
+    run = write_run(path, noise(LAYERS), steps=3, keep="full")
+    sl.analysis.energy(run)
+    sl.analysis.angles(run)
+    sl.recommend(run).save(path / "plan.json")
+
+
+def _measured(path: Path) -> str:
+    return sl.analysis.energy(sl.Run.open(path)).to_json()
+
+
+def _gradients(path: Path) -> str:
+    run = sl.Run.open(path)
+    return str([run.gradient(step, layer).sum().item() for step in (0, 10, 20) for layer in LAYERS])
+
+
+def _from_plan(path: Path) -> str:
+    model = torch.nn.ModuleDict({
+        "blocks": torch.nn.ModuleList(torch.nn.ModuleDict({"w": torch.nn.Linear(9, 6)}) for _ in LAYERS)
+    })
+    return repr(sl.optim.from_plan(model, path / "plan.json", lr=1e-3))
+
+
+def _comparison(path: Path) -> None:
+    base = TrainConfig(preset="llama-2m", steps=4, eval_every=2, data=__file__)
+    methods = parse_methods(["grasswalk", "adamw"])
+    cells = cells_of(methods, [1e-3], 2, base)
+    path.mkdir()
+    join_comparison(path, base, methods, cells)
+    for cell in cells:
+        run = write_run(path / "cells" / cell.name, noise({"a.w": (3, 4)}), steps=1)
+        rows = [
+            {"step": n, "loss": 5.0 - n, "eval_loss": 5.0 - n, "tokens": 64, "seconds": 0.1, "refresh_seconds": 0.01}
+            for n in range(4)
+        ]
+        (run.path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        kept = {"state_bytes": 1000, "peak_bytes": 2000, "base_bytes": 500}
+        write_outcome(path / "cells", cell.name, Outcome("complete", attempts=1, **kept))
+    Comparison.collect(path)
+
+
+def _evidence(path: Path) -> None:
+    store = Store(path, profiles.PROFILES["smoke"])
+    table = pd.DataFrame({"cell": ["a", "b"], "method": ["adamw", "grasswalk"], "lr": [1e-3, 1e-3], "loss": [5.0, 4.0]})
+    store.write("cells", table)
+    store.add("curves", table)
+
+
+def _read_evidence(path: Path) -> str:
+    store = Store(path, profiles.PROFILES["smoke"])
+    return "".join(store.read(name).to_json() for name in ("cells", "curves"))
+
+
+@contextmanager
+def _cache_at(path: Path) -> Any:
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = str(path)
+    try:
+        yield
+    finally:
+        os.environ.pop("XDG_CACHE_HOME")
+        if before is not None:
+            os.environ["XDG_CACHE_HOME"] = before
+
+
+def _cached(path: Path) -> str:
+    with _cache_at(path):
+        text = cached_text("tokenizer.json", lambda: json.dumps({"a": [*range(100)]}))
+        return text + str(cached_array("tokens.npy", lambda: np.arange(1000)).sum())
+
+
+SUBJECTS: dict[str, Subject] = {
+    "run": Subject(
+        _run,
+        {
+            "open": lambda path: repr(sl.Run.open(path)),
+            "verify": lambda path: sl.Run.open(path).verify(),
+            "layers": lambda path: sl.Run.open(path).layers.to_json(),
+            "metrics": lambda path: sl.Run.open(path).metrics.to_json(),
+            "tables": lambda path: [sl.Run.open(path).table(name).to_json() for name in ("energy", "angles")],
+            "gradients": _gradients,
+            "energy": _measured,
+            "recommend": lambda path: sl.recommend(sl.Run.open(path)).to_dict(),
+            "stored_config": lambda path: stored_config(path) if "config" in sl.Run.open(path).manifest else None,
+            "Plan.load": lambda path: Plan.load(path / "plan.json"),
+            "from_plan": _from_plan,
+        },
+        frozenset({"gradients", "energy"}),
+    ),
+    "comparison": Subject(
+        _comparison,
+        {
+            "open": lambda path: repr(sl.Comparison.open(path)),
+            "tables": lambda path: sl.Comparison.open(path).table.to_json(),
+            "collect": lambda path: repr(Comparison.collect(path)),
+        },
+    ),
+    "evidence": Subject(_evidence, {"read": _read_evidence}),
+    "cache": Subject(_cached, {"read": _cached}, frozenset({"read"})),
+}
+SLOW: dict[str, dict[str, Opener]] = {
+    "run": {"draw": lambda path: len(sl.figures.draw_all(sl.Run.open(path, write=True))),
+            "report": lambda path: sl.report.write_report(sl.Run.open(path, write=True)).name},
+    "comparison": {"draw": lambda path: sl.Comparison.open(path).draw().name},
+}  # fmt: skip
