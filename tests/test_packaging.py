@@ -20,7 +20,13 @@ PACKAGE = Path(subspace_lab.__file__).parent
 ROOT = PACKAGE.parent
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
-OF_EXTRAS = {"lightning": "lightning", "transformers": "hf", "tokenizers": "hf", "datasets": "hf"}
+OF_EXTRAS = {
+    "lightning": "lightning",
+    "transformers": "hf",
+    "huggingface_hub": "hf",
+    "tokenizers": "hf",
+    "datasets": "hf",
+}
 
 
 def requirements(text: str) -> dict[str, Requirement]:

@@ -17,7 +17,7 @@ from subspace_lab.optim.base import Group, GroupOptimizer, Live, name_of
 from subspace_lab.optim.draws import generator
 from subspace_lab.optim.low_rank import LowRankOptimizer
 from subspace_lab.optim.matrices import state_dtype
-from subspace_lab.optim.options import Options
+from subspace_lab.optim.options import Options, signature_of
 from subspace_lab.optim.rounding import HALF
 from subspace_lab.optim.saved_state import Kept, is_count
 
@@ -172,6 +172,9 @@ class BAdam(GroupOptimizer):
 
     def _kept(self, p: Tensor, group: Group) -> Kept:
         return dict.fromkeys(("exp_avg", "exp_avg_sq"), (tuple(p.shape), state_dtype(group, p.dtype)))
+
+
+BAdam.__signature__ = signature_of(BAdam.options, BAdam.changed)
 
 
 def block_name(group: Group, place: int, index: int) -> str:

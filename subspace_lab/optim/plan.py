@@ -114,7 +114,9 @@ def read_plan(path: str | Path) -> Any:
         return read_json(file)
     except OSError as error:
         if error.errno is None:
-            raise ValueError(f"{path} is no plan: {error}; subspace-lab recommend RUN_DIR writes one") from error
+            raise ValueError(
+                f"the plan {path} cannot be read: {error}; subspace-lab recommend RUN_DIR writes one"
+            ) from error
         raise
     except ValueError as error:
         raise ValueError(f"{path} is no JSON; subspace-lab recommend RUN_DIR writes a plan") from error

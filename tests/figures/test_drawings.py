@@ -138,7 +138,7 @@ def test_captures_of_fewer_directions_add_no_null_lines(cases, monkeypatch, name
     angles = run.table("angles")
     few = angles["step"] <= 20
     fewer = angles.assign(null_overlap=angles["null_overlap"].where(~few, 0.2))
-    monkeypatch.setattr(run, "table", lambda _: fewer)
+    monkeypatch.setattr(run, "table", lambda *_: fewer)
     for ax in axes_of(FIGURES[name].draw(run)).values():
         assert heights_of_null_lines(ax) == pytest.approx([0.25])
 

@@ -137,6 +137,8 @@ def scheduled(optimizer: Optimizer, option: str, value: Callable[[int], float]) 
         t = next(steps)
         for group in optimizer.param_groups:
             group[option] = value(t)
+            if id(group) in (ours := getattr(optimizer, "_checked", {})):
+                ours[id(group)].values[option] = group[option]  # of a peer: ours refuse a limiter below 1
 
     optimizer.register_step_pre_hook(before)
 

@@ -61,7 +61,9 @@ def fast(
         p.grad = G.to(dtype, copy=True)
         run.optimizer.step()
         run.steps.append(p.detach().double().numpy().copy())
-        if "basis" in run.optimizer.state[p]:
+        if (
+            "basis" in run.optimizer.state[p] and run.optimizer.state[p]["step"] > 0
+        ):  # of zeros before the first gradient
             run.bases.append(run.optimizer.state[p]["basis"].double().numpy().copy())
     return run
 
