@@ -7,6 +7,7 @@ Legend: A projected gradient, M and V moments, O direction, all ``(r, n)``; t st
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -108,6 +109,12 @@ def _divisor(eps: float, dtype: torch.dtype) -> float:
     return float(max(eps, torch.finfo(dtype).tiny ** 0.5))
 
 
+@functools.lru_cache(maxsize=8)
+def _step(t: int, device: torch.device) -> Tensor:
+    """The step as the kernel takes it, which does not change it: the same for all matrices."""
+    return torch.tensor(float(t), dtype=torch.float32, device=device)
+
+
 def adam_direction(
     A: Tensor, M: Tensor, V: Tensor, *, t: int | Tensor, betas: tuple[float, float], eps: float
 ) -> Tensor:
@@ -130,7 +137,7 @@ def adam_direction(
     A = A.contiguous()
     O = torch.zeros_like(A)
     m, v = cast(M, A.dtype).contiguous(), cast(V, A.dtype).contiguous()
-    step = t if isinstance(t, Tensor) else torch.tensor(float(t), dtype=torch.float32, device=A.device)
+    step = t if isinstance(t, Tensor) else _step(t, A.device)
     settings: dict[str, Any] = {
         "beta1": betas[0], "beta2": betas[1], "lr": -1.0, "weight_decay": 0.0, "eps": _divisor(eps, A.dtype),
         "amsgrad": False, "maximize": False,

@@ -86,4 +86,4 @@ def rows_of(density: float, m: int) -> int:
     (7, 8, 1)
     """
     rows, nearest = density * m, round(density * m)
-    return max(1, nearest if math.isclose(rows, nearest, rel_tol=1e-12) else math.ceil(rows))
+    return nearest if math.isclose(rows, nearest, rel_tol=1e-12) else math.ceil(rows)

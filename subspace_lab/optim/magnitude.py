@@ -14,6 +14,7 @@ from torch import Tensor
 
 LIMIT = 2.0**56  # of the norm of a gradient, 7.2e16
 LIMIT_DOUBLE = 2.0**500  # where gradient and state are float64
+_MOST, _MOST_DOUBLE = 16 * LIMIT, 16 * LIMIT_DOUBLE
 
 
 def limit(*dtypes: torch.dtype) -> float:
@@ -45,7 +46,9 @@ def shrinking(x: Tensor, largest_norm: float) -> float:
         return 1.0
     exact = x if x.dtype.itemsize >= 4 else x.float()
     share = float(torch.linalg.vector_norm(exact / largest))
-    exponent = math.frexp(largest)[1] + math.frexp(share)[1]  # the norm is below 2 ** exponent
+    (m1, e1), (m2, e2) = math.frexp(largest), math.frexp(share)
+    mantissa, exponent = math.frexp(m1 * m2)  # the norm is mantissa 2 ** (exponent + e1 + e2), which may be no number
+    exponent += e1 + e2 - (mantissa == 0.5)  # and at most 2 ** exponent
     return 2.0 ** min(0, math.frexp(largest_norm)[1] - 1 - exponent)
 
 
@@ -58,5 +61,5 @@ def bounded(A: Tensor) -> Tensor:
     Returns:
         A.
     """
-    most = 16 * limit(A.dtype)
-    return A.nan_to_num_(nan=0.0, posinf=most, neginf=-most).clamp_(-most, most)
+    most = _MOST_DOUBLE if A.dtype == torch.float64 else _MOST
+    return A.nan_to_num_(0.0, most, -most).clamp_(-most, most)

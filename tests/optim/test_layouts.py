@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from subspace_lab import optim
+from subspace_lab.optim.matrices import lie_alike
 from tests.optim.members import every_member
 
 
@@ -63,6 +64,17 @@ def test_views_train_as_their_copies_do_and_nothing_else_is_written(member, view
         torch.testing.assert_close(moved, copied, rtol=1e-4, atol=1e-5)
         of(others).copy_(moved)
         assert torch.equal(base, others), "memory that is not the parameter's was written"
+
+
+def test_what_a_kernel_may_walk_through():
+    """Entries at the same places one after another, in whatever order."""
+    turned, gaps = torch.zeros(4, 3).mT, torch.zeros(3, 8)[:, ::2]
+    assert lie_alike(turned, torch.ones(4, 3).mT)
+    assert lie_alike(torch.zeros(3, 4), torch.zeros(3, 4))
+    assert not lie_alike(turned, torch.zeros(3, 4))
+    assert not lie_alike(torch.zeros(3, 4), turned)
+    assert not lie_alike(gaps, torch.zeros(3, 8)[:, ::2])
+    assert not lie_alike(turned, torch.ones(4, 3).double().mT)
 
 
 @every_member

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 from torch import nn
 
 from subspace_lab import optim
-from subspace_lab.optim.magnitude import LIMIT
+from subspace_lab.optim.magnitude import LIMIT, shrinking
 from tests.optim.members import MEMBERS, every_member
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float64, torch.float16]
@@ -60,14 +61,15 @@ def test_no_finite_gradient_makes_anything_nan(member, shape, dtype, where, expo
 
 
 @every_member
+@pytest.mark.parametrize("columns", [True, False])
 @pytest.mark.parametrize("size", [1e19, 1e30, 3e38])
-def test_large_entries_that_cancel_in_the_sum(member, size):
-    """The check of most methods looks at the sum; here it is zero."""
+def test_large_entries_that_cancel_in_the_sum(member, size, columns):
+    """The check of most methods looks at the sum; here it is zero, and so are some sums of a projection."""
     p = nn.Parameter(torch.zeros(8, 12))
-    optimizer = member.build([{"params": [p], "rank": 3}])
+    optimizer = member.build([{"params": [p], "rank": 3 if columns else 1}])
     for step in range(8):
         p.grad = torch.full((8, 12), size if step == 3 else 1.0)
-        p.grad[:, ::2] *= -1
+        p.grad[(slice(None), slice(None, None, 2)) if columns else (slice(None, None, 2),)] *= -1
         optimizer.step()
     check_finite(optimizer, p)
 
@@ -79,7 +81,7 @@ def test_a_gradient_beyond_the_limit_is_scaled_to_it(member, rank):
     G = normal((6, 10), 0).float()
     huge = G * 2.0**80
     shrunk = G * 2.0 ** (80 - math.ceil(math.log2(float(G.norm()) * 2.0**24)))
-    assert LIMIT / 4 < shrunk.norm() <= LIMIT
+    assert LIMIT / 2 < shrunk.norm() <= LIMIT
     finals = []
     for spike in (huge, shrunk):
         p = nn.Parameter(torch.zeros(6, 10))
@@ -91,6 +93,52 @@ def test_a_gradient_beyond_the_limit_is_scaled_to_it(member, rank):
             assert torch.equal(p.grad, before)
         finals.append(p.detach())
     torch.testing.assert_close(*finals, rtol=1e-4, atol=1e-6)
+
+
+@every_member
+@pytest.mark.parametrize("shrink", [1e-15, 1e-18, 1e-20, 1e-21, 1e-22, 1e-25])
+@pytest.mark.parametrize("shape", [(16, 32), (32, 16)], ids=str)
+def test_a_part_that_was_ordinary_and_is_now_tiny(member, shape, shrink):
+    """A factor |O| / |A| that cannot be squared, with the limiter and without it."""
+    for zeta in ({}, {"zeta": None}) if "recovery_norm" in member.keys else ({},):
+        p = nn.Parameter(torch.zeros(shape))
+        optimizer = member.build([{"params": [p], "rank": 4}], update_interval=100, **zeta)
+        for step in range(3):
+            p.grad = normal(shape, 0).float()
+            if step:
+                p.grad[:, 0] *= shrink
+                p.grad[0] *= shrink
+            optimizer.step()
+        check_finite(optimizer, p)
+        assert p.detach().abs().max() < 1, "thirty times what three steps of Adam move"
+
+
+@every_member
+@pytest.mark.parametrize("rank", [3, None])
+def test_zero_gradients_without_eps(member, rank):
+    """0/0 where torch's AdamW has it."""
+    p = nn.Parameter(torch.ones(6, 8))
+    optimizer = member.build([{"params": [p], "rank": rank}], eps=0.0)
+    for step in range(8):
+        p.grad = normal((6, 8), step).float() * (step in {2, 6})
+        p.grad[:, 3] = 0
+        optimizer.step()
+    check_finite(optimizer, p)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_shrunk_tensor_is_just_below_the_limit(dtype):
+    """By the norm in exact arithmetic of Python's fractions, near both ends of the range."""
+    largest = torch.finfo(dtype).max
+    for scale in (largest, largest / 3, largest**0.5):
+        x = (normal((9, 11), 0) / 3 * scale).to(dtype)
+        squares = sum(Fraction(value) ** 2 for value in x.flatten().tolist())
+        for top in (2.0**3, 2.0**7):
+            factor = shrinking(x, top)
+            assert math.frexp(factor)[0] == 0.5, "a power of two"
+            norm = float(squares * Fraction(factor) ** 2 / Fraction(top) ** 2) ** 0.5
+            assert 0.5 - 1e-6 < norm < 1 + 1e-6
+    assert shrinking(torch.ones(4, dtype=dtype), 4.0) == shrinking(torch.zeros(0, dtype=dtype), 1.0) == 1.0
 
 
 @every_member
