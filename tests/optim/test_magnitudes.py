@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 from torch import nn
 
 from subspace_lab import optim
-from subspace_lab.optim.magnitude import LIMIT, shrinking
+from subspace_lab.optim.magnitude import LIMIT, bounded, shrinking
 from tests.optim.members import MEMBERS, every_member
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float64, torch.float16]
@@ -139,6 +139,13 @@ def test_a_shrunk_tensor_is_just_below_the_limit(dtype):
             norm = float(squares * Fraction(factor) ** 2 / Fraction(top) ** 2) ** 0.5
             assert 0.5 - 1e-6 < norm < 1 + 1e-6
     assert shrinking(torch.ones(4, dtype=dtype), 4.0) == shrinking(torch.zeros(0, dtype=dtype), 1.0) == 1.0
+
+
+def test_a_projection_that_overflowed():
+    """Inf - Inf is NaN: such an entry says nothing, others are cut off, and ordinary ones are what they were."""
+    A = torch.tensor([torch.nan, torch.inf, -torch.inf, 3e38, -2e18, 1.5, -1e-40])
+    most = 2.0**60
+    assert torch.equal(bounded(A.clone()), torch.tensor([0, most, -most, most, -most, 1.5, -1e-40]))
 
 
 @every_member
