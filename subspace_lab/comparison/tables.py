@@ -14,7 +14,7 @@ from subspace_lab.comparison.states import planned_bytes
 from subspace_lab.experiments.outcome import Outcome, read_outcome
 from subspace_lab.optim import memory_report, method_named
 from subspace_lab.runs import RunError
-from subspace_lab.runs.manifest import read_manifest
+from subspace_lab.runs.manifest import MANIFEST, read_manifest
 from subspace_lab.runs.metrics import read_metrics
 from subspace_lab.training import TrainConfig, parameter_shapes, preset
 
@@ -109,10 +109,25 @@ def formula_bytes(config: TrainConfig, plan: Mapping[str, Any] | None = None) ->
 def _plan(run_dir: Path) -> Mapping[str, Any] | None:
     """The plan that a cell was trained by, as its manifest has it; None without one, and before it began."""
     try:
-        plan = read_manifest(run_dir).get("plan")
+        plan: dict[str, Any] | None = read_manifest(run_dir).get("plan")
     except RunError:
         return None
-    return plan if isinstance(plan, dict) else None
+    if plan is None:
+        return None
+    layers = plan.get("layers") if isinstance(plan, dict) else None
+    if not isinstance(layers, list) or not all(_is_planned(layer) for layer in layers):
+        raise RunError(
+            f"{run_dir / MANIFEST}: plan is not a plan of layers, each with layer and rank; restore the file"
+        )
+    return plan
+
+
+def _is_planned(layer: object) -> bool:
+    """Whether this is a layer of a plan, as far as bytes depend on it."""
+    if not isinstance(layer, dict) or not isinstance(layer.get("layer"), str):
+        return False
+    rank = layer.get("rank")
+    return isinstance(rank, int) and not isinstance(rank, bool) and rank >= 1
 
 
 def _metrics(cells_dir: Path, cell: Cell) -> pd.DataFrame:

@@ -262,3 +262,15 @@ def test_wrong_arguments_leave_nothing_behind(settings, tmp_path, arguments, mes
     with pytest.raises(ValueError, match=message):
         compare(tmp_path / "sweep", ["adamw"], lrs=[1e-3], config=settings(), **arguments)
     assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.parametrize(
+    "plan", [{}, {"layers": 3}, {"layers": [{"layer": "a"}]}, {"layers": [{"layer": "a", "rank": True}]}, 7]
+)
+def test_a_damaged_plan_in_a_manifest_is_one_line(finished, tmp_path, plan):
+    path = tmp_path / "sweep"
+    subprocess.run(["cp", "-a", finished.path, path], check=True)
+    file = path / "cells" / WALK / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "plan": plan}))
+    with pytest.raises(RunError, match=r"manifest\.json: plan is not a plan of layers[^\n]*$"):
+        Comparison.collect(path)
