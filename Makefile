@@ -6,13 +6,16 @@ INSTALLED := $(VENV)/.installed
 TEST_FLAGS ?=
 DEMO_DIR ?= runs/demo
 
-.PHONY: demo test faults lint types clean
+.PHONY: demo test test-slow faults lint types clean
 
 demo: $(INSTALLED)  ## train a small LLaMA, analyse its gradients, write the report
 	$(BIN)/subspace-lab demo $(DEMO_DIR)
 
-test: $(INSTALLED) lint types  ## lint, types and the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(TEST_FLAGS)
+test: $(INSTALLED) lint types  ## lint, types and all tests but the slow ones
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(TEST_FLAGS)
+
+test-slow: $(INSTALLED)  ## the tests that take long: several processes, killed and interrupted trainings
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow $(TEST_FLAGS)
 
 faults: $(INSTALLED)  ## mutants of everything on disk, signals, full disks: benchmarks/results/faults.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.faults

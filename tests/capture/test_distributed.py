@@ -12,6 +12,8 @@ from torch.multiprocessing.spawn import spawn
 import subspace_lab as sl
 from tests.capture.helpers import batches, mean_gradients, relative_error
 
+pytestmark = pytest.mark.slow
+
 NUM_PROCESSES, STEPS = 2, 3
 
 
