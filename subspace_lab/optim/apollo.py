@@ -13,7 +13,7 @@ from subspace_lab.optim.base import Group, State
 from subspace_lab.optim.column_norms import ColumnNorms
 from subspace_lab.optim.low_rank import Layout, LowRankOptimizer, Turn, low_rank_moments
 from subspace_lab.optim.matrices import Matrix, exact_dtype, squared_columns
-from subspace_lab.optim.recovery import column_factors, core_threshold, largest_square, limited_columns
+from subspace_lab.optim.recovery import column_factors, finite_factors, limited_columns
 
 
 class APOLLO(ColumnNorms):
@@ -59,10 +59,10 @@ class APOLLO(ColumnNorms):
         O = adam_direction(A, M, V, t=turn.t, betas=group["betas"], eps=group["eps"])
         columns, core = self._columns.pop(index).to(A.dtype), squared_columns(A)
         if group["scaling"] == "tensor":
-            factor = (O.square().sum() / core.sum()).nan_to_num_(nan=0.0, posinf=largest_square(core.dtype)).sqrt()
+            factor = finite_factors(O.square().sum() / core.sum(), G.dtype).sqrt_()
             factors = factor.expand(n)
         else:
-            factors = column_factors(columns, core, O, core_threshold(G.dtype)).sqrt_()
+            factors = column_factors(columns, core, O, G.dtype).sqrt_()
         scaling = limited_columns(columns, factors, group["zeta"], state["recovery_norm"])
         state["recovery_norm"].copy_(scaling.norm)
         target, beta = x.target(G.dtype, turn.decay)

@@ -75,7 +75,7 @@ class Live:
         """The gradient, dense, times the factor."""
         grad = self.p.grad
         assert grad is not None
-        dense = grad if grad.layout == torch.strided else grad.to_dense()
+        dense = (grad if grad.layout == torch.strided else grad.to_dense()).resolve_conj().resolve_neg()
         return dense if self.factor == 1 else dense * self.factor
 
 
@@ -186,6 +186,11 @@ class GroupOptimizer(Optimizer):
                 raise ValueError(
                     f"{name_of(group, place)}: entries of the parameter share memory (shape {tuple(p.shape)}, strides "
                     f"{p.stride()}), so that it cannot be updated in place; train the tensor that it is a view of"
+                )
+            if p.is_conj() or p.is_neg():
+                raise ValueError(
+                    f"{name_of(group, place)}: the parameter is a conjugated or negated view, which cannot be updated "
+                    "in place; train the tensor that it is a view of"
                 )
             if p.is_complex() and group["state_dtype"] == "bfloat16":
                 raise ValueError(f"{name_of(group, place)}: there is no complex bfloat16; leave state_dtype out")

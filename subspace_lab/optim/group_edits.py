@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from subspace_lab.optim.options import OF_OTHERS_TOO, OPTIONS
+from subspace_lab.optim.options import OF_OTHERS_TOO, OPTIONS, plain
 
 _GONE = object()
 _BY_THEMSELVES = frozenset({"lr", "betas", "eps", "weight_decay", "scale"})  # sound whatever else is in the group
@@ -57,7 +57,7 @@ def edited(group: dict[str, Any], before: Checked) -> list[str]:
 
 
 def check_edited(group: dict[str, Any], names: Iterable[str], where: str) -> bool:
-    """Refuse values that are not sound.
+    """Refuse values that are not sound; numbers of numpy become Python's, as they did when the group was made.
 
     Args:
         group: The group.
@@ -80,7 +80,12 @@ def check_edited(group: dict[str, Any], names: Iterable[str], where: str) -> boo
                 f"{where} has another {name} than at first, where {OF_OTHERS_TOO[name]}: build a new optimizer to "
                 f"change it, and give nobody else's {name} to its groups"
             )
-        value = group[name]
-        if not isinstance(value, Tensor) or value.device.type == "cpu":  # elsewhere a look would wait for the device
+        value = plain(group[name], name)
+        if type(value) is not list:  # which somebody may hold and change
+            group[name] = value
+        if not isinstance(value, Tensor) or value.device.type in {
+            "cpu",
+            "meta",
+        }:  # elsewhere a look would wait for the device
             OPTIONS[name].check(f"{where}: {name}", value)
     return not _BY_THEMSELVES.issuperset(names)

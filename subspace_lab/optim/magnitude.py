@@ -14,7 +14,6 @@ from torch import Tensor
 
 LIMIT = 2.0**56  # of the norm of a gradient, 7.2e16
 LIMIT_DOUBLE = 2.0**500  # where gradient and state are float64
-_MOST, _MOST_DOUBLE = 16 * LIMIT, 16 * LIMIT_DOUBLE
 
 
 def limit(*dtypes: torch.dtype) -> float:
@@ -52,14 +51,15 @@ def shrinking(x: Tensor, largest_norm: float) -> float:
     return 2.0 ** min(0, math.frexp(largest_norm)[1] - 1 - exponent)
 
 
-def bounded(A: Tensor) -> Tensor:
+def bounded(A: Tensor, *dtypes: torch.dtype) -> Tensor:
     """A product with a gradient that the check let pass because its large entries cancel in their sum.
 
     Args:
         A: Projected gradient (r, n), changed in place where it is beyond 16 times the limit.
+        dtypes: Of the products and of the state.
 
     Returns:
         A.
     """
-    most = _MOST_DOUBLE if A.dtype == torch.float64 else _MOST
+    most = 16 * limit(*dtypes)
     return A.nan_to_num_(0.0, most, -most).clamp_(-most, most)

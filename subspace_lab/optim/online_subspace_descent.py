@@ -57,7 +57,8 @@ class OnlineSubspaceDescent(LowRankOptimizer):
             with self.refresh_clock:
                 state["basis"].copy_(top_left_space(G.to(exact_dtype(G.dtype)), M.shape[0]))
         P = state["basis"].to(G.dtype)
-        A = bounded((P.mT @ G).to(torch.promote_types(exact_dtype(x.part.dtype), M.dtype)))
+        A = (P.mT @ G).to(torch.promote_types(exact_dtype(x.part.dtype), M.dtype))
+        A = bounded(A, G.dtype, M.dtype)
         O = adam_direction(A, M, V, t=turn.t, betas=group["betas"], eps=group["eps"])
         target, beta = x.target(G.dtype, turn.decay)
         target.addmm_(P, O.to(G.dtype), beta=beta, alpha=turn.size)

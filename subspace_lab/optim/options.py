@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 _SHOWN = 120  # characters of a value in a message
+_LARGEST = float(np.finfo(np.float32).max)  # steps are computed in float32, which has to hold a setting
 StateDtype = Literal["float32", "float64", "bfloat16"]
 
 
@@ -112,7 +112,7 @@ class Option:
         try:
             if self.sound(value):
                 return
-        except (TypeError, AttributeError, RuntimeError):  # of None, of strings, of tensors of several numbers
+        except (TypeError, AttributeError, RuntimeError, ValueError):  # None, strings, tensors and arrays of several
             pass
         got = " ".join(repr(value).split())  # a tensor takes several lines
         raise ValueError(f"{name} must be {self.expected}, got {got if len(got) < _SHOWN else got[:_SHOWN] + ' ...'}")
@@ -144,7 +144,7 @@ def plain(value: Any, name: str = "") -> Any:
         numpy's numbers and tensors of one entry, alone or in a tuple or list, as Python's numbers: a state that is
         saved with numpy's own does not load with ``weights_only=True``. Everything else as it is.
     """
-    if isinstance(value, np.generic):
+    if isinstance(value, np.generic | np.ndarray) and value.size == 1:
         return value.item()
     if isinstance(value, torch.Tensor) and value.numel() == 1 and not (value.is_meta or name == "lr"):
         return value.item()
@@ -157,7 +157,7 @@ def _number(sound: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 def _at_least_zero(default: float) -> Option:
-    return Option(default, _number(lambda value: 0 <= value < math.inf), "a finite number of at least 0")
+    return Option(default, _number(lambda value: 0 <= value <= _LARGEST), "a finite number of at least 0")
 
 
 def _positive_int(default: int) -> Option:
@@ -185,13 +185,13 @@ OPTIONS: dict[str, Option] = {
     "recovery": _choice("scaled", "none", "scaled", "sign", "feedback"),
     "recovery_scale": _at_least_zero(1.0),
     "zeta": Option(
-        1.01, or_none(_number(lambda value: 1 <= value < math.inf)), "a finite number of at least 1, or None"
+        1.01, or_none(_number(lambda value: 1 <= value <= _LARGEST)), "a finite number of at least 1, or None"
     ),
     "transport": _choice("published", "published", "clamped"),
     "walk_step": _at_least_zero(0.1),
     "jump_every": _positive_int(5),
     "step_size": Option(
-        "exact", _number(lambda value: value == "exact" or 0 <= value < math.inf), "'exact' or at least 0"
+        "exact", _number(lambda value: value == "exact" or 0 <= value <= _LARGEST), "'exact' or at least 0"
     ),
     "random_after": Option(
         None, or_none(_number(lambda value: isinstance(value, int) and value >= 0)), "a step or None"
@@ -201,7 +201,9 @@ OPTIONS: dict[str, Option] = {
     "density": Option(None, or_none(_number(lambda value: 0 < value <= 1)), "in (0, 1] or None"),
     "basis_lr_scale": _at_least_zero(5.0),
     "orthogonality": _at_least_zero(0.1),
-    "prox": Option(None, or_none(_number(lambda value: 0 < value < math.inf)), "a positive number or None"),
+    "prox": Option(
+        None, or_none(_number(lambda value: 1 / _LARGEST <= value <= _LARGEST)), "a positive number or None"
+    ),
     "block": Option(None, or_none(lambda value: isinstance(value, str)), "a name or None"),
     "freeze_inactive": _switch(),
     "side": _choice("auto", "auto", "left", "right"),
@@ -272,7 +274,7 @@ def check_group_keys(given: Mapping[str, Any], known: Iterable[str], defaults: M
     known = list(known)
     for name, value in given.items():
         if name in OF_OTHERS_TOO:
-            if name in known and value != defaults[name]:
+            if name in known and not (isinstance(value, _PLAIN) and value == defaults[name]):
                 raise ValueError(
                     f"a group has {name}, where {OF_OTHERS_TOO[name]}: for all groups of {owner} give it as a keyword, "
                     f"{owner}(groups, {name}=...), and keep it out of the groups"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from subspace_lab.optim.matrices import cast, squared_columns
+from subspace_lab.optim.matrices import cast, exact_dtype, squared_columns
 
 _ROUNDINGS = 8  # a column whose core is below this many roundings of the column has no core but noise
 _RESOLUTION = 64  # ||L||^2 below this many roundings of ||G diag(phi)||^2 is not told from zero
@@ -40,9 +40,21 @@ def core_threshold(products: torch.dtype) -> float:
     return eps if products == torch.bfloat16 else _ROUNDINGS * eps
 
 
-def largest_square(dtype: torch.dtype) -> float:
-    """What stands for the square of a factor where that overflows: 2^126, in float64 2^1022."""
-    return float(1 / torch.finfo(dtype).tiny)
+def finite_factors(squares: Tensor, products: torch.dtype) -> Tensor:
+    """Squared factors, in place, that stay numbers in the dtype of the products: 2^126 at most, in float64 2^1022.
+
+    A state of more digits than the products (float64 for float32 parameters) holds squares that these cannot.
+
+    Args:
+        squares: Squared factors; 0/0 counts as 0.
+        products: The dtype of the products.
+
+    Returns:
+        The factors.
+    """
+    most = float(1 / torch.finfo(products).tiny)
+    squares.nan_to_num_(nan=0.0, posinf=most)
+    return squares if squares.dtype == exact_dtype(products) else squares.clamp_max_(most)
 
 
 def resolution(products: torch.dtype, exact: torch.dtype) -> float:
@@ -56,23 +68,23 @@ def _finite(square: Tensor) -> Tensor:
     return square.nan_to_num_(nan=most, posinf=most)
 
 
-def column_factors(columns: Tensor, core: Tensor, O: Tensor, threshold: float) -> Tensor:
+def column_factors(columns: Tensor, core: Tensor, O: Tensor, products: torch.dtype) -> Tensor:
     """``phi_j^2 = |O_:j|^2 / |A_:j|^2``, 0 where the core misses the column.
 
     Without the threshold a column that the core misses gets factors of 1e5 and more. A factor that cannot be squared
-    (a column that was ordinary and is now below 1e-19) counts as 2^63, or as 2^511 in float64.
+    (a column that was ordinary and is now below 1e-19) counts as 2^63, or as 2^511 where the products are in float64.
 
     Args:
         columns: ``|G_:j|^2`` (n,).
         core: ``|A_:j|^2`` (n,).
         O: Adam's direction (r, n).
-        threshold: From `core_threshold`.
+        products: In which dtype the core was computed.
 
     Returns:
         Squared factors (n,).
     """
-    squares = squared_columns(O).div_(core).masked_fill_(core <= columns * threshold**2, 0)
-    return squares.nan_to_num_(nan=0.0, posinf=largest_square(squares.dtype))
+    squares = squared_columns(O).div_(core).masked_fill_(core <= columns * core_threshold(products) ** 2, 0)
+    return finite_factors(squares, products)
 
 
 def scaled_bulk(
@@ -106,7 +118,7 @@ def scaled_bulk(
         Factors and norms.
     """
     columns, core = cast(columns, A.dtype), squared_columns(A)
-    squares = column_factors(columns, core, O, core_threshold(products))
+    squares = column_factors(columns, core, O, products)
     total = torch.dot(squares, columns)
     square = total - torch.dot(squares, core)
     phi = squares.sqrt_()

@@ -50,7 +50,8 @@ class RSO(LowRankOptimizer):
                 tensor.zero_()
         with self.refresh_clock:
             P = turn.draw(G.shape[0], r).to(device=G.device, dtype=G.dtype).div_(r**0.5)
-        A = bounded((P.mT @ G).to(torch.promote_types(exact_dtype(x.part.dtype), M.dtype)))
+        A = (P.mT @ G).to(torch.promote_types(exact_dtype(x.part.dtype), M.dtype))
+        A = bounded(A, G.dtype, M.dtype)
         if group["prox"] is not None:
             A.add_(B, alpha=1 / group["prox"])
         age = (turn.t - 1) % int(group["update_interval"]) + 1

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from subspace_lab.optim.options import plain
+
 Kept = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 COUNTS = ("step", "refreshes")
 _NEVER_NEGATIVE = ("exp_avg_sq", "basis_exp_avg_sq", "recovery_norm", "indices")
@@ -86,11 +88,11 @@ def _shape(expected: Kept, key: str) -> tuple[int, ...]:
 
 
 def _said(count: Any) -> Any:
-    return count.item() if isinstance(count, Tensor) and count.numel() == 1 else count
+    return plain(count)
 
 
 def is_count(value: Any) -> bool:
-    """Whether a value, or the one number of a tensor, is a whole number of at least 0."""
+    """Whether a value, or the one number of a tensor or an array, is a whole number of at least 0."""
     number = _said(value)
     is_real = isinstance(number, int | float) and not isinstance(number, bool)
     return is_real and math.isfinite(number) and number >= 0 and number == int(number)

@@ -178,7 +178,7 @@ class SubspaceAdam(ColumnNorms):
         M, V = state["exp_avg"], state["exp_avg_sq"]
         A = cast(S.mT @ G, torch.promote_types(exact_dtype(x.part.dtype), M.dtype))
         if group["recovery"] != "scaled":
-            A = bounded(A)
+            A = bounded(A, G.dtype, M.dtype)
         O = adam_direction(A, M, V, t=_age(turn), betas=group["betas"], eps=group["eps"])
         phi = self._scale_bulk(S, A, O, state, group, index) if group["recovery"] == "scaled" else None
         target, beta = x.target(G.dtype, turn.decay)
@@ -268,8 +268,8 @@ def part_options(parts: Mapping[str, Any], custom: Mapping[str, Rule]) -> tuple[
     rule = custom.get(parts["rule"]) or RULES.get(parts["rule"])
     return (
         *getattr(rule, "options", ()),
-        *_PART_OPTIONS.get(parts["moments"], ()),
-        *_PART_OPTIONS.get(parts["recovery"], ()),
+        *_PART_OPTIONS.get(str(parts["moments"]), ()),
+        *_PART_OPTIONS.get(str(parts["recovery"]), ()),
     )
 
 

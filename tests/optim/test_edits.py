@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import io
 
+import numpy as np
 import pytest
 import torch
 
@@ -115,3 +117,43 @@ def test_a_rule_that_there_is_not():
     optimizer.step()
     optimizer.param_groups[0]["rule"] = "newton"
     message_of(ValueError, optimizer.step, "newton")
+
+
+@every_member
+@pytest.mark.parametrize("number", [np.float64(0.02), np.float32(0.02), np.array(0.02), np.array([0.02])], ids=repr)
+def test_numbers_of_numpy_are_numbers(member, number):
+    """A schedule by numpy: given or set, the state that is saved loads without trusting its source."""
+    for given in ({}, {"lr": number, "weight_decay": number}):
+        zoo = parameters()
+        optimizer = member.build(groups(zoo), **given)
+        optimizer.param_groups[0] |= {"lr": number, "eps": number}
+        optimizer.param_groups[1] |= {"weight_decay": number, "betas": (number, np.float64(0.9))}
+        drive(optimizer, zoo, range(1))
+        file = io.BytesIO()
+        torch.save(optimizer.state_dict(), file)
+        file.seek(0)
+        saved = torch.load(file, weights_only=True)["param_groups"]
+        assert saved[0]["lr"] == saved[0]["eps"] == saved[1]["weight_decay"] == pytest.approx(0.02)
+        assert saved[1]["betas"] == pytest.approx((0.02, 0.9))
+
+
+@every_member
+@pytest.mark.parametrize("name", ["lr", "eps", "weight_decay", "scale"])
+@pytest.mark.parametrize("value", [10**400, 1e308, torch.tensor(1.0, device="meta")], ids=["huge", "double", "meta"])
+def test_numbers_that_float32_cannot_hold(member, name, value):
+    message_of(ValueError, lambda: member.build(groups(parameters()), **{name: value}), name)
+    zoo, optimizer = started(member, 1)
+    optimizer.param_groups[0][name] = value
+    message_of(ValueError, lambda: drive(optimizer, zoo, range(1, 2)), "param_groups[0]", name)
+
+
+@pytest.mark.parametrize("value", [[], {}, np.array([1, 2]), torch.tensor([1.0, 2.0])], ids=repr)
+def test_parts_and_weights_that_are_no_words_or_numbers(value):
+    for name in ("moments", "recovery", "rule"):
+        for build in (
+            lambda n=name: optim.SubspaceAdam(groups(parameters()), **{n: value}),
+            lambda n=name: optim.SubspaceAdam([{**groups(parameters())[0], n: value}]),
+        ):
+            message_of(ValueError, build, name)
+    message_of(ValueError, lambda: optim.LDAdam([{**groups(parameters())[0], "rho": value}]), "rho")
+    message_of(ValueError, lambda: optim.RSO(groups(parameters()), prox=1e-320), "prox")

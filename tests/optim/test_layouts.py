@@ -267,3 +267,22 @@ def test_the_clipper_and_empty_or_complex_gradients():
         factors = clip()
     assert factors == {"empty": 1.0, "complex": pytest.approx(0.375)}
     torch.testing.assert_close(turned.grad, torch.full((4,), 1.5j))
+
+
+@every_member
+@pytest.mark.parametrize("rank", [2, None])
+def test_negated_and_conjugated_views(member, rank):
+    """The imaginary part of a conjugate is a view that torch negates when it is read."""
+    gradient, p = torch.complex(normal(6, 8), normal(6, 8, seed=1)), normal(6, 8, seed=2)
+    view = gradient.conj().imag
+    assert view.is_neg()
+    forms = [view, view.resolve_neg()]
+    assert torch.equal(*(driven(member, nn.Parameter(p.clone()), rank, lambda _, g=g: g) for g in forms))
+    held = nn.Parameter(gradient.conj().imag)
+    with pytest.raises(ValueError, match=r"^w: the parameter is a conjugated or negated view, .*view of$"):
+        member.build([{"params": [("w", held)], "rank": rank}])
+
+
+def test_a_complex_parameter_that_is_a_conjugated_view():
+    with pytest.raises(ValueError, match="conjugated or negated view"):
+        optim.GaLore([nn.Parameter(torch.zeros(3, dtype=torch.complex64).conj())], rank=None)

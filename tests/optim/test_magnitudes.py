@@ -12,6 +12,7 @@ from torch import nn
 
 from subspace_lab import optim
 from subspace_lab.optim.magnitude import LIMIT, bounded, shrinking
+from subspace_lab.optim.recovery import finite_factors
 from tests.optim.members import MEMBERS, every_member
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float64, torch.float16]
@@ -145,7 +146,7 @@ def test_a_projection_that_overflowed():
     """Inf - Inf is NaN: such an entry says nothing, others are cut off, and ordinary ones are what they were."""
     A = torch.tensor([torch.nan, torch.inf, -torch.inf, 3e38, -2e18, 1.5, -1e-40])
     most = 2.0**60
-    assert torch.equal(bounded(A.clone()), torch.tensor([0, most, -most, most, -most, 1.5, -1e-40]))
+    assert torch.equal(bounded(A.clone(), torch.float32), torch.tensor([0, most, -most, most, -most, 1.5, -1e-40]))
 
 
 @every_member
@@ -252,3 +253,36 @@ def test_limiter_and_shares_are_those_of_matrices_with_a_gradient():
     assert optimizer.limiter_factors() == {"one": 1.0}
     shares = optim.recovery_shares(optimizer)
     assert (shares["limiter"], shares["limited_share"]) == (1.0, 0.0)
+
+
+@every_member
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("size", [1e-20, 1e-25, 1e-38])
+@pytest.mark.parametrize("where", ["column", "all"])
+def test_factors_stay_numbers_in_the_dtype_of_the_products(member, dtype, size, where):
+    """A float64 state of parameters of fewer digits holds factors that these cannot."""
+    choices = [{}, {"zeta": None}] if "recovery_norm" in member.keys else [{}]
+    choices += [{"scaling": "tensor"}] if member.name == "APOLLO" else []
+    for more in choices:
+        p = nn.Parameter(normal((16, 24), 9).to(dtype))
+        optimizer = member.build([{"params": [p], "rank": 2}], state_dtype="float64", eps=1e-30, **more)
+        for step in range(6):
+            p.grad = scaled((16, 24), step, where, size if step % 2 else 1.0, dtype)
+            optimizer.step()
+        check_finite(optimizer, p)
+
+
+@pytest.mark.parametrize("products", [torch.float32, torch.bfloat16, torch.float64])
+def test_squared_factors_are_bounded_by_what_the_products_hold(products):
+    squares = torch.tensor([torch.nan, 0.0, 1.5, 1e30, 1e60, torch.inf], dtype=torch.float64)
+    most = 2.0**1022 if products == torch.float64 else 2.0**126
+    expected = torch.tensor([0, 0, 1.5, 1e30, min(1e60, most), most], dtype=torch.float64)
+    assert torch.equal(finite_factors(squares.clone(), products), expected)
+
+
+def test_a_projection_of_float64_that_is_kept_in_float32():
+    """What is cut off follows the coarsest of the dtypes that are named."""
+    A = torch.tensor([1e140, -1e140, 1.0], dtype=torch.float64)
+    coarse = bounded(A.clone(), torch.float64, torch.float32)
+    assert coarse.tolist() == [2.0**60, -(2.0**60), 1.0]
+    assert torch.equal(bounded(A.clone(), torch.float64), A)

@@ -6,6 +6,7 @@ import copy
 import io
 import warnings
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
@@ -328,3 +329,20 @@ def test_settings_that_an_older_state_lacks_are_those_of_the_optimizer(member):
     optimizer.load_state_dict(state)
     drive(optimizer, zoo, range(4, 9))
     check_equal(values(zoo), values(started(member, 9)[0]))
+
+
+@every_member
+def test_a_step_that_is_a_number_of_numpy(member):
+    """As tools that convert states to arrays leave it."""
+    zoo, optimizer = started(member, 4)
+    saved = copy.deepcopy(optimizer.state_dict())
+    for state in saved["state"].values():
+        state |= {key: np.int64(int(state[key])) for key in ("step", "refreshes") if key in state}
+    other = parameters()
+    for name, p in other.items():
+        p.data.copy_(zoo[name].detach())
+    resumed = member.build(groups(other))
+    resumed.load_state_dict(saved)
+    drive(optimizer, zoo, range(4, 7))
+    drive(resumed, other, range(4, 7))
+    check_equal(values(other), values(zoo))
