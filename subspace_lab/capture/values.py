@@ -12,7 +12,7 @@ from subspace_lab.capture.present import shown
 
 # What goes into a snapshot: values that a repeated run gives again, no times.
 CONTEXT_KEYS = ("loss", "lr", "grad_norm", "clipped", "accumulation", "loss_scale")
-_NUMBERS = ("loss", "lr", "grad_norm", "loss_scale", "accumulation")
+_NUMBERS = ("loss", "eval_loss", "lr", "grad_norm", "loss_scale", "accumulation")
 _CLIPPED = {True: "true", False: "false", "true": "true", "false": "false", "unknown": "unknown"}
 
 

@@ -15,7 +15,7 @@ from subspace_lab.experiments.outcome import Outcome, read_outcome
 from subspace_lab.optim import memory_report, method_named
 from subspace_lab.runs import RunError
 from subspace_lab.runs.manifest import MANIFEST, read_manifest
-from subspace_lab.runs.metrics import read_metrics
+from subspace_lab.runs.metrics import read_numbers
 from subspace_lab.training import TrainConfig, parameter_shapes, preset
 
 _LAST = 10  # the training loss is the mean over this fraction of the steps, the last ones
@@ -31,7 +31,6 @@ CURVES: dict[str, str] = {
     "limiter": "float64", "limited_share": "float64",
 }  # fmt: skip
 _OUTCOME = ("status", "reason", "attempts", "state_bytes", "peak_bytes", "base_bytes")
-_LARGEST = 2**53  # of the whole numbers
 _SHARES = ("bulk_share", "recovery_share", "limiter", "limited_share")
 
 
@@ -133,21 +132,7 @@ def _is_planned(layer: object) -> bool:
 def _metrics(cells_dir: Path, cell: Cell) -> pd.DataFrame:
     columns = ["step", "loss", "eval_loss", "tokens", "seconds", "refresh_seconds", *_SHARES]
     path = cells_dir / cell.name / "metrics.jsonl"
-    rows = read_metrics(path)
-    for row in rows:
-        for name in columns:
-            if not _is_number(row.get(name), whole=name in {"step", "tokens"}):
-                raise RunError(
-                    f"{path}, step {row['step']}: {name} is {str(row[name])[:50]!r}, not a number; remove the line"
-                )
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _is_number(value: Any, *, whole: bool) -> bool:
-    """A number that a table can hold, or none at all; losses may be infinite."""
-    if isinstance(value, float):
-        return not whole
-    return value is None or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST)
+    return pd.DataFrame(read_numbers(path, columns, whole={"step", "tokens"}), columns=columns)
 
 
 def _measured(metrics: pd.DataFrame, outcome: Outcome) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import pandas as pd
 from subspace_lab._reading import read_json
 from subspace_lab._version import __version__
 from subspace_lab.evidence.profiles import Profile
+from subspace_lab.evidence.schemas import SCHEMAS
 from subspace_lab.runs import RunError, environment
 from subspace_lab.runs.files import publish_json, unwritable
 from subspace_lab.runs.tables import read_table, write_table
@@ -89,12 +90,12 @@ class Store:
             The table.
 
         Raises:
-            RunError: If it cannot be read.
+            RunError: If it cannot be read, was altered, or has other columns than such a table.
         """
         if not self.has(name):
             return pd.DataFrame()
         if name not in self._tables:
-            self._tables[name] = read_table(self._file(name), "remove it, and it is made again")
+            self._tables[name] = read_table(self._file(name), "remove it, and it is made again", SCHEMAS.get(name))
         return self._tables[name]
 
     def write(self, name: str, table: pd.DataFrame) -> None:

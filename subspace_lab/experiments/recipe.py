@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from subspace_lab.experiments.hashing import file_hash, source_hash
 from subspace_lab.runs import Run, RunError
 from subspace_lab.runs.manifest import MANIFEST
-from subspace_lab.runs.metrics import read_metrics
+from subspace_lab.runs.metrics import check_number, read_metrics
 from subspace_lab.training import TrainConfig
 
 if TYPE_CHECKING:
@@ -178,11 +178,17 @@ def last_metrics(directory: Path) -> dict[str, float]:
 
     Returns:
         Name to value; empty where nothing was evaluated.
+
+    Raises:
+        RunError: If the file cannot be read, or a value is not a number.
     """
-    for row in reversed(read_metrics(directory / "metrics.jsonl")):
-        found = {name: float(value) for name, value in row.items() if name.startswith("eval_")}
+    path = directory / "metrics.jsonl"
+    for row in reversed(read_metrics(path)):
+        found = {name: value for name, value in row.items() if name.startswith("eval_") and value is not None}
+        for name in found:
+            check_number(path, row, name)
         if found:
-            return found
+            return {name: float(value) for name, value in found.items()}
     return {}
 
 

@@ -25,14 +25,14 @@ _MOST_POINTS = 1000
 @drawn(TITLE)
 def draw(run: Run, layout: Layout) -> Figure:
     """Draw the figure; see CAPTION."""
-    metrics = run.metrics
-    if "loss" not in metrics or not np.isfinite(metrics["loss"].astype(float)).any():
+    metrics = run.curves("loss", "eval_loss")
+    if not np.isfinite(metrics["loss"]).any():
         raise AbsentError("No loss was logged; pass it to the capture: capture.log(loss=...).")
     figure = Figure(figsize=(layout.width, 2.6), layout="constrained")
     ax = figure.subplots()
-    _train_loss(ax, metrics[["step", "loss"]].astype(float).dropna())
-    if "eval_loss" in metrics and metrics["eval_loss"].notna().any():
-        held_out = metrics[["step", "eval_loss"]].astype(float).dropna()
+    _train_loss(ax, metrics[["step", "loss"]].dropna())
+    if metrics["eval_loss"].notna().any():
+        held_out = metrics[["step", "eval_loss"]].dropna()
         ax.plot(held_out["step"], held_out["eval_loss"], color=COLOURS[3], marker="D", label="held-out text")
     ax.plot(run.steps, np.zeros(len(run.steps)), "|", transform=ax.get_xaxis_transform(), color=COLOURS[2],
             markersize=7, clip_on=False, label="gradients captured")  # fmt: skip

@@ -104,14 +104,12 @@ def _captured(run: Run) -> str:
 
 
 def _loss(run: Run) -> str | None:
-    metrics = run.metrics
-    if "loss" not in metrics:
-        return None
-    losses = metrics["loss"].astype(float).dropna()
+    metrics = run.curves("loss", "eval_loss")
+    losses = metrics["loss"].dropna()
     if losses.empty or not np.isfinite(losses).all():
         return None
     text = f"{losses.iloc[0]:.2f} → {losses.iloc[-1]:.2f} in {len(metrics)} steps"
-    held_out = metrics["eval_loss"].astype(float).dropna() if "eval_loss" in metrics else losses[:0]
+    held_out = metrics["eval_loss"].dropna()
     return text + (f"; {held_out.iloc[-1]:.2f} on held-out text" if len(held_out) else "")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from subspace_lab.runs.files import publish, unwritable
 from subspace_lab.runs.snapshot import NUM_STEPS
 
 _MOST_BYTES = 1 << 32  # ten million steps
+_LARGEST = 2**53  # of the whole numbers that every reader holds exactly
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -42,6 +43,48 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             raise RunError(f"{path} is not a file; remove it") from error
         raise RunError(f"{path} cannot be read ({error.strerror or error}); make it readable") from error
     return [_row(path, number, line) for number, line in enumerate(lines[:-1], start=1)]  # the rest is empty or torn
+
+
+def read_numbers(path: Path, names: Collection[str], *, whole: Collection[str] = ()) -> list[dict[str, Any]]:
+    """All lines of a metrics file whose values of some names are computed with or drawn.
+
+    Args:
+        path: The file; one that is missing has no lines.
+        names: Names whose values must be numbers, where a line has them; they may be NaN, infinite or null.
+        whole: Those that must be whole numbers.
+
+    Returns:
+        One dictionary per line, with everything that is in it.
+
+    Raises:
+        RunError: As `read_metrics`, or if a value is something else; the message names file, step and name.
+    """
+    rows = read_metrics(path)
+    for row in rows:
+        for name in names:
+            check_number(path, row, name, whole=name in whole)
+    return rows
+
+
+def check_number(path: Path, row: Mapping[str, Any], name: str, *, whole: bool = False) -> None:
+    """Check that a line has a number of some name, null, or nothing of it.
+
+    Args:
+        path: The file, for the message.
+        row: The line.
+        name: The name.
+        whole: Whether it must be a whole number.
+
+    Raises:
+        RunError: If it has something else.
+    """
+    value = row.get(name)
+    if isinstance(value, float):
+        sound = not whole
+    else:
+        sound = value is None or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST)
+    if not sound:
+        raise RunError(f"{path}, step {row['step']}: {name} is {str(value)[:50]!r}, not a number; remove the line")
 
 
 def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from subspace_lab.runs.errors import RunError, RunLostError, in_shell
 from subspace_lab.runs.files import confined, remove_partial
 from subspace_lab.runs.layer_table import LAYER_COLUMNS, expected_shape
 from subspace_lab.runs.manifest import read_manifest
-from subspace_lab.runs.metrics import read_metrics
+from subspace_lab.runs.metrics import read_metrics, read_numbers
 from subspace_lab.runs.snapshot import Snapshot, snapshot_path, steps_in
 from subspace_lab.runs.tables import read_table, write_table
 
@@ -96,6 +96,23 @@ class Run:
 
         rows = read_metrics(self.path / "metrics.jsonl")
         return pd.DataFrame(rows) if rows else pd.DataFrame({"step": pd.Series(dtype="int64")})
+
+    def curves(self, *names: str) -> pd.DataFrame:
+        """Metrics as numbers, for what computes with them or draws them.
+
+        Args:
+            *names: Names of metrics, for example ``"loss"``.
+
+        Returns:
+            The columns ``step`` and the names, float64, one row per step; NaN where a step has no such metric.
+
+        Raises:
+            RunError: If a value is not a number; the message names file, step and metric.
+        """
+        import pandas as pd
+
+        rows = read_numbers(self.path / "metrics.jsonl", names)
+        return pd.DataFrame(rows, columns=["step", *names]).astype("float64")
 
     def snapshot(self, step: int) -> Snapshot:
         """The snapshot of a step, to be used in a ``with`` block.

@@ -10,7 +10,10 @@ import pytest
 from subspace_lab.evidence import ackley, methods, page
 from subspace_lab.evidence.experiments import EXPERIMENTS
 from subspace_lab.evidence.profiles import PROFILES
-from subspace_lab.evidence.store import Store
+from subspace_lab.evidence.schemas import SCHEMAS
+from subspace_lab.evidence.store import MANIFEST, Store
+from subspace_lab.runs import RunError
+from subspace_lab.runs.tables import read_table
 from tests.evidence.by_hand import Tables
 
 ROOT = Path(__file__).parents[2]
@@ -61,3 +64,20 @@ def test_descents_on_ackleys_function_begin_as_the_committed_ones(store: Store) 
     assert table["step"].max() == 100
     chosen = table[(table["seed"] == 0) & (table["step"] <= 10) & table["scale"].isin([1.0, 3.0])]
     pd.testing.assert_frame_equal(found, chosen.reset_index(drop=True), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (FIGURES / "tables").glob("*.parquet")))
+def test_a_table_of_another_schema_is_refused_by_file_and_column(name: str, tmp_path: Path) -> None:
+    """Every column is declared as what it is: taken away, or of another kind, it is named."""
+    (tmp_path / "tables").mkdir()
+    (tmp_path / MANIFEST).write_bytes((FIGURES / MANIFEST).read_bytes())
+    path = tmp_path / "tables" / f"{name}.parquet"
+    table = read_table(FIGURES / "tables" / path.name, "", SCHEMAS[name]).head(3)
+    assert set(SCHEMAS[name]) == set(table.columns)
+    for column, dtype in SCHEMAS[name].items():
+        table.drop(columns=column).to_parquet(path, index=False)
+        with pytest.raises(RunError, match=rf"{path.name} has no column '{column}'; remove it"):
+            Store(tmp_path, PROFILES["cpu"]).read(name)
+        table.assign(**{column: 1.5 if dtype in {"str", "category"} else "x"}).to_parquet(path, index=False)
+        with pytest.raises(RunError, match=rf"{path.name} has something else than .* '{column}'; remove it"):
+            Store(tmp_path, PROFILES["cpu"]).read(name)

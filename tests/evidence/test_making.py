@@ -239,8 +239,8 @@ def test_profiles_say_what_they_are():
 
 def test_the_store_keeps_rows_apart(tmp_path, small):
     store = Store(tmp_path / "figures", small)
-    store.add("cells", pd.DataFrame({"cell": ["a", "b"], "method": ["x", "y"], "value": [1, 2]}))
-    store.add("cells", pd.DataFrame({"cell": ["b", "c"], "method": ["y", "x"], "value": [3, 4]}))
-    assert dict(zip(store.read("cells")["cell"], store.read("cells")["value"], strict=True)) == {"a": 1, "b": 3, "c": 4}
+    store.add("rows", pd.DataFrame({"cell": ["a", "b"], "method": ["x", "y"], "value": [1, 2]}))
+    store.add("rows", pd.DataFrame({"cell": ["b", "c"], "method": ["y", "x"], "value": [3, 4]}))
+    assert dict(zip(store.read("rows")["cell"], store.read("rows")["value"], strict=True)) == {"a": 1, "b": 3, "c": 4}
     store.forget(["x"])
-    assert list(store.read("cells")["cell"]) == ["b"]
+    assert list(store.read("rows")["cell"]) == ["b"]

@@ -28,6 +28,7 @@ from subspace_lab.training.start import stored_config
 from tests.runs_by_hand import noise, write_run
 
 LAYERS = {"blocks.0.w.weight": (6, 9), "blocks.1.w.weight": (6, 9)}
+COMMITTED = Path(__file__).parents[2] / "figures" / "tables"
 Opener = Callable[[Path], Any]
 
 
@@ -89,9 +90,8 @@ def _comparison(path: Path) -> None:
 
 def _evidence(path: Path) -> None:
     store = Store(path, profiles.PROFILES["smoke"])
-    table = pd.DataFrame({"cell": ["a", "b"], "method": ["adamw", "grasswalk"], "lr": [1e-3, 1e-3], "loss": [5.0, 4.0]})
-    store.write("cells", table)
-    store.add("curves", table)
+    for name in ("cells", "curves"):
+        store.add(name, pd.read_parquet(COMMITTED / f"{name}.parquet").head(4))
 
 
 def _read_evidence(path: Path) -> str:

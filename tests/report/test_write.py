@@ -1,6 +1,7 @@
 """The page as a file: self-contained, escaped, and frank about what is missing."""
 
 import html
+import json
 import re
 from html.parser import HTMLParser
 
@@ -149,3 +150,14 @@ def test_any_configuration_can_be_shown(tmp_path, config):
 def test_control_characters_in_names_do_not_stop_the_report(tmp_path):
     run = make_run(tmp_path / "run", layers=[layer_row("w\x1b[31m", -1, "k\x07\u202e", (8, 8))], steps=(0,))
     assert "<h1>run</h1>" in write_report(run).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("loss", "n/a"), ("loss", [2.0]), ("eval_loss", {}), ("eval_loss", 10**400)]
+)
+def test_metrics_that_are_not_numbers_are_one_line(tmp_path, name, value):
+    run = make_run(tmp_path / "run", steps=(0,))
+    metrics = run.path / "metrics.jsonl"
+    metrics.write_text(metrics.read_text() + json.dumps({"step": 9, "loss": 2.0, name: value}) + "\n")
+    with pytest.raises(RunError, match=f"metrics.jsonl, step 9: {name} is .*, not a number; remove the line"):
+        write_report(run)

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from subspace_lab.runs import Run
-from subspace_lab.runs.metrics import MetricsLog, read_metrics
+from subspace_lab.runs.metrics import MetricsLog, read_metrics, read_numbers
 from tests.runs.build import make_run, mounted, refuses
 
 ROWS = [{"step": step, "loss": 1 / (step + 3), "note": "ü\n"} for step in range(5)]
@@ -165,3 +165,36 @@ def test_as_a_table(tmp_path):
     assert Run.open(run_dir).metrics["step"].tolist() == []
     (run_dir / "metrics.jsonl").write_text(json.dumps({"step": 3}) + "\n" + json.dumps({"step": 4, "loss": 1.0}) + "\n")
     assert Run.open(run_dir).metrics["loss"].isna().tolist() == [True, False]
+
+
+@pytest.mark.parametrize("value", ["n/a", "3.5", "", [1.0], {"a": 1}, True, 2**70, 10**400])
+def test_a_value_that_is_not_a_number_is_named_by_file_step_and_metric(path, value):
+    MetricsLog(path).append({"step": 5, "eval_loss": value, "note": value})
+    assert read_metrics(path)[5]["note"] == value
+    assert len(read_numbers(path, ["loss"])) == 6
+    with refuses(str(path), "step 5: eval_loss is", "not a number"):
+        read_numbers(path, ["loss", "eval_loss"])
+
+
+@pytest.mark.parametrize("value", [None, math.inf, 3, 1.5])
+def test_numbers_may_be_missing_or_infinite(path, value):
+    MetricsLog(path).append({"step": 5, "loss": value})
+    assert read_numbers(path, ["loss"])[5] == {"step": 5, "loss": value}
+
+
+def test_whole_numbers(path):
+    MetricsLog(path).append({"step": 5, "tokens": 1.5})
+    with refuses("step 5: tokens is '1.5'"):
+        read_numbers(path, ["tokens"], whole={"tokens"})
+
+
+def test_curves_of_a_run_are_numbers(tmp_path):
+    run = Run.open(make_run(tmp_path / "run"))
+    lines = ['{"step": 0, "loss": 2, "note": "a"}', '{"step": 1, "eval_loss": Infinity}']
+    (run.path / "metrics.jsonl").write_text("".join(line + "\n" for line in lines))
+    curves = run.curves("loss", "eval_loss")
+    assert list(curves.columns) == ["step", "loss", "eval_loss"]
+    assert list(curves["loss"].fillna(-1)) == [2.0, -1.0]
+    assert list(curves["eval_loss"].fillna(-1)) == [-1.0, math.inf]
+    (run.path / "metrics.jsonl").write_text("")
+    assert run.curves("loss").empty
