@@ -111,3 +111,13 @@ def test_the_command_line_takes_them_as_well(arguments, home):
     assert done.returncode == 2, done
     assert str(home) in done.stderr or "s3://x/y" in done.stderr or "~/none.txt" in done.stderr
     assert not list(Path.cwd().glob("~*"))
+
+
+@pytest.mark.parametrize("name", ["pipe", "pipe.gguf", "words.txt"])
+def test_a_model_is_a_directory_or_a_gguf_file_and_nothing_else_is_asked_of_the_hub(name, tmp_path):
+    if name == "words.txt":
+        (tmp_path / name).write_text("words")
+    else:
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(ValueError, match=f"{name}' is neither a directory of a model or tokenizer nor a .gguf file"):
+        split_model_name(str(tmp_path / name))

@@ -103,6 +103,8 @@ def split_model_name(model: str) -> tuple[str, dict[str, str]]:
     path = local_path(model)
     if not path.exists():
         raise ValueError(f"{model!r} does not exist; write hf:{model} for a model of the hub")
+    if not (path.is_file() if path.suffix == ".gguf" else path.is_dir()):  # transformers would ask the hub for it
+        raise ValueError(f"{model!r} is neither a directory of a model or tokenizer nor a .gguf file; name one")
     return (str(path.parent), {"gguf_file": path.name}) if path.suffix == ".gguf" else (str(path), {})
 
 
