@@ -20,7 +20,7 @@ from subspace_lab.evidence.cells import absorb, captured_cells, missing, seed_ce
 from subspace_lab.evidence.estimate import Estimate, estimate, in_words
 from subspace_lab.evidence.experiments import EXPERIMENTS, Experiment, chosen
 from subspace_lab.evidence.profiles import Profile, profile_named
-from subspace_lab.evidence.store import CELLS, WORK, Store
+from subspace_lab.evidence.store import CELLS, TABLES, WORK, Store
 from subspace_lab.evidence.variants import CAPTURED, captured
 from subspace_lab.experiments.executors.base import Executor
 from subspace_lab.experiments.executors.choose import Kind, executor_of, workers_of
@@ -184,7 +184,14 @@ def _conclude(store: Store, name: str, *, again: bool) -> None:
         if table.empty:
             return
         store.write(name, table)
-    save_all(experiment.figures, store.read(name), store.path)
+    table = store.read(name)
+    try:
+        save_all(experiment.figures, table, store.path)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # values of the right kind that cannot be
+        problem = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        raise RunError(
+            f"{store.path / TABLES / name}.parquet cannot be drawn ({problem}); remove it, and it is made again"
+        ) from error
 
 
 def _absorb_all(store: Store, names: Sequence[str]) -> None:

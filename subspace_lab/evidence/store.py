@@ -153,6 +153,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         not isinstance(manifest, dict)
         or manifest.get("format") != FORMAT
         or not isinstance(manifest.get("profile"), dict)
+        or not isinstance(manifest.get("environment"), dict)
     ):
         raise RunError(f"{file} is not the manifest of regenerated figures; choose another directory")
     if manifest.get("format_version") != FORMAT_VERSION:

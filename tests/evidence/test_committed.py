@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 
 from subspace_lab.evidence import ackley, methods, page
 from subspace_lab.evidence.experiments import EXPERIMENTS
+from subspace_lab.evidence.making import _conclude
 from subspace_lab.evidence.profiles import PROFILES
 from subspace_lab.evidence.schemas import SCHEMAS
 from subspace_lab.evidence.store import MANIFEST, Store
@@ -81,3 +83,16 @@ def test_a_table_of_another_schema_is_refused_by_file_and_column(name: str, tmp_
         table.assign(**{column: 1.5 if dtype in {"str", "category"} else "x"}).to_parquet(path, index=False)
         with pytest.raises(RunError, match=rf"{path.name} has something else than .* '{column}'; remove it"):
             Store(tmp_path, PROFILES["cpu"]).read(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "value"), [("random_bases", "recovery", "unheard of"), ("ackley", "value", float("nan"))]
+)
+def test_values_that_cannot_be_drawn_are_one_line(tmp_path: Path, name: str, column: str, value: object) -> None:
+    for file in ("evidence.json", "tables"):
+        source = FIGURES / file
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / file)
+    copy = Store(tmp_path, PROFILES["cpu"])
+    copy.write(name, copy.read(name).assign(**{column: value}))
+    with pytest.raises(RunError, match=rf"{name}\.parquet cannot be drawn \([^\n]*\); remove it[^\n]*$"):
+        _conclude(copy, name, again=False)
