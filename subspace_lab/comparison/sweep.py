@@ -165,5 +165,7 @@ def trial_of(cell: Cell, *, data_hash: str) -> Trial:
         The trial.
     """
     config = cell.config.to_dict()
+    content = content_of("train", config, data_hash=data_hash)
+    content["cell"] = cell.name  # methods that are the same by other names are cells of their own
     factors: dict[str, Plain] = {"method": cell.method, "lr": cell.lr, "seed": cell.seed}
-    return Trial(factors, "train", config, content_of("train", config, data_hash=data_hash))
+    return Trial(factors, "train", config, content)

@@ -38,6 +38,7 @@ def run_missing(
         retry: Begin trials again that diverged or failed.
         metric: Shown when a trial is complete.
     """
+    trials = [*{trial.hash: trial for trial in trials}.values()]  # what is named twice runs once
     directories = {trial.hash: trial.name for trial in trials} | dict(names or {})
     is_parent = {parent for trial in trials for parent in trial.parents}
     tried: set[str] = set()

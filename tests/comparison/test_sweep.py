@@ -265,7 +265,15 @@ def test_wrong_arguments_leave_nothing_behind(settings, tmp_path, arguments, mes
 
 
 @pytest.mark.parametrize(
-    "plan", [{}, {"layers": 3}, {"layers": [{"layer": "a"}]}, {"layers": [{"layer": "a", "rank": True}]}, 7]
+    "plan",
+    [
+        {},
+        {"layers": 3},
+        {"layers": [{"layer": "a"}]},
+        {"layers": [{"layer": "a", "rank": True}]},
+        {"layers": [{"layer": "a", "rank": 0}]},
+        7,
+    ],
 )
 def test_a_damaged_plan_in_a_manifest_is_one_line(finished, tmp_path, plan):
     path = tmp_path / "sweep"
@@ -274,3 +282,12 @@ def test_a_damaged_plan_in_a_manifest_is_one_line(finished, tmp_path, plan):
     file.write_text(json.dumps({**json.loads(file.read_text()), "plan": plan}))
     with pytest.raises(RunError, match=r"manifest\.json: plan is not a plan of layers[^\n]*$"):
         Comparison.collect(path)
+
+
+def test_methods_that_are_the_same_by_other_names_are_both_trained(settings, tmp_path):
+    methods = {"one": {"optimizer": "grasswalk"}, "two": {"optimizer": "GrassWalk", "walk_step": 0.1}}
+    found = compare(tmp_path / "sweep", methods, lrs=[1e-3], seeds=1, config=settings(steps=2), workers=2)
+    assert found.results[["method", "status", "attempts"]].to_numpy().tolist() == [
+        ["one", "complete", 1], ["two", "complete", 1],
+    ]  # fmt: skip
+    assert found.results["eval_loss"].nunique() == 1

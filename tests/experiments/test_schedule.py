@@ -145,3 +145,10 @@ def test_a_plug_in_that_the_caller_does_not_name_is_not_imported(tmp_path):
     run_missing(tmp_path, [one], Forked())
     assert "was not named" in read_outcome(tmp_path, one.name).reason
     assert not (tmp_path / one.name / WEIGHTS).exists()
+
+
+def test_a_trial_that_is_named_twice_runs_once(tmp_path):
+    one, same = trial(4), trial(4)
+    found = run(tmp_path, [one, same])
+    assert [outcome.metrics for outcome in found] == [{"eval_total": 4.0}] * 2
+    assert begun(tmp_path, one) == 1
