@@ -79,15 +79,16 @@ class Train:
     def identity(self, config: Mapping[str, Any], *, data_hash: str | None = None) -> Mapping[str, Any]:
         """See `Recipe.identity`."""
         from subspace_lab.training.models import split_model_name
-        from subspace_lab.training.optimizers import plan_of, revision_of
+        from subspace_lab.training.optimizers import filled_options, plan_of, revision_of
 
         settings = TrainConfig.from_dict(config)
         content = {name: value for name, value in settings.to_dict().items() if name not in _NOT_CONTENT}
         content["lr_rest"] = settings.lr if settings.lr_rest is None else settings.lr_rest
         content["data_hash"] = data_hash or _data_hash(settings)
         content["revision"] = revision_of(settings)
+        content["optimizer_options"] = filled_options(settings)
         if (plan := plan_of(settings)) is not None:
-            content["optimizer_options"] = {**(settings.optimizer_options or {}), "plan": plan}
+            content["optimizer_options"] |= {"plan": plan}
         if settings.model is not None and not settings.model.startswith("hf:"):
             folder, options = split_model_name(settings.model)
             files = [Path(folder, options["gguf_file"])] if options else sorted(Path(folder).glob("*.safetensors"))
@@ -203,15 +204,13 @@ def _from_parent(config: TrainConfig, parents: Sequence[Path]) -> nn.Module | No
         return None
     from safetensors.torch import load_file
 
+    from subspace_lab.training.checkpoint import fill_model
     from subspace_lab.training.models import build_model
 
     if len(parents) > 1:
         raise RunError(f"a training begins from the weights of one trial, got {len(parents)}")
     model: nn.Module = build_model(config)
-    state = load_file(parents[0] / WEIGHTS)
-    missing = [name for name in model.load_state_dict(state, strict=False).missing_keys if name != "lm_head.weight"]
-    if missing:
-        raise RunError(f"{parents[0] / WEIGHTS} is of another model: {missing[0]} is missing")
+    fill_model(model, load_file(parents[0] / WEIGHTS), parents[0] / WEIGHTS)
     return model
 
 

@@ -163,11 +163,26 @@ def _model_state(model: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def _load_model(file: Snapshot, model: torch.nn.Module) -> None:
+    fill_model(model, {name: file.get("model", name) for name in _model_state(model)}, file.path)
+
+
+def fill_model(model: torch.nn.Module, saved: Mapping[str, Tensor | None], path: Path) -> None:
+    """Put a model into a saved state, whole or not at all.
+
+    Args:
+        model: Built as the saved one was.
+        saved: Name to tensor, as `model_tensors` has them.
+        path: Where they are from, for the message.
+
+    Raises:
+        RunError: If they are of another model.
+    """
     state = _model_state(model)
-    saved = {name: file.get("model", name) for name in state}
-    for name, tensor in saved.items():
-        if tensor is None or tensor.shape != state[name].shape:
-            raise RunError(f"{file.path} is of another model: {name} is missing or of another shape; delete it")
+    for name in [*state, *saved]:
+        tensor = saved.get(name)
+        if name not in state or tensor is None or tensor.shape != state[name].shape:
+            how = "not in this one" if name not in state else "missing or of another shape"
+            raise RunError(f"{path} is of another model: {name} is {how}; delete it")
     with torch.no_grad():
         for name, tensor in saved.items():
             assert tensor is not None

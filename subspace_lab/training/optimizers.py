@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from subspace_lab.optim import BAdam, GoLore, from_plan, method_named, param_groups
-from subspace_lab.optim.options import OPTIONS, check_known, check_options
+from subspace_lab.optim.options import OPTIONS, check_known, check_options, defaults_of
 from subspace_lab.optim.plan import read_plan
 from subspace_lab.optim.subspace_adam import SubspaceAdam, options_with
 from subspace_lab.training.config import TrainConfig
@@ -147,6 +147,23 @@ def revision_of(config: TrainConfig) -> dict[str, int]:
     """
     kind = method_named(config.optimizer)
     return {kind.__name__: getattr(kind, "revision", 1)}
+
+
+def filled_options(config: TrainConfig) -> dict[str, Any]:
+    """The optimizer's further settings with the defaults of those that are not given.
+
+    Args:
+        config: From `settle_optimizer`.
+
+    Returns:
+        Name to value; torch's AdamW and a plan have what is given.
+    """
+    kind, given = method_named(config.optimizer), dict(config.optimizer_options or {})
+    if not hasattr(kind, "options") or _PLAN in given:
+        return given
+    names = options_with(given) if kind is SubspaceAdam else kind.options
+    own = [name for name in names if name not in {*_FIELDS, *_USELESS}]
+    return {**defaults_of(own, getattr(kind, "changed", {})), **given}
 
 
 def canonical_name(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 from subspace_lab.experiments.hashing import canonical_json, content_hash, source_hash
 from subspace_lab.experiments.recipe import content_of
 from subspace_lab.experiments.trial import Trial
+from subspace_lab.optim.options import OPTIONS
 from subspace_lab.training.optimizers import settle_optimizer
 from tests.training.tiny import tiny_config
 
@@ -40,6 +42,7 @@ def test_threads_paths_and_checkpoints_are_no_content(text, tmp_path):
     assert content(text, checkpoint_every=5, keep_checkpoints=4) == first
     assert content(moved) == first  # the same rows in the same order
     assert content(text, lr_rest=tiny_config(text).lr) == first  # a default, said
+    assert content(text, optimizer_options={"walk_step": 0.1, "zeta": 1.01}) == first
 
 
 @pytest.mark.parametrize(
@@ -64,6 +67,13 @@ def test_a_new_revision_of_an_optimizer_makes_new_trials(text, monkeypatch):
     monkeypatch.setattr(GrassWalk, "revision", 7)
     after = content(text)
     assert (before["revision"], after["revision"]) == ({"GrassWalk": 1}, {"GrassWalk": 7})
+
+
+def test_a_changed_default_makes_new_trials(text, monkeypatch):
+    before = content(text)
+    monkeypatch.setitem(OPTIONS, "walk_step", dataclasses.replace(OPTIONS["walk_step"], default=0.2))
+    assert content(text) != before
+    assert content(text, optimizer_options={"walk_step": 0.1}) == before
 
 
 def test_a_changed_line_of_a_plug_in_makes_new_trials(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from torch import nn
 
 from subspace_lab.runs import Run, RunError
 from subspace_lab.training import TrainConfig, train
-from subspace_lab.training.checkpoint import checkpoint_path, checkpoint_steps
+from subspace_lab.training.checkpoint import checkpoint_path, checkpoint_steps, model_tensors
 from subspace_lab.training.hooks import StepHooks
 from subspace_lab.training.models import build_model
 from subspace_lab.training.optimizers import build_optimizer, settle_optimizer
@@ -179,6 +179,20 @@ def test_the_rest_follows_the_same_schedule_from_its_own_peak(tmp_path, text):
     schedules = [Cosine.of(config.resolved(), peak=peak) for peak in (1e-3, 2e-2)]
     for step in range(config.steps):
         assert schedules[1].at(step) == pytest.approx(20 * schedules[0].at(step))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "grasswalk"])
+def test_a_first_step_has_the_size_of_each_rate(tmp_path, text, optimizer):
+    """Adam's first step is the learning rate in every entry, of full-rank parameters at least."""
+    config = tiny_config(text, optimizer=optimizer, steps=2, warmup=1, lr=1e-3, lr_rest=2e-2, checkpoint_every=1)
+    run_dir = train(tmp_path / "run", config)
+    before = dict(build_model(config.resolved()).named_parameters())
+    after = model_tensors(run_dir, checkpoint_steps(run_dir)[0])
+    moved = {name: (after[name] - before[name]).abs().max().item() for name in after}
+    assert moved["lm_head.weight"] == pytest.approx(1e-2, rel=1e-2)  # half of the peak, in warm-up
+    assert moved["model.norm.weight"] == pytest.approx(1e-2, rel=1e-2)
+    if optimizer == "adamw":
+        assert moved["model.layers.0.self_attn.q_proj.weight"] == pytest.approx(5e-4, rel=1e-2)
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), True, "fast"])
