@@ -13,6 +13,7 @@ from subspace_lab.optim.options import OF_OTHERS_TOO, OPTIONS, plain
 _GONE = object()
 _BY_THEMSELVES = frozenset({"lr", "betas", "eps", "weight_decay", "scale"})  # sound whatever else is in the group
 _CHANGE_IN_PLACE = {list, Tensor}
+_LOOKED_AT = {"cpu", "meta"}  # devices of tensors; on others a look would wait for the device
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,6 @@ def check_edited(group: dict[str, Any], names: Iterable[str], where: str) -> boo
         value = plain(group[name], name)
         if type(value) is not list:  # which somebody may hold and change
             group[name] = value
-        if not isinstance(value, Tensor) or value.device.type in {
-            "cpu",
-            "meta",
-        }:  # elsewhere a look would wait for the device
+        if not isinstance(value, Tensor) or value.device.type in _LOOKED_AT:
             OPTIONS[name].check(f"{where}: {name}", value)
     return not _BY_THEMSELVES.issuperset(names)
