@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import subspace_lab as sl
-from subspace_lab.comparison import Comparison
-from subspace_lab.comparison.check import check_plan, gap_to, uniform_rank
+from subspace_lab.studies.optimizers import Comparison
+from subspace_lab.studies.optimizers.check import check_plan, gap_to, uniform_rank
 
 DOCS = Path(__file__).parent
 RESULT = DOCS / "results" / "plans.json"

@@ -27,8 +27,8 @@ import pandas as pd
 from IPython.utils.capture import capture_output
 
 import subspace_lab as sl
-from subspace_lab.evidence import projection_angles
-from subspace_lab.figures.paper import projection_angles as histogram
+from subspace_lab.studies.grass_paper import projection_angles
+from subspace_lab.studies.grass_paper.figures import projection_angles as histogram
 
 # %matplotlib inline
 # %config InlineBackend.print_figure_kwargs = {"bbox_inches": "tight", "facecolor": "white"}

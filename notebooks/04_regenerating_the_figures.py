@@ -26,14 +26,14 @@ import pandas as pd
 from IPython.display import Image, Markdown, display
 
 import subspace_lab as sl
-from subspace_lab.figures.paper import fig1, fig1_depth
+from subspace_lab.studies.grass_paper.figures import fig1, fig1_depth
 
 # %matplotlib inline
 # %config InlineBackend.print_figure_kwargs = {"bbox_inches": "tight", "facecolor": "white"}
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # of the progress bars of data sets
 out = Path("figures-smoke")
-page = sl.evidence.regenerate(out, profile="smoke", only=["fig1", "ackley"])
+page = sl.studies.grass_paper.regenerate(out, profile="smoke", only=["fig1", "ackley"])
 
 # %% [markdown]
 # ## What is left
@@ -81,5 +81,5 @@ Markdown(page.read_text().partition("## How it is decided")[0])
 # %%
 before = (out / "fig1.png").read_bytes()
 (out / "fig1.png").unlink()
-sl.evidence.regenerate(out, profile="smoke", only=["fig1", "ackley"])
+sl.studies.grass_paper.regenerate(out, profile="smoke", only=["fig1", "ackley"])
 print("the same bytes:", (out / "fig1.png").read_bytes() == before)

@@ -29,43 +29,43 @@ if TYPE_CHECKING:
     from subspace_lab import (
         analysis,
         capture,
-        comparison,
-        evidence,
+        experiments,
         figures,
         landscape,
         numerics,
         optim,
         report,
         runs,
+        studies,
         training,
     )  # fmt: skip
     from subspace_lab.analysis import Plan, recommend
     from subspace_lab.capture import GradientCapture
-    from subspace_lab.comparison import Comparison, compare
     from subspace_lab.runs import Run, RunError
+    from subspace_lab.studies.optimizers import Comparison, compare
     from subspace_lab.training import TrainConfig, train
 
 _MODULES = (
     "analysis",
     "capture",
-    "comparison",
-    "evidence",
+    "experiments",
     "figures",
     "landscape",
     "numerics",
     "optim",
     "report",
     "runs",
+    "studies",
     "training",
 )
 _HOMES = {
-    "Comparison": "comparison",
+    "Comparison": "studies.optimizers",
     "GradientCapture": "capture",
     "Plan": "analysis",
     "Run": "runs",
     "RunError": "runs",
     "TrainConfig": "training",
-    "compare": "comparison",
+    "compare": "studies.optimizers",
     "recommend": "analysis",
     "train": "training",
 }
@@ -81,8 +81,7 @@ __all__ = [
     "analysis",
     "capture",
     "compare",
-    "comparison",
-    "evidence",
+    "experiments",
     "figures",
     "landscape",
     "numerics",
@@ -90,6 +89,7 @@ __all__ = [
     "recommend",
     "report",
     "runs",
+    "studies",
     "train",
     "training",
 ]

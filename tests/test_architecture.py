@@ -25,16 +25,12 @@ BELOW = {
     "figures": {"analysis", "training", "capture", "optim", "runs", "numerics"},
     "report": {"figures", "analysis", "training", "capture", "optim", "runs", "numerics"},
     "experiments": {"training", "capture", "optim", "runs", "numerics"},
-    "comparison": {
+    "studies": {
         "experiments", "report", "figures", "analysis", "training", "capture", "optim", "runs", "numerics",
     },
-    "evidence": {
-        "comparison", "experiments", "report", "figures", "analysis", "training", "capture", "optim", "runs",
-        "numerics",
-    },
     "cli": {
-        "evidence", "comparison", "experiments", "report", "landscape", "figures", "analysis", "training", "capture",
-        "optim", "runs", "numerics",
+        "studies", "experiments", "report", "landscape", "figures", "analysis", "training", "capture", "optim", "runs",
+        "numerics",
     },
 }  # fmt: skip
 EVERYWHERE = {"_version", "_extras", "_frozen", "_names", "_kinds", "_paths", "_reading", "_stacks"}
@@ -88,7 +84,7 @@ def test_the_parts_are_in_one_order() -> None:
     [
         "subspace_lab",
         "subspace_lab.cli",
-        "subspace_lab.comparison",
+        "subspace_lab.studies",
         "subspace_lab.experiments",
         "subspace_lab.landscape",
     ],

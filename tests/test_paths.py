@@ -11,10 +11,10 @@ import torch
 
 import subspace_lab as sl
 from subspace_lab._paths import local_path
-from subspace_lab.comparison import compare
-from subspace_lab.comparison.comparison import Comparison
-from subspace_lab.evidence import regenerate
 from subspace_lab.optim.plan import read_plan
+from subspace_lab.studies.grass_paper import regenerate
+from subspace_lab.studies.optimizers import compare
+from subspace_lab.studies.optimizers.comparison import Comparison
 from subspace_lab.training import TrainConfig
 from subspace_lab.training.models import split_model_name
 from subspace_lab.training.sources import find_source

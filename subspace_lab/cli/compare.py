@@ -12,7 +12,7 @@ from subspace_lab.cli.train import Config
 from subspace_lab.training.values import plain_value
 
 if TYPE_CHECKING:
-    from subspace_lab.comparison import Comparison
+    from subspace_lab.studies.optimizers import Comparison
 
 _WIDE = 110
 Words = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative_iterable=())]
@@ -56,7 +56,7 @@ def compare(
     retry
         Begin cells again that diverged or failed.
     """
-    from subspace_lab.comparison import compare as start
+    from subspace_lab.studies.optimizers import compare as start
 
     rates = [_number(word) for word in split(lrs)]
     found = start(
@@ -91,7 +91,7 @@ def _number(word: str) -> float:
 
 def tell(found: Comparison) -> None:
     """Print what came out of a comparison."""
-    from subspace_lab.comparison.words import legend, terminal_table, verdicts
+    from subspace_lab.studies.optimizers.words import legend, terminal_table, verdicts
 
     show(terminal_table(found.table, wide=output().width >= _WIDE))
     print()

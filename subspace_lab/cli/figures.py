@@ -53,12 +53,12 @@ def figures(
     if dry_run:
         given = {"recompute": recompute, "page": page is not None, "workers": workers is not None}
         _refuse([name for name, is_given in given.items() if is_given])
-        from subspace_lab.evidence.plan import plan_lines
+        from subspace_lab.studies.grass_paper.plan import plan_lines
 
         for line in plan_lines(out_dir, profile, only=chosen, longer=longer, executor=executor, slurm=options):
             print(line)
         return
-    from subspace_lab.evidence import regenerate
+    from subspace_lab.studies.grass_paper import regenerate
 
     written = regenerate(
         out_dir, profile=profile, only=chosen, longer=longer, executor=executor, workers=workers, slurm=options,

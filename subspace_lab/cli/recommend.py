@@ -94,7 +94,7 @@ def recommend(
     print(use if len(use) <= _WIDTH else "use it: sl.optim.from_plan(model, PLAN, lr=...), PLAN the path that follows")
     print(f"saved {in_shell(path)}")
     if check:
-        from subspace_lab.comparison.check import check_plan, gap_to
+        from subspace_lab.studies.optimizers.check import check_plan, gap_to
 
         print()
         found = check_plan(

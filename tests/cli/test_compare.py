@@ -2,10 +2,10 @@
 
 import pytest
 
-from subspace_lab.comparison import compare
+from subspace_lab.studies.optimizers import compare
 from subspace_lab.training import TrainConfig
 from tests.cli.helpers import TINY
-from tests.comparison.conftest import LRS, METHODS, SETTINGS
+from tests.studies.optimizers.conftest import LRS, METHODS, SETTINGS
 
 
 @pytest.fixture(scope="module")

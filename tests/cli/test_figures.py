@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from subspace_lab import evidence
-from subspace_lab.evidence import EvidenceInterrupted
+from subspace_lab.studies import grass_paper
+from subspace_lab.studies.grass_paper import EvidenceInterrupted
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def asked(monkeypatch, tmp_path):
         calls.append((out_dir, arguments))
         return out_dir / "evidence.md"
 
-    monkeypatch.setitem(vars(evidence), "regenerate", note)
+    monkeypatch.setitem(vars(grass_paper), "regenerate", note)
     return calls
 
 
@@ -44,7 +44,7 @@ def test_ctrl_c_says_how_to_go_on(command, monkeypatch, tmp_path):
     def pressed(out_dir, **_):
         raise EvidenceInterrupted(out_dir)
 
-    monkeypatch.setitem(vars(evidence), "regenerate", pressed)
+    monkeypatch.setitem(vars(grass_paper), "regenerate", pressed)
     outcome = command("figures", tmp_path, "--profile", "cpu")
     assert (outcome.status, outcome.err) == (130, f"interrupted; the same command goes on with {tmp_path}\n")
 

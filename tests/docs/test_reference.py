@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import re
 from pathlib import Path
@@ -13,16 +14,16 @@ import torch
 
 import subspace_lab as sl
 from subspace_lab.cli import app
-from subspace_lab.evidence import ackley, projection_angles
 from subspace_lab.optim.options import OPTIONS
+from subspace_lab.studies.grass_paper import ackley, projection_angles
 from subspace_lab.training import PRESETS, TrainConfig
 from tests.docs.pages import ROOT
 
 REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
 COMMANDS = [name for name in app if not name.startswith("-")]
 SUBPACKAGES = (
-    "analysis", "capture", "comparison", "evidence", "figures", "landscape", "numerics", "optim", "report", "runs",
-    "training",
+    "analysis", "capture", "figures", "landscape", "numerics", "optim", "report", "runs", "studies.grass_paper",
+    "studies.optimizers", "training",
 )  # fmt: skip
 METHOD_CLASSES = [kind for kind in sl.optim.METHODS.values() if kind is not torch.optim.AdamW] + [sl.optim.SubspaceAdam]
 TABLES = ("energy", "spectrum", "spectrum_summary", "spectrum_null", "angles", "curvature")
@@ -150,7 +151,8 @@ def test_presets() -> None:
 
 @pytest.mark.parametrize("subpackage", SUBPACKAGES)
 def test_public_names(subpackage: str) -> None:
-    assert set(names(section(f"subspace_lab.{subpackage}"))) == set(getattr(sl, subpackage).__all__)
+    public = importlib.import_module(f"subspace_lab.{subpackage}").__all__
+    assert set(names(section(f"subspace_lab.{subpackage}"))) == set(public)
 
 
 def test_public_names_of_the_package() -> None:

@@ -20,7 +20,7 @@ WALK = "grasswalk_lr0.001_seed0"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 CODE = """
 import json, signal, sys
-from subspace_lab.comparison import compare
+from subspace_lab.studies.optimizers import compare
 from subspace_lab.training import TrainConfig
 signal.signal(signal.SIGINT, signal.{disposition})
 compare(sys.argv[1], ["grasswalk"], lrs=[1e-3], seeds=1, config=TrainConfig.from_dict(json.loads(sys.argv[2])))

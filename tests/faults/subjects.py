@@ -16,12 +16,12 @@ import torch
 
 import subspace_lab as sl
 from subspace_lab.analysis import Plan
-from subspace_lab.comparison.cells import cells_of, parse_methods
-from subspace_lab.comparison.comparison import Comparison
-from subspace_lab.comparison.manifest import join_comparison
-from subspace_lab.evidence import profiles
-from subspace_lab.evidence.store import Store
 from subspace_lab.experiments.outcome import Outcome, write_outcome
+from subspace_lab.studies.grass_paper import profiles
+from subspace_lab.studies.grass_paper.store import Store
+from subspace_lab.studies.optimizers.cells import cells_of, parse_methods
+from subspace_lab.studies.optimizers.comparison import Comparison
+from subspace_lab.studies.optimizers.manifest import join_comparison
 from subspace_lab.training import TrainConfig
 from subspace_lab.training.cache import cached_array, cached_text
 from subspace_lab.training.start import stored_config

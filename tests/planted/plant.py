@@ -3,7 +3,7 @@
 ``python tests/planted/plant.py [NAME ...]`` applies every ``NAME.patch`` beside this file (all of them by default) to
 a copy of the tree in a temporary directory, runs the tests that the patch names, and prints the first that fails::
 
-    nulls-not-rooted   tests/evidence/test_measures_of_captures.py::test_nulls_of_the_energy_are_roots_as_the_ratio_is
+    nulls-not-rooted   tests/studies/grass_paper/test_claims.py::test_w1
 
 It ends with 1 if a fault is not found or a patch no longer applies; ``--check`` only looks whether they apply. Above
 the difference a patch says in a line what is wrong, and after ``Tests:`` which files of tests find it. Whoever changes

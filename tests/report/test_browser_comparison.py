@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from selenium.webdriver.common.by import By
 
-from subspace_lab.comparison.report import write_comparison_report
-from subspace_lab.comparison.statistics import summary
-from subspace_lab.figures.comparison import FIGURES, Tables
-from tests.figures.comparison.test_drawings import tables
+from subspace_lab.studies.optimizers.figures import FIGURES, Tables
+from subspace_lab.studies.optimizers.report import write_comparison_report
+from subspace_lab.studies.optimizers.statistics import summary
 from tests.report.test_browser import DESKTOP, PHONE, contrast, number, show
+from tests.studies.optimizers.figures.test_drawings import tables
 
 pytestmark = pytest.mark.browser
 

@@ -11,13 +11,13 @@ import torch
 import subspace_lab as sl
 from subspace_lab._reading import read_bytes, read_json
 from subspace_lab.analysis import Plan
-from subspace_lab.comparison.manifest import read_comparison, stored_cells
-from subspace_lab.evidence.store import read_manifest as read_evidence
 from subspace_lab.experiments.outcome import Outcome, outcome_path, read_outcome, write_outcome
 from subspace_lab.experiments.progress import last_line
 from subspace_lab.runs import Run, RunError
 from subspace_lab.runs.metrics import read_metrics
 from subspace_lab.runs.snapshot import Snapshot, snapshot_path
+from subspace_lab.studies.grass_paper.store import read_manifest as read_evidence
+from subspace_lab.studies.optimizers.manifest import read_comparison, stored_cells
 from subspace_lab.training.checkpoint import checkpoint_steps
 from tests.runs.build import make_run, refuses
 
@@ -124,7 +124,13 @@ def test_outcomes_of_another_schema_are_none(tmp_path, change):
                                    [{"method": "a", "lr": 0.1, "seed": 0, "config": []}],
                                    [{"method": "a", "lr": 0.1, "seed": 0, "config": {"steps": "x"}}]])  # fmt: skip
 def test_comparisons_of_another_schema(tmp_path, cells):
-    content = {"format": "subspace_lab.comparison", "format_version": 1, "config": {}, "methods": {}, "cells": cells}
+    content = {
+        "format": "subspace_lab.comparison",
+        "format_version": 1,
+        "config": {},
+        "methods": {},
+        "cells": cells,
+    }
     (tmp_path / "comparison.json").write_text(json.dumps(content))
     with pytest.raises(RunError, match=r"comparison\.json .*; (restore|choose)"):
         stored_cells(read_comparison(tmp_path))

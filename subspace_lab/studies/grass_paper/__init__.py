@@ -1,0 +1,27 @@
+"""The figures and tables of arXiv 2510.01878, and what its reviewers missed, made again by one command.
+
+One file per experiment. What an experiment leaves are tidy tables in ``OUT_DIR/tables``; its figure is drawn from them
+by the file of the same name in `figures`. Importing this package is cheap.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from subspace_lab.studies.grass_paper.making import EvidenceInterrupted, regenerate
+    from subspace_lab.studies.grass_paper.profiles import PROFILES, Profile
+
+__all__ = ["PROFILES", "EvidenceInterrupted", "Profile", "regenerate"]
+
+_LATE = {
+    "PROFILES": "profiles", "Profile": "profiles", "EvidenceInterrupted": "making", "regenerate": "making",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)

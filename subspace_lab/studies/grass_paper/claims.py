@@ -1,0 +1,248 @@
+"""The claims W1 to W6 of arXiv 2510.01878 and SubTrack's ablation, as statements about the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from subspace_lab.studies.grass_paper.cells import best_rows
+from subspace_lab.studies.grass_paper.store import CELLS, Store
+from subspace_lab.studies.grass_paper.variants import part_name
+from subspace_lab.studies.grass_paper.verdicts import MATCH, Statement, below, statement
+
+_PEERS = ("galore", "apollo", "ldadam", "frugal", "subtrack")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim and what decides it.
+
+    Attributes:
+        name: As the papers' page has it.
+        text: What is claimed, where.
+        figures: The figures that show it.
+        statements: What is stated of the tables; an empty list where they are not there yet.
+    """
+
+    name: str
+    text: str
+    figures: tuple[str, ...]
+    statements: Callable[[Store], list[Statement]]
+
+
+def _usual_share(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the rank nearest a quarter of the width, the habit of the field."""
+    quarter = float(table["m"].median()) / 4
+    rank = min(map(int, set(table["rank"])), key=lambda rank: abs(rank - quarter))
+    return table.loc[table["rank"] == rank]
+
+
+def _w1(store: Store) -> list[Statement]:
+    table = store.read("fig1")
+    if table.empty:
+        return []
+    rows = _usual_share(table)
+    ratio = rows.groupby("seed")["ratio"].mean()
+    noise = rows.groupby("seed")["null_noise"].mean()
+    share = f"r/m = 1/{rows['m'].median() / rows['rank'].iloc[0]:g}"
+    return [
+        statement(f"at {share} the ratio is above 0.5 (0.5 minus ratio)", 0.5 - ratio, unit=""),
+        statement(f"at {share} it is above that of noise's own space (noise minus ratio)", noise - ratio, unit=""),
+    ]
+
+
+def _change(table: pd.DataFrame, column: str) -> pd.Series[float]:
+    """The last third minus the first third along a column, means per seed."""
+    places = np.sort(table[column].unique())
+    third = max(1, len(places) // 3)
+    early, late = table[table[column].isin(places[:third])], table[table[column].isin(places[-third:])]
+    change: pd.Series[float] = late.groupby("seed")["ratio"].mean() - early.groupby("seed")["ratio"].mean()
+    return change
+
+
+def _w2(store: Store) -> list[Statement]:
+    return _changes(store, "step", "the ratio falls over training (last third minus first third)")
+
+
+def _w3(store: Store) -> list[Statement]:
+    return _changes(store, "depth", "the ratio falls over depth (last third of the blocks minus first third)")
+
+
+def _changes(store: Store, column: str, text: str) -> list[Statement]:
+    table = store.read("fig1")
+    if table.empty:
+        return []
+    width = float(table["m"].median())
+    return [
+        statement(f"at r/m = 1/{width / rank:g} {text}", _change(table.loc[table["rank"] == rank], column), unit="")
+        for rank in sorted(map(int, set(table["rank"])))
+    ]
+
+
+def _w4(store: Store) -> list[Statement]:
+    table = store.read("fig2")
+    if table.empty:
+        return []
+    first, last = table[table["index"] == 0], table[table["index"] == table["index"].max()]
+    largest = first.groupby("seed")[["normalized", "null_noise"]].mean()
+    by_kind = first.groupby(["seed", "kind"])["normalized"].mean().unstack()
+    others = by_kind.drop(columns="down_proj").max(axis=1) if "down_proj" in by_kind else None
+    keys = ["seed", "kind", "step"]
+    evenness = (last.set_index(keys)["normalized"] / first.set_index(keys)["normalized"]).groupby(["seed", "step"])
+    over_steps = evenness.mean().unstack()
+    found = [
+        statement(
+            "the largest value is below that of noise (value minus noise's, over ‖G‖²)",
+            largest["normalized"] - largest["null_noise"], unit="",
+        )
+    ]  # fmt: skip
+    if others is not None:
+        found.append(
+            statement(
+                "it is largest for down_proj (largest other minus down_proj)", others - by_kind["down_proj"], unit=""
+            )
+        )
+    steps = sorted(over_steps.columns)
+    if len(steps) > 1:
+        change = over_steps[steps[0]] - over_steps[steps[-1]]
+        found.append(statement("values get more even (20th over 1st, first minus last step shown)", change, unit=""))
+    return found
+
+
+Losses = dict[str, "pd.Series[float]"]
+
+
+def _losses(store: Store) -> Losses:
+    rows = best_rows(store.read(CELLS))
+    if rows.empty:
+        return {}
+    return {str(name): of.set_index("seed")["eval_loss"] for name, of in rows.groupby("method")}
+
+
+def _compared(
+    losses: dict[str, pd.Series[float]], text: str, one: str, other: str, margin: float = 0
+) -> list[Statement]:
+    if one not in losses or other not in losses:
+        return []
+    return [below(text, losses[one], losses[other], margin=margin)]
+
+
+def _w5(store: Store) -> list[Statement]:
+    losses, found = _losses(store), []
+    for rule in ("walk", "jump"):
+        for informed in ("svd", "track"):
+            text = f"{rule} matches or beats {informed}, both with AO and RS"
+            one, other = (part_name(name, "transport", "limited") for name in (rule, informed))
+            found += _compared(losses, text, one, other, MATCH)
+    for rule in ("walk", "jump"):
+        full = part_name(rule, "transport", "limited")
+        for marks, other in (
+            ("RS alone", part_name(rule, "keep", "limited")), ("AO alone", part_name(rule, "transport", "none")),
+        ):  # fmt: skip
+            found += _compared(losses, f"{rule} with AO and RS is below {rule} with {marks}", full, other)
+    return found
+
+
+def _null(store: Store) -> list[Statement]:
+    losses, found = _losses(store), []
+    for recovery, words in (("limited", "AO and RS"), ("free", "AO and RS without its limiter")):
+        null = part_name("frozen", "transport", recovery)
+        for rule in store.profile.rules[1:]:
+            text = f"{rule} is below the frozen basis, both with {words}"
+            found += _compared(losses, text, part_name(rule, "transport", recovery), null)
+    return found
+
+
+def _limiter(store: Store) -> list[Statement]:
+    losses, found = _losses(store), []
+    for rule in store.profile.rules:
+        limited, free = (part_name(rule, "transport", recovery) for recovery in ("limited", "free"))
+        found += _compared(losses, f"{rule} with AO and RS is better without the limiter", free, limited)
+    return found
+
+
+def _w6(store: Store) -> list[Statement]:
+    losses, found = _losses(store), []
+    for method in ("grasswalk", "grassjump"):
+        for peer in _PEERS:
+            found += _compared(losses, f"{method} is below {peer}", method, peer)
+    return found
+
+
+def _scale(store: Store) -> list[Statement]:
+    losses, found = _losses(store), []
+    small = "grasswalk scale=0.25"
+    for one, other, text in (
+        ("galore", part_name("svd", "keep", "none"), "galore is below the same parts at scale 1"),
+        (small, "grasswalk", "grasswalk at scale 0.25 is below itself at scale 1"),
+        (small, "galore", "grasswalk at scale 0.25 is below galore"),
+        (small, "fira", "grasswalk at scale 0.25 is below fira"),
+    ):
+        found += _compared(losses, text, one, other)
+    return found
+
+
+def _subtrack(store: Store) -> list[Statement]:
+    losses = _losses(store)
+    alone, ao, rs = (
+        part_name("track", *parts) for parts in (("keep", "none"), ("transport", "none"), ("keep", "limited"))
+    )
+    both = part_name("track", "transport", "limited")
+    return [
+        *_compared(losses, "tracking with AO is below tracking alone", ao, alone),
+        *_compared(losses, "tracking with RS is below tracking alone", rs, alone),
+        *_compared(losses, "tracking with both is below tracking with AO", both, ao),
+        *_compared(losses, "tracking with both is below tracking with RS", both, rs),
+    ]
+
+
+CLAIMS = (
+    Claim("W1", "A small core subspace holds most of the gradient's energy: ratio above 0.5 (Fig. 1).", ("fig1",), _w1),
+    Claim("W2", "The ratio declines over training (Fig. 1).", ("fig1",), _w2),
+    Claim("W3", "Deeper layers have smaller ratios (Fig. 1).", ("fig1_depth",), _w3),
+    Claim(
+        "W4",
+        "The landscape of subspaces is nearly flat: the top-20 singular values of the error's derivative are tiny, "
+        "largest for down_proj, more uniform later (Fig. 2).",
+        ("fig2", "fig2_raw"), _w4,
+    ),
+    Claim(
+        "W5",
+        "Random updates of the subspace match or beat SVD and tracking, but only together with projection-aware "
+        "moments "
+        "(AO) and recovery scaling (RS) (Fig. 3).",
+        ("fig3",), _w5,
+    ),
+    Claim(
+        "W6",
+        "GrassWalk and GrassJump beat GaLore, APOLLO, LDAdam, FRUGAL and SubTrack++ at the same memory and wall time "
+        "(Tables 1 and 2).",
+        ("tables", "refresh"), _w6,
+    ),
+    Claim(
+        "The scale",
+        "A question to W6: the default scale of GaLore, GoLore and Fira is 0.25, that of GrassWalk, GrassJump and "
+        "SubTrack++ is 1. It multiplies the step of the matrices and not that of embeddings and head, and one learning "
+        "rate is tuned for both. Does the order of the methods come from it?",
+        ("sensitivity",), _scale,
+    ),
+    Claim(
+        "SubTrack's ablation",
+        "Tracking alone is improved by AO, by RS, and most by both (arXiv 2502.01586).",
+        ("fig3",), _subtrack,
+    ),
+    Claim(
+        "The null",
+        "Not claimed but needed by all of the above: a rule that moves the basis is better than never moving it.",
+        ("fig3",), _null,
+    ),
+    Claim(
+        "The limiter",
+        "A question to the method: the limiter of recovery scaling holds rules back by different factors. Are they "
+        "better without it?",
+        ("fig3", "recovery"), _limiter,
+    ),
+)  # fmt: skip

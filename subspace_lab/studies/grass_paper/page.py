@@ -1,0 +1,138 @@
+"""The page that says claim by claim what came out; written from the tables, never by hand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from subspace_lab.runs.files import publish
+from subspace_lab.studies.grass_paper.cells import base_config
+from subspace_lab.studies.grass_paper.claims import CLAIMS, Claim
+from subspace_lab.studies.grass_paper.experiments import EXPERIMENTS
+from subspace_lab.studies.grass_paper.profiles import Profile
+from subspace_lab.studies.grass_paper.store import CELLS, Store, read_manifest
+from subspace_lab.studies.grass_paper.verdicts import RULES, Statement, together
+from subspace_lab.studies.optimizers.words import legend, rows_of
+
+
+def write(store: Store, path: Path) -> None:
+    """Write the page.
+
+    Args:
+        store: The tables.
+        path: Where it goes; it refers to the figures by a relative path.
+
+    Raises:
+        RunError: If it cannot be written.
+    """
+    figures = Path(os.path.relpath(str(store.path), str(path.parent))).as_posix()
+    found = {claim.name: claim.statements(store) for claim in CLAIMS}
+    parts = [_head(store), _verdicts(found), _rules(), *(_claim(claim, found[claim.name]) for claim in CLAIMS)]
+    parts += [_table(store), _pictures(store, figures), _failures(store)]
+    with publish(path) as aside:
+        aside.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+
+
+def _head(store: Store) -> str:
+    cells, environment = store.read(CELLS), read_manifest(store.path)["environment"]
+    done = 0 if cells.empty else int((cells["status"] == "complete").sum())
+    where = ", ".join(f"{name} {environment[name]}" for name in ("torch", "python") if name in environment)
+    return (
+        "# Evidence\n\n"
+        f"Written by `{command(store.profile)}` from the tables in its `tables` directory; nothing here is written by "
+        f"hand. {done} trainings have come to their end so far{f' ({where})' if where else ''}.\n\n"
+        f"**Scale.** {scale(store.profile)} What holds or does not hold at this scale need not do so at 1B "
+        f"parameters and "
+        "10,000 steps, the setting of the papers; a claim that does not come out is a result, and stays."
+    )
+
+
+def command(profile: Profile) -> str:
+    """The command that makes a profile's figures."""
+    name, longer = profile.name.removesuffix("-longer"), profile.name.endswith("-longer")
+    return f"subspace-lab figures OUT_DIR --profile {name}" + (" --longer" if longer else "")
+
+
+def scale(profile: Profile) -> str:
+    """What is trained, in a sentence."""
+    config = base_config(profile)
+    assert config.steps
+    assert config.batch_size
+    assert config.accumulation
+    assert config.sequence_length
+    tokens = config.steps * config.batch_size * config.accumulation * config.sequence_length
+    rank = "the published rank" if config.rank is None else f"rank {config.rank}"
+    rates = ", ".join(f"{lr:g}" for lr in profile.lrs)
+    return (
+        f"`{config.preset}` (vocabulary {config.vocab_size}) on `{config.data}`: {config.steps} steps of "
+        f"{config.batch_size * config.accumulation} sequences of {config.sequence_length} tokens, {tokens:,} tokens in "
+        f"all; {rank}, a refresh every {config.update_interval or 'so many'} steps; learning rates {rates}, tuned "
+        f"on the "
+        f"first seed; up to {profile.seeds} seeds at the best one."
+    )
+
+
+def _verdicts(found: dict[str, list[Statement]]) -> str:
+    lines = ["| claim | verdict | statements that hold |", "|---|---|---|"]
+    for name, statements in found.items():
+        holding = sum(one.verdict == "holds" for one in statements)
+        verdict = together(statements) if statements else "not measured yet"
+        lines.append(f"| {name} | *{verdict}* | {holding} of {len(statements)} |")
+    return "## In short\n\n" + "\n".join(lines)
+
+
+def _rules() -> str:
+    return f"## How it is decided\n\n{RULES}"
+
+
+def _claim(claim: Claim, statements: list[Statement]) -> str:
+    head = f"## {claim.name}\n\n{claim.text}\n\n"
+    if not statements:
+        return head + f"Not measured yet: {', '.join(claim.figures)}."
+    rows = ["| statement | mean | 95 % interval | seeds | verdict |", "|---|---|---|---|---|"]
+    rows += [_row(one) for one in statements]
+    return head + f"**{_capital(together(statements))}.**\n\n" + "\n".join(rows)
+
+
+def _row(one: Statement) -> str:
+    told = "-" if one.low != one.low else f"[{one.low:+.4f}, {one.high:+.4f}]"
+    return f"| {one.text} | {one.mean:+.4f} {one.unit} | {told} | {one.seeds} | {one.verdict} |".replace("  |", " |")
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _table(store: Store) -> str:
+    table = store.read("tables")
+    if table.empty:
+        return ""
+    rows = rows_of(table).assign(**{"time [s]": [f"{value:.1f}" for value in table["wall_s"]]})
+    lines = ["| " + " | ".join(rows.columns) + " |", "|" + "---|" * len(rows.columns)]
+    lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows.itertuples(index=False)]
+    notes = "\n".join(f"- {line}" for line in legend(table))
+    return (
+        "## Every method\n\n"
+        + "\n".join(lines)
+        + f"\n\n{notes}\n- gap: to the first row, paired by seed, with its 95 % "
+        "interval; where that contains zero, the two are not told apart"
+    )
+
+
+def _pictures(store: Store, figures: str) -> str:
+    parts = ["## Figures"]
+    for name, experiment in EXPERIMENTS.items():
+        for file, module in experiment.figures.items():
+            if (store.path / f"{file}.png").is_file():
+                parts.append(f"### {module.TITLE}\n\n![{module.TITLE}]({figures}/{file}.png)\n\n{module.CAPTION}")
+                parts.append(f"From `{figures}/tables/{name}.parquet`.")
+    return "\n\n".join(parts)
+
+
+def _failures(store: Store) -> str:
+    cells = store.read(CELLS)
+    if cells.empty or (cells["status"] == "complete").all():
+        return ""
+    lost = cells[cells["status"] != "complete"]
+    lines = [f"- {row['cell']}: {row['status']} ({row['reason']})" for row in lost.to_dict("records")]
+    return "## Trainings without a result\n\n" + "\n".join(lines)

@@ -1,0 +1,246 @@
+"""The smoke profile from beginning to end, and what comes of it when it is cut, copied or asked for something else."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+
+import pandas as pd
+import pytest
+
+from subspace_lab.experiments.outcome import Outcome, write_outcome
+from subspace_lab.runs import RunError
+from subspace_lab.studies.grass_paper import EvidenceInterrupted, making, profiles, regenerate
+from subspace_lab.studies.grass_paper.experiments import EXPERIMENTS
+from subspace_lab.studies.grass_paper.store import Store
+
+
+def read(path, name):
+    return pd.read_parquet(path / "tables" / f"{name}.parquet")
+
+
+def pictures(path):
+    return {file.name: file.read_bytes() for file in path.iterdir() if file.suffix in {".png", ".pdf"}}
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    def refuse(_dir, cells, *_, **__):
+        raise AssertionError(f"{len(cells)} cells were trained")
+
+    monkeypatch.setattr(making, "train_cells", refuse)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The cells that are trained, as they come."""
+    cells, train = [], making.train_cells
+
+    def note(directory, todo, *arguments, **keywords):
+        cells.extend(cell.name for cell in todo)
+        train(directory, todo, *arguments, **keywords)
+
+    monkeypatch.setattr(making, "train_cells", note)
+    return cells
+
+
+def test_everything_is_there(whole):
+    files = {name for experiment in EXPERIMENTS.values() for name in experiment.figures}
+    assert set(pictures(whole)) == {f"{name}.{suffix}" for name in files for suffix in ("png", "pdf")}
+    assert all(len(read(whole, name)) for name in EXPERIMENTS)
+    assert (whole / "tables" / "tables.csv").is_file()
+    assert (whole / "tables" / "tables.tex").is_file()
+    page = (whole / "evidence.md").read_text(encoding="utf-8")
+    for claim in ("W1", "W2", "W3", "W4", "W5", "W6"):
+        assert f"\n## {claim}\n" in page
+    assert all(f"({name}.png)" in page.replace("(./", "(") for name in files)
+
+
+def test_every_cell_has_one_row_and_none_is_trained_twice(whole, small):
+    cells = read(whole, "cells")
+    assert cells["cell"].is_unique
+    assert set(cells["status"]) == {"complete"}
+    uncaptured = cells[~cells["method"].str.startswith("captured ")]
+    assert (uncaptured.groupby("method")["seed"].nunique() == small.seeds).all()
+    assert (cells["state_bytes"] == cells["state_bytes_formula"]).all()
+
+
+def test_all_methods_of_a_seed_begin_alike(whole):
+    """The same weights and the same batch: the first loss and the first evaluation agree to the last digit."""
+    first = read(whole, "curves").query("step == 0")
+    for column in ("loss", "eval_loss"):
+        by_seed = first.groupby("seed")[column].nunique()
+        assert (by_seed == 1).all()
+        assert first[column].nunique() == by_seed.size
+
+
+def test_the_same_pictures_without_any_computation(whole, clone, no_training, monkeypatch):
+    for name, experiment in EXPERIMENTS.items():
+        monkeypatch.setitem(EXPERIMENTS, name, dataclasses.replace(experiment, measure=None))
+    before = {file.name: file.read_bytes() for file in (clone / "tables").iterdir()}
+    regenerate(clone, profile="smoke")
+    assert pictures(clone) == pictures(whole)
+    assert {file.name: file.read_bytes() for file in (clone / "tables").iterdir()} == before
+    assert (clone / "evidence.md").read_bytes() == (whole / "evidence.md").read_bytes()
+
+
+def test_a_clone_trains_what_its_tables_lack_and_nothing_else(whole, clone, trained):
+    cells = read(clone, "cells")
+    gone = ["walk-AO_lr0.01_seed1", "captured-adamw_lr0.01_seed0"]
+    assert set(gone) <= set(cells["cell"])
+    cells[~cells["cell"].isin(gone)].to_parquet(clone / "tables" / "cells.parquet", index=False)
+    regenerate(clone, profile="smoke", only=["fig3", "fig1"], workers=2)
+    assert trained == gone
+    for name in ("fig3", "fig1"):
+        keys = [column for column in read(whole, name) if column in {"rule", "moments", "recovery", "seed", "step",
+                                                                     "kind", "depth", "rank", "index"}]  # fmt: skip
+        one, two = (read(path, name).sort_values(keys, ignore_index=True) for path in (whole, clone))
+        pd.testing.assert_frame_equal(one, two)
+
+
+def test_ctrl_c_leaves_figures_of_what_is_there(small, tmp_path, trained, monkeypatch):
+    path, train = tmp_path / "figures", making.train_cells
+
+    def pressed(directory, todo, *arguments, **keywords):
+        if trained:
+            train(directory, todo[:2], *arguments, **keywords)
+            raise KeyboardInterrupt
+        train(directory, todo, *arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(making, "train_cells", pressed)
+        with pytest.raises(EvidenceInterrupted, match="the same command goes on"):
+            regenerate(path, profile="smoke", only=["refresh"], workers=2)
+    half = read(path, "refresh")
+    assert dict(half.groupby("seed").size()) == {0: 4, 1: 1}  # AdamW has nothing to refresh
+    assert {"refresh.png", "refresh.pdf"} == set(pictures(path))
+    done = len(trained)
+    regenerate(path, profile="smoke", only=["refresh"], workers=2)
+    assert len(trained) == done + 3
+    assert (read(path, "refresh").groupby("seed").size() == 4).all()
+
+
+def test_trainings_that_fail_are_told_at_the_end(clone, small, monkeypatch, capsys):
+    cells = read(clone, "cells")
+    lost = cells["cell"] == "walk-AO_lr0.01_seed1"
+    cells.assign(status=cells["status"].mask(lost, "failed")).to_parquet(
+        clone / "tables" / "cells.parquet", index=False
+    )
+
+    def fail(directory, todo, *_, **__):
+        for cell in todo:
+            write_outcome(directory, cell.name, Outcome("failed", "no luck", 1))
+
+    monkeypatch.setattr(making, "train_cells", fail)
+    regenerate(clone, profile="smoke", only=["fig3"])
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "trainings that did not come to their end, and that the figures lack: 1 (walk-AO_lr0.01_seed1 failed: no luck)"
+        "; the same command goes on with them"
+    )
+    monkeypatch.setattr(making, "train_cells", None)
+    cells.to_parquet(clone / "tables" / "cells.parquet", index=False)
+    regenerate(clone, profile="smoke", only=["fig3"])
+    assert "did not come to their end" not in capsys.readouterr().err
+
+
+def test_recompute_trains_again_what_a_figure_rests_on(clone, trained):
+    names = ["adamw_lr0.01_seed0", "adamw_lr0.01_seed1", "captured-adamw_lr0.01_seed0", "captured-adamw_lr0.01_seed1"]
+
+    def others():
+        cells = read(clone, "cells")
+        return cells[~cells["cell"].isin(names)].reset_index(drop=True)
+
+    before = others()
+    regenerate(clone, profile="smoke", only=["fig1"], recompute=True, workers=2)
+    assert sorted(trained) == names
+    pd.testing.assert_frame_equal(others(), before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"profile": "smok"}, "there is no profile 'smok'; nearest: smoke"),
+        ({"profile": "smoke", "only": ["fig33"]}, "there is no figure 'fig33'; nearest: fig3 "),
+        ({"profile": "smoke", "only": []}, "only names no figure"),
+        ({"profile": "smoke", "only": ["fig1", "fig1"]}, "only has fig1 twice"),
+        ({"profile": "smoke", "workers": 0}, "workers must be a whole number of at least 1, got 0"),
+        ({"profile": "smoke", "workers": True}, "workers must be a whole number of at least 1, got True"),
+        ({"profile": "smoke", "executor": "slrum"}, "there is no executor 'slrum'; nearest: slurm "),
+        ({"profile": "smoke", "slurm": {"time": 5}}, "options of Slurm have no effect on executor='local'"),
+        ({"profile": "paper", "longer": True}, "longer has no use with profile paper"),
+        ({"profile": "paper", "workers": 2}, "workers=2 has no use here: 8 processes share a training"),
+    ],
+    ids=str,
+)
+def test_arguments_that_make_no_sense(arguments, match, tmp_path, small):
+    with pytest.raises(ValueError, match=match):
+        regenerate(tmp_path / "figures", **arguments)
+    assert not (tmp_path / "figures").exists()
+
+
+def test_a_directory_of_another_profile(clone):
+    with pytest.raises(RunError, match=r"figures of another profile \(name smoke -> cpu; .*lrs .* -> .*; choose"):
+        regenerate(clone, profile="cpu")
+    with pytest.raises(RunError, match=r"name smoke -> smoke-longer; seeds 2 -> 4; steps 4 -> 16"):
+        regenerate(clone, profile="smoke", longer=True)
+
+
+def test_other_data_are_not_mixed_in(clone, no_training):
+    manifest = json.loads((clone / "evidence.json").read_text())
+    (clone / "evidence.json").write_text(json.dumps({**manifest, "data_hash": "0" * 64}))
+    regenerate(clone, profile="smoke", only=["refresh"])  # nothing is trained
+    with pytest.raises(RunError, match=r"rests on other data \(hash 000000000000, here [0-9a-f]{12}; .*go on where"):
+        regenerate(clone, profile="smoke", only=["fig1"], recompute=True)
+
+
+def test_a_directory_of_something_else(tmp_path, small):
+    (tmp_path / "letter.txt").write_text("dear all")
+    with pytest.raises(RunError, match="not empty and holds no regenerated figures"):
+        regenerate(tmp_path, profile="smoke")
+    with pytest.raises(RunError, match="is a file"):
+        regenerate(tmp_path / "letter.txt", profile="smoke")
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"format": "subspace_lab.evidence", "profile": {}}', "[" * 100_000])
+def test_a_broken_manifest_is_one_line(tmp_path, small, content):
+    (tmp_path / "evidence.json").write_text(content)
+    with pytest.raises(RunError, match=r"evidence\.json .*(restore it|choose another)") as caught:
+        regenerate(tmp_path, profile="smoke")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_broken_table_is_one_line(clone):
+    (clone / "tables" / "cells.parquet").write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(RunError, match=r"cells\.parquet cannot be read .*remove it"):
+        regenerate(clone, profile="smoke")
+
+
+def test_a_full_disk_is_one_line(clone, no_training, monkeypatch):
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(RunError, match=r"cannot write .*: No space left on device; free some space"):
+        regenerate(clone, profile="smoke")
+
+
+def test_the_longer_variant(small):
+    longer = small.longer
+    assert (longer.config.steps, longer.seeds) == (4 * small.config.steps, small.seeds + 2)
+    same = dataclasses.replace(longer, name=small.name, config=small.config, seeds=small.seeds, cell_s=small.cell_s)
+    assert same == small
+
+
+def test_profiles_say_what_they_are():
+    assert {name: profile.name for name, profile in profiles.PROFILES.items()} == {n: n for n in profiles.PROFILES}
+
+
+def test_the_store_keeps_rows_apart(tmp_path, small):
+    store = Store(tmp_path / "figures", small)
+    store.add("rows", pd.DataFrame({"cell": ["a", "b"], "method": ["x", "y"], "value": [1, 2]}))
+    store.add("rows", pd.DataFrame({"cell": ["b", "c"], "method": ["y", "x"], "value": [3, 4]}))
+    assert dict(zip(store.read("rows")["cell"], store.read("rows")["value"], strict=True)) == {"a": 1, "b": 3, "c": 4}
+    store.forget(["x"])
+    assert list(store.read("rows")["cell"]) == ["b"]

@@ -1,0 +1,109 @@
+"""The path of the paper profile at toy size: two processes share a training, begun by torchrun, here or in a job."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+import threading
+
+import pandas as pd
+import psutil
+import pytest
+
+from subspace_lab.experiments.executors import slurm, torchrun
+from subspace_lab.experiments.executors.base import Ended, Request
+from subspace_lab.experiments.executors.slurm import SlurmExecutor
+from subspace_lab.experiments.outcome import read_outcome
+from subspace_lab.experiments.progress import TrialsProgress, last_line
+from subspace_lab.runs import Run
+from subspace_lab.studies.grass_paper import EvidenceInterrupted, profiles, regenerate
+from subspace_lab.studies.grass_paper.cells import tuning_cells
+from subspace_lab.studies.grass_paper.variants import methods
+from subspace_lab.training import train
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(small, tmp_path, monkeypatch):
+    """Ctrl-C cuts them on this machine; the same call, said to be for Slurm, goes on with them in a job."""
+    pytest.importorskip("submitit")
+    config = dataclasses.replace(small.config, steps=30)
+    scale = dataclasses.replace(small, config=config, seeds=1, processes=2, methods=("adamw",))
+    monkeypatch.setitem(profiles.PROFILES, "smoke", scale)
+    monkeypatch.setattr(slurm, "SlurmExecutor", functools.partial(SlurmExecutor, cluster="local"))
+    monkeypatch.setattr(slurm, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr(torchrun, "_PATIENCE_S", 0.05)
+    path, (cell,) = tmp_path / "figures", tuning_cells(methods(scale), scale)
+    record = functools.partial(read_outcome, path / "work" / "cells", cell.name)
+
+    def press(_):
+        if last_line(path / "work" / "cells" / cell.name / "metrics.jsonl").get("step", 0) >= 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialsProgress, "look", press)
+        with pytest.raises(EvidenceInterrupted):
+            regenerate(path, profile="smoke", only=["tables"])
+    assert (record().status, record().attempts) == ("cut", 1)
+    page = regenerate(path, profile="smoke", only=["tables"], executor="slurm", slurm={"time": 5})
+    assert (page.is_file(), (path / "tables.png").is_file(), record().attempts) == (True, True, 2)
+    assert len([*(path / "work" / "slurm").glob("*/*_result.pkl")]) == 1
+    (row,) = pd.read_parquet(path / "tables" / "cells.parquet").to_dict("records")
+    assert (row["status"], row["state_bytes"]) == ("complete", row["state_bytes_formula"])
+    alone = Run.open(train(tmp_path / "alone", cell.config)).metrics
+    assert row["tokens"] == alone["tokens"].sum()
+    assert row["eval_loss"] == pytest.approx(alone["eval_loss"].iloc[-1], rel=1e-4)
+
+
+class Told:
+    """Who listens to an executor."""
+
+    def __init__(self):
+        self.ends = []
+
+    def begun(self, name):
+        pass
+
+    def ended(self, name, ended):
+        self.ends.append(ended)
+
+    def look(self):
+        pass
+
+
+def request(path):
+    return Request(str(path), "a", "train", {})
+
+
+@pytest.mark.parametrize(
+    ("status", "ended"),
+    [(0, Ended("finished")), (3, Ended("killed", "killed, torchrun ended with status 3, see a.log"))],
+)
+def test_how_torchrun_ends_is_told(tmp_path, monkeypatch, status, ended):
+    monkeypatch.setattr(torchrun, "command", lambda *_: ["python", "-c", f"raise SystemExit({status})"])
+    told = Told()
+    torchrun.TorchrunExecutor(2).run([request(tmp_path)], told)
+    told.ends.append(torchrun.run_in_job(request(tmp_path), processes=2))
+    assert told.ends == [ended] * 2
+
+
+def test_what_interrupts_a_job_interrupts_its_torchrun(tmp_path, monkeypatch):
+    """The job of a trial nears its end: torchrun is told, and waited for."""
+    there = tmp_path / "there"
+    code = (
+        f"import pathlib, time\ntry:\n    pathlib.Path({str(there)!r}).touch()\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    raise SystemExit(7)"
+    )
+    monkeypatch.setattr(torchrun, "command", lambda *_: [sys.executable, "-c", code])
+    wait = torchrun.subprocess.Popen.wait
+
+    def interrupted(process, *arguments):
+        monkeypatch.setattr(torchrun.subprocess.Popen, "wait", wait)
+        while not there.exists() and process.poll() is None:
+            threading.Event().wait(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torchrun.subprocess.Popen, "wait", interrupted)
+    told = torchrun.run_in_job(request(tmp_path), processes=2)
+    assert told == Ended("killed", "killed, torchrun ended with status 7, see a.log")
+    assert not [process for process in psutil.Process().children() if code in process.cmdline()]
