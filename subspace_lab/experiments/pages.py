@@ -1,0 +1,53 @@
+"""Generated parts of pages: the lines between ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from subspace_lab.runs.files import publish
+
+
+def fill(page: str, mark: str, content: str) -> str:
+    """Replace what is between the two marks of a name; each mark is a line of its own.
+
+    Args:
+        page: Text of the page.
+        mark: Name in the marks.
+        content: New lines between them; the last one ends in a newline, too.
+
+    Returns:
+        Text of the page; the marks and all that is outside them are as before.
+
+    Raises:
+        ValueError: If the page does not have each of the marks once and in this order.
+    """
+    begin, end = (f"<!-- {mark}: {which} -->" for which in ("begin", "end"))
+    found = {line: list(re.finditer(rf"^{re.escape(line)}$", page, re.MULTILINE)) for line in (begin, end)}
+    for line, places in found.items():
+        if len(places) != 1:
+            raise ValueError(f"the line {line} must be on the page once, it is there {len(places)} times")
+    first, last = found[begin][0].end(), found[end][0].start()
+    if last < first:
+        raise ValueError(f"the line {end} must be below the line {begin}")
+    return f"{page[:first]}\n{content}{page[last:]}"
+
+
+def fill_file(path: Path, mark: str, content: str) -> None:
+    """`fill` for a file, which is replaced atomically.
+
+    Args:
+        path: A page in UTF-8.
+        mark: Name in the marks.
+        content: New lines between them.
+
+    Raises:
+        ValueError: If the page does not have each of the marks once and in this order; the message names the file.
+        RunError: If the file cannot be written.
+    """
+    try:
+        page = fill(path.read_text(encoding="utf-8"), mark, content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    with publish(path) as aside:
+        aside.write_text(page, encoding="utf-8")
