@@ -23,7 +23,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-_COPIED = ("subspace_lab", "tests", "figures", "docs", "pyproject.toml", "setup.cfg", "README.md")
+_COPIED = ("subspace_lab", "tests", "figures", "results", "docs", "pyproject.toml", "setup.cfg", "README.md")
 
 
 def patches() -> list[str]:

@@ -1,34 +1,43 @@
-"""The numbers in papers.md are those of the JSON file beside it, and the JSON file's are what the tables say."""
+"""The numbers in papers.md are those of the committed JSON file, and the JSON file's are what the tables say."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 
-from tests.docs.pages import ROOT, script
+from subspace_lab.analysis import analyze
+from subspace_lab.experiments.pages import fill
+from subspace_lab.studies.grass_paper.analyzed_runs import COMMAND, MARK, PAGE, RESULT, main, measure, render, summarize
+from tests.docs.pages import ROOT
 from tests.runs_by_hand import write_run
 
 
-@pytest.fixture(scope="module")
-def claims() -> ModuleType:
-    return script("claims")
-
-
-def test_the_page_shows_what_was_measured(claims: ModuleType) -> None:
-    page = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
-    result = json.loads(claims.RESULT.read_text(encoding="utf-8"))
-    assert claims.render(result) in page
+def test_the_page_shows_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If this fails, runs were measured again: make pages"""
+    page = (ROOT / PAGE).read_text(encoding="utf-8")
+    result = json.loads((ROOT / RESULT).read_text(encoding="utf-8"))
+    assert render(result) in page
+    for path in (PAGE, RESULT):
+        (tmp_path / path.parent).mkdir(parents=True)
+        shutil.copy(ROOT / path, tmp_path / path)
+    (tmp_path / PAGE).write_text(fill(page, MARK, ""), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    main([])
+    assert PAGE.read_bytes() == (ROOT / PAGE).read_bytes()
+    assert RESULT.read_bytes() == (ROOT / RESULT).read_bytes()
+    assert result["command"].startswith(COMMAND)
+    assert result["command"] in page
     assert len(result["runs"]) >= 3
     seeds = [run["config"].pop("seed") for run in result["runs"]]
     assert len(set(seeds)) == len(seeds)
     assert all(run["config"] == result["runs"][0]["config"] for run in result["runs"])
 
 
-def test_measure(claims: ModuleType, tmp_path: Path) -> None:
+def test_measure(tmp_path: Path) -> None:
     """Diagonal gradients: energies by hand; they lose energy over the steps and gain it over the depth."""
 
     def gradients(step: int) -> dict[str, torch.Tensor]:
@@ -39,10 +48,8 @@ def test_measure(claims: ModuleType, tmp_path: Path) -> None:
         }
 
     run = write_run(tmp_path / "run", gradients)
-    from subspace_lab.analysis import analyze
-
     analyze(run, ranks=(2,), rank=2, lags=(1,))
-    found = claims.measure(run)["energy"]["2"]
+    found = measure(run)["energy"]["2"]
 
     def ratio(step: int, depth: int) -> float:
         energy = (0.2 + step / 100) ** 2 / (depth + 1) ** 2
@@ -58,6 +65,5 @@ def test_measure(claims: ModuleType, tmp_path: Path) -> None:
     assert found["share"] == found["fixed"] ** 2 == pytest.approx(0.25)
 
 
-def test_summarize(claims: ModuleType) -> None:
-    assert claims.summarize([{"a": {"b": 1.0}}, {"a": {"b": 3.0}}]) == {"a": {"b": [2.0, pytest.approx(2**0.5)]}}
-    assert claims.fill(f"x\n{claims.BEGIN}old\n{claims.END}y\n", "new\n") == f"x\n{claims.BEGIN}new\n{claims.END}y\n"
+def test_summarize() -> None:
+    assert summarize([{"a": {"b": 1.0}}, {"a": {"b": 3.0}}]) == {"a": {"b": [2.0, pytest.approx(2**0.5)]}}

@@ -1,9 +1,12 @@
-"""Published claims about energy and curvature, measured on runs that were analysed: JSON, and the tables of papers.md.
+"""Published claims about energy and curvature, measured on analysed runs: JSON, and the tables of papers.md.
 
-    python docs/claims.py runs/claims-0 runs/claims-1 runs/claims-2
+At the root of the repository,
 
-writes ``docs/results/claims.json`` and puts the numbers into ``docs/papers.md``. Each number is computed per run; what
-is shown is the mean over the runs (other seeds) and their standard deviation.
+    python -m subspace_lab.studies.grass_paper.analyzed_runs runs/claims-0 runs/claims-1 runs/claims-2
+
+writes ``results/grass_paper/analyzed_runs.json`` and the tables of ``docs/papers.md``; without run directories it
+writes the tables only. Each number is computed per run; the tables show mean and standard deviation over the runs
+(other seeds).
 """
 
 from __future__ import annotations
@@ -16,14 +19,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-import subspace_lab as sl
+from subspace_lab.experiments.pages import fill_file
+from subspace_lab.runs import Run
+from subspace_lab.runs.files import publish
 
-DOCS = Path(__file__).parent
-RESULT = DOCS / "results" / "claims.json"
-BEGIN, END = "<!-- claims: begin -->\n", "<!-- claims: end -->\n"
+RESULT = Path("results", "grass_paper", "analyzed_runs.json")
+PAGE, MARK = Path("docs", "papers.md"), "analyzed runs"
+COMMAND = "python -m subspace_lab.studies.grass_paper.analyzed_runs"
 
 
-def measure(run: sl.Run) -> dict[str, Any]:
+def measure(run: Run) -> dict[str, Any]:
     """All numbers of one run.
 
     Args:
@@ -143,29 +148,21 @@ def _pm(value: list[float], digits: int, sign: str = "") -> str:
     return f"{value[0]:{sign}.{digits}f} ± {value[1]:.{digits}f}"
 
 
-def fill(page: str, tables: str) -> str:
-    """A page with the tables between its marks.
-
-    Args:
-        page: The page.
-        tables: From `render`.
-
-    Returns:
-        The page.
-    """
-    before, _, rest = page.partition(BEGIN)
-    return before + BEGIN + tables + END + rest.partition(END)[2]
-
-
 def main(run_dirs: list[str]) -> None:
     """Measure, write the JSON file, fill the page.
 
     Args:
-        run_dirs: Run directories, of one configuration but for the seed.
+        run_dirs: Analysed runs, of one configuration except for the seed; empty to fill the page only.
     """
-    runs = [sl.Run.open(path) for path in run_dirs]
+    if run_dirs:
+        _write(run_dirs)
+    fill_file(PAGE, MARK, render(json.loads(RESULT.read_text(encoding="utf-8"))))
+
+
+def _write(run_dirs: list[str]) -> None:
+    runs = [Run.open(path) for path in run_dirs]
     result = {
-        "command": "python docs/claims.py " + " ".join(run_dirs),
+        "command": " ".join([COMMAND, *run_dirs]),
         "runs": [
             {"config": run.manifest["config"], "data_hash": run.manifest["data_hash"], "steps": run.steps}
             for run in runs
@@ -173,10 +170,8 @@ def main(run_dirs: list[str]) -> None:
         "environment": runs[0].manifest["environment"],
         "numbers": summarize([measure(run) for run in runs]),
     }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    page = DOCS / "papers.md"
-    page.write_text(fill(page.read_text(encoding="utf-8"), render(result)), encoding="utf-8")
+    with publish(RESULT) as aside:
+        aside.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
