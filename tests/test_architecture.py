@@ -20,16 +20,15 @@ BELOW = {
     "runs": {"numerics"},
     "capture": {"runs", "numerics"},
     "analysis": {"capture", "runs", "numerics"},
-    "training": {"capture", "optim", "runs", "numerics"},
-    "landscape": {"analysis", "training", "capture", "optim", "runs", "numerics"},
+    "training": {"analysis", "capture", "optim", "runs", "numerics"},
     "figures": {"analysis", "training", "capture", "optim", "runs", "numerics"},
     "report": {"figures", "analysis", "training", "capture", "optim", "runs", "numerics"},
-    "experiments": {"training", "capture", "optim", "runs", "numerics"},
+    "experiments": {"training", "analysis", "capture", "optim", "runs", "numerics"},
     "studies": {
         "experiments", "report", "figures", "analysis", "training", "capture", "optim", "runs", "numerics",
     },
     "cli": {
-        "studies", "experiments", "report", "landscape", "figures", "analysis", "training", "capture", "optim", "runs",
+        "studies", "experiments", "report", "figures", "analysis", "training", "capture", "optim", "runs",
         "numerics",
     },
 }  # fmt: skip
@@ -86,7 +85,7 @@ def test_the_parts_are_in_one_order() -> None:
         "subspace_lab.cli",
         "subspace_lab.studies",
         "subspace_lab.experiments",
-        "subspace_lab.landscape",
+        "subspace_lab.training",
     ],
 )
 def test_importing_is_cheap(module: str) -> None:

@@ -6,7 +6,7 @@ from subspace_lab.analysis.curvature import curvature
 from subspace_lab.analysis.energy import energy
 from subspace_lab.analysis.everything import analyze
 from subspace_lab.analysis.findings import Finding, findings
-from subspace_lab.analysis.loss import LossCurvature, hessian, loss_curvature, noise
+from subspace_lab.analysis.loss import LossCurvature, hessian, hessian_of_run, loss_curvature, noise, noise_of_run
 from subspace_lab.analysis.notices import AnalysisNotice, notices
 from subspace_lab.analysis.plan import LayerPlan, Plan
 from subspace_lab.analysis.recommend import recommend
@@ -24,8 +24,10 @@ __all__ = [
     "energy",
     "findings",
     "hessian",
+    "hessian_of_run",
     "loss_curvature",
     "noise",
+    "noise_of_run",
     "notices",
     "recommend",
     "reference_rank",

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from subspace_lab.cli.parameters import RunDir, refuse_useless
-from subspace_lab.cli.steps import conclude, draw, measure, measure_hessian, measure_noise
+from subspace_lab.cli.steps import conclude, draw, measure, measure_hessian
 
 
 def analyze(
@@ -62,21 +62,20 @@ def analyze(
     tokenizer
         With --hessian or --noise: where its tokenizer is now.
     """
-    from subspace_lab.landscape.checkpoints import check_checkpoints
+    from subspace_lab.analysis import noise_of_run
     from subspace_lab.runs import Run
-    from subspace_lab.training.places import tokens_of_run
+    from subspace_lab.training import RestoredCheckpoints
 
     places = {"data": data, "model": model, "tokenizer": tokenizer}
     if not (hessian or noise):
         refuse_useless("--hessian and --noise", {name: place is not None for name, place in places.items()})
     run = Run.open(run_dir, write=True)
-    if hessian or noise:  # before anything long is begun
-        tokens_of_run(run, check_checkpoints(run), **places)
+    checkpoints = RestoredCheckpoints.of(run, **places) if hessian or noise else None  # before anything long is begun
     measure(run, ranks=ranks, rank=rank, lags=lags, top=top, workers=workers)
-    if hessian:
-        measure_hessian(run, layers=hessian_layers, k=eigenvalues, sequences=sequences, rank=rank, **places)
-    if noise:
-        measure_noise(run, rank=rank, **places)
+    if checkpoints and hessian:
+        measure_hessian(run, checkpoints, layers=hessian_layers, k=eigenvalues, sequences=sequences, rank=rank)
+    if checkpoints and noise:
+        noise_of_run(run, checkpoints, rank=rank)
     conclude(run)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from subspace_lab.analysis.loss.of_run import Checkpoints
     from subspace_lab.runs import Run
 
 
@@ -35,31 +36,20 @@ def measure(run: Run, *, workers: int | None = None, **arguments: Any) -> None:
         torch.set_num_threads(threads)
 
 
-def measure_hessian(run: Run, **arguments: Any) -> None:
+def measure_hessian(run: Run, checkpoints: Checkpoints, **arguments: Any) -> None:
     """The tables of the loss's Hessian, and a line for what did not converge.
 
     Args:
         run: Open for writing.
-        arguments: Of `subspace_lab.landscape.hessian_of_run`.
+        checkpoints: Its restored checkpoints.
+        arguments: Of `subspace_lab.analysis.hessian_of_run`.
     """
+    from subspace_lab.analysis import hessian_of_run
     from subspace_lab.analysis.words import count
-    from subspace_lab.landscape import hessian_of_run
 
-    table = hessian_of_run(run, **arguments)["hessian"]
+    table = hessian_of_run(run, checkpoints, **arguments)["hessian"]
     if missed := int((~table["converged"]).sum()):
         print(f"note: {missed} of {count(len(table), 'eigenvalue')} did not converge; the table marks them")
-
-
-def measure_noise(run: Run, **arguments: Any) -> None:
-    """The table of the gradient's noise.
-
-    Args:
-        run: Open for writing.
-        arguments: Of `subspace_lab.landscape.noise_of_run`.
-    """
-    from subspace_lab.landscape import noise_of_run
-
-    noise_of_run(run, **arguments)
 
 
 def conclude(run: Run, *, most: int | None = None, disk: bool = False) -> None:

@@ -5,8 +5,8 @@ Every figure's file has a ``TITLE``, a ``CAPTION`` (what it shows, how to read i
 """
 
 from subspace_lab.figures.all import FIGURES, draw_all
-from subspace_lab.figures.landscape import FIGURES as LANDSCAPE_FIGURES
+from subspace_lab.figures.loss import FIGURES as LOSS_FIGURES
 from subspace_lab.figures.style import NARROW, PAGE, WIDE, Layout, style
 from subspace_lab.figures.tables import AbsentError
 
-__all__ = ["FIGURES", "LANDSCAPE_FIGURES", "NARROW", "PAGE", "WIDE", "AbsentError", "Layout", "draw_all", "style"]
+__all__ = ["FIGURES", "LOSS_FIGURES", "NARROW", "PAGE", "WIDE", "AbsentError", "Layout", "draw_all", "style"]

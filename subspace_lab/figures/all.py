@@ -16,12 +16,12 @@ from subspace_lab.figures import (
     energy_by_rank,
     energy_over_depth,
     energy_over_training,
-    loss,
+    loss_over_training,
     spectrum,
     stale_energy,
     tangent_spectrum,
 )
-from subspace_lab.figures.landscape import FIGURES as LANDSCAPE_FIGURES
+from subspace_lab.figures.loss import FIGURES as LOSS_FIGURES
 from subspace_lab.figures.style import PAGE, style
 from subspace_lab.figures.tables import AbsentError
 from subspace_lab.runs import Run, RunError
@@ -36,7 +36,7 @@ FIGURES: dict[str, ModuleType] = {
     "depth_overlap": depth_overlap,
     "tangent_spectrum": tangent_spectrum,
     "spectrum": spectrum,
-    "loss": loss,
+    "loss": loss_over_training,
 }
 _OPTIONS: dict[str, dict[str, Any]] = {  # without dates and versions: the same tables give the same bytes
     "png": {"dpi": 200, "facecolor": "white", "metadata": {"Software": None}},
@@ -60,7 +60,7 @@ def draw_all(run: Run) -> list[Path]:
         RunError: If a table cannot be read or a file cannot be written.
     """
     check_run(run)
-    return save_all({**FIGURES, **LANDSCAPE_FIGURES}, run, run.path / "figures")
+    return save_all({**FIGURES, **LOSS_FIGURES}, run, run.path / "figures")
 
 
 def save_all(figures: Mapping[str, ModuleType], source: object, directory: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from subspace_lab.analysis import Finding, findings, notices
 from subspace_lab.analysis.energy import undetermined
-from subspace_lab.figures import FIGURES, LANDSCAPE_FIGURES, NARROW, WIDE, AbsentError
+from subspace_lab.figures import FIGURES, LOSS_FIGURES, NARROW, WIDE, AbsentError
 from subspace_lab.report.svg import inline_svg
 from subspace_lab.runs import Run, RunError
 from subspace_lab.runs.tables import TABLES
@@ -48,7 +48,7 @@ def draw_sections(run: Run) -> tuple[list[Section], list[tuple[str, str]]]:
     return sections_of(FIGURES, run)
 
 
-def landscape_sections(run: Run) -> tuple[list[Section], list[tuple[str, str]]]:
+def loss_sections(run: Run) -> tuple[list[Section], list[tuple[str, str]]]:
     """The figures of the loss at the checkpoints; nothing at all of a run that it was not measured of.
 
     Args:
@@ -57,7 +57,7 @@ def landscape_sections(run: Run) -> tuple[list[Section], list[tuple[str, str]]]:
     Returns:
         The figures, and titles with reasons.
     """
-    sections, absent = sections_of(LANDSCAPE_FIGURES, run)
+    sections, absent = sections_of(LOSS_FIGURES, run)
     return (sections, absent) if sections else ([], [])
 
 

@@ -13,9 +13,9 @@ from markupsafe import Markup
 from subspace_lab._version import __version__
 from subspace_lab.analysis.arguments import check_run
 from subspace_lab.report.facts import facts, packages, settings
-from subspace_lab.report.landscape import measured_on
 from subspace_lab.report.layers import COLUMNS, layer_rows
-from subspace_lab.report.sections import draw_sections, find, landscape_sections, warnings
+from subspace_lab.report.loss import measured_on
+from subspace_lab.report.sections import draw_sections, find, loss_sections, warnings
 from subspace_lab.runs import Run, RunError
 from subspace_lab.runs.errors import in_shell, printable
 from subspace_lab.runs.files import publish
@@ -58,7 +58,7 @@ def render(run: Run) -> str:
     rows, ranks = layer_rows(run)
     found, problem = find(run)
     sections, absent = draw_sections(run)
-    landscape, landscape_absent = landscape_sections(run)
+    loss, loss_absent = loss_sections(run)
     return render_page(
         "report.html.jinja",
         run=run,
@@ -69,9 +69,9 @@ def render(run: Run) -> str:
         findings=found,
         sections=sections,
         absent=absent,
-        landscape=landscape,
-        landscape_absent=landscape_absent,
-        measured_on=measured_on(run) if landscape else "",
+        loss=loss,
+        loss_absent=loss_absent,
+        measured_on=measured_on(run) if loss else "",
         columns=[column for column in COLUMNS if any(row[column.key] is not None for row in rows)],
         rows=rows,
         ranks=ranks,

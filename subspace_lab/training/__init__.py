@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from subspace_lab.training.errors import DivergedError
     from subspace_lab.training.interrupt import TrainingInterrupted
     from subspace_lab.training.loop import train
+    from subspace_lab.training.restored import RestoredCheckpoints
     from subspace_lab.training.start import stored_config
 
 __all__ = [
     "PRESETS",
     "DivergedError",
     "Preset",
+    "RestoredCheckpoints",
     "TrainConfig",
     "TrainingInterrupted",
     "parameter_shapes",
@@ -28,7 +30,13 @@ __all__ = [
     "train",
 ]
 
-_LATE = {"DivergedError": "errors", "TrainingInterrupted": "interrupt", "stored_config": "start", "train": "loop"}
+_LATE = {
+    "DivergedError": "errors",
+    "RestoredCheckpoints": "restored",
+    "TrainingInterrupted": "interrupt",
+    "stored_config": "start",
+    "train": "loop",
+}
 
 
 def __getattr__(name: str) -> Any:

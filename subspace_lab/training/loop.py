@@ -27,7 +27,6 @@ from subspace_lab.training.models import linear_layers
 from subspace_lab.training.optimizers import plan_of
 from subspace_lab.training.places import places_of, tokens_of_run
 from subspace_lab.training.progress import TrainingProgress
-from subspace_lab.training.sequences import Sequences
 from subspace_lab.training.start import (
     config_to_resume,
     config_to_start,
@@ -144,9 +143,7 @@ def _language_task(
     if team.is_first:
         team.wait()
     config, data = found
-    assert config.sequence_length is not None
-    sequences = Sequences(data.tokens, config.sequence_length, hold_out=config.eval_every is not None)
-    return config, LanguageTask(config, sequences, team, data.hash)
+    return config, LanguageTask.of_tokens(config, data, team)
 
 
 def _check_data(run_dir: Path, config: TrainConfig, task: Task) -> None:

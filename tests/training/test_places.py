@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 import subspace_lab as sl
-from subspace_lab.landscape.checkpoints import Checkpoints
-from subspace_lab.training import train
+from subspace_lab.training import RestoredCheckpoints, train
 from subspace_lab.training.places import places_of, tokens_of_run
 from subspace_lab.training.start import stored_config
 from tests.training.tiny import tiny_config, write_text
@@ -39,7 +38,7 @@ def test_a_run_on_a_relative_path_is_measured_from_elsewhere(home, tmp_path, mon
     assert stored_config("runs/a").data == data  # as it was typed
     monkeypatch.chdir("/")
     assert Path(found(home / "runs/a").data).is_absolute()
-    assert Checkpoints.of(sl.Run.open(home / "runs/a")).evaluation.facts()["hash"]
+    assert RestoredCheckpoints.of(sl.Run.open(home / "runs/a")).task.facts()["hash"]
 
 
 def test_a_directory_that_is_moved_with_its_data(home, tmp_path, monkeypatch):
@@ -66,13 +65,14 @@ def test_data_that_are_gone_are_asked_for(home, tmp_path, monkeypatch):
     train("runs/a", tiny_config("text/a.txt", steps=4, every=None))
     shutil.move("text", tmp_path / "away")
     with pytest.raises(sl.RunError, match=r"data='text/a.txt', which is not there any more .*with --data"):
-        sl.landscape.noise_of_run(sl.Run.open("runs/a"))
-    table = sl.landscape.noise_of_run(sl.Run.open("runs/a"), data=str(tmp_path / "away" / "a.txt"))["noise"]
+        RestoredCheckpoints.of(sl.Run.open("runs/a"))
+    run = sl.Run.open("runs/a")
+    table = sl.analysis.noise_of_run(run, RestoredCheckpoints.of(run, data=str(tmp_path / "away" / "a.txt")))["noise"]
     assert len(table)
     with pytest.raises(ValueError, match=r"no_such_file.txt' does not exist"):
         found("runs/a", data="no_such_file.txt")
     with pytest.raises(ValueError, match="model='x' has no effect: runs/a was trained without one"):
-        sl.landscape.hessian_of_run(sl.Run.open("runs/a"), model="x")
+        RestoredCheckpoints.of(sl.Run.open("runs/a"), model="x")
 
 
 def test_a_run_without_places_is_looked_for_as_it_was_typed(home, monkeypatch):
@@ -103,11 +103,11 @@ def test_a_pretrained_model_and_its_tokenizer_are_found_again(home, tmp_path, mo
     }
     monkeypatch.chdir(tmp_path)
     run = sl.Run.open(home / "runs/a")
-    assert len(list(Checkpoints.of(run).models())) == 1
+    assert len(list(RestoredCheckpoints.of(run).models())) == 1
     shutil.move(home / "pretrained", tmp_path / "model")
     with pytest.raises(sl.RunError, match=r"model='pretrained', which is not there any more .*with --model"):
-        Checkpoints.of(run)
-    assert Checkpoints.of(run, model="model").config.model == "model"
+        RestoredCheckpoints.of(run)
+    assert RestoredCheckpoints.of(run, model="model").config.model == "model"
 
 
 def test_a_run_is_resumed_from_elsewhere_and_with_its_data_elsewhere(home, tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from subspace_lab.training.config import TrainConfig
 from subspace_lab.training.evaluation import EvaluationSet
 from subspace_lab.training.sequences import Sequences
 from subspace_lab.training.tasks.base import LOSS, Batch, Metric
+from subspace_lab.training.tokens import TokenData
 from subspace_lab.training.workers import Workers
 
 
@@ -36,6 +37,22 @@ class LanguageTask:
         self._batch_size = config.batch_size
         self._eval_rows = config.eval_batches * config.batch_size
         self._workers = workers
+
+    @classmethod
+    def of_tokens(cls, config: TrainConfig, data: TokenData, workers: Workers) -> Self:
+        """The task of a configuration.
+
+        Args:
+            config: A resolved configuration; text is held out where it evaluates.
+            data: The tokens that it names.
+            workers: Processes that share an evaluation.
+
+        Returns:
+            The task.
+        """
+        assert config.sequence_length
+        sequences = Sequences(data.tokens, config.sequence_length, hold_out=config.eval_every is not None)
+        return cls(config, sequences, workers, data.hash)
 
     def batch(self, first: int, count: int, *, seed: int) -> Batch:
         """See `Task.batch`."""

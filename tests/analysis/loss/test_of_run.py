@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -11,25 +10,36 @@ import pytest
 import torch
 
 import subspace_lab as sl
-from subspace_lab.landscape.checkpoints import Checkpoints, language_loss
-from subspace_lab.landscape.hessian import default_layers
-from subspace_lab.training.checkpoint import checkpoint_steps
-from subspace_lab.training.evaluation import EvaluationSet
+from subspace_lab.analysis.loss.of_run import default_layers
+from subspace_lab.training import RestoredCheckpoints
 from subspace_lab.training.models import build_model
 from subspace_lab.training.sequences import Sequences
 from subspace_lab.training.tokens import load_tokens
 from tests.docs.test_reference import rows, section
 from tests.runs_by_hand import write_run
+from tests.training.tiny import run_with_checkpoints
 
 LAYERS = ("*layers.0.mlp.up_proj*", "*layers.1.self_attn.q_proj*")
 PLACE = ["step", "layer", "depth", "kind"]
 
 
+def language_loss(model, batch):
+    return model(**batch).loss
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Trained once; its text stays where it was."""
+    with run_with_checkpoints(tmp_path_factory.mktemp("loss")) as path:
+        yield path
+
+
 @pytest.fixture(scope="module")
 def tables(trained: Path) -> dict[str, pd.DataFrame]:
     run = sl.Run.open(trained, write=True)
-    measured = sl.landscape.hessian_of_run(run, layers=LAYERS, k=2, sequences=4)
-    return {**measured, **sl.landscape.noise_of_run(run, layers=LAYERS)}
+    checkpoints = RestoredCheckpoints.of(run)
+    measured = sl.analysis.hessian_of_run(run, checkpoints, layers=LAYERS, k=2, sequences=4)
+    return {**measured, **sl.analysis.noise_of_run(run, checkpoints, layers=LAYERS)}
 
 
 def rebuilt(run_dir: Path, step: int) -> tuple[torch.nn.Module, torch.Tensor]:
@@ -43,10 +53,6 @@ def rebuilt(run_dir: Path, step: int) -> tuple[torch.nn.Module, torch.Tensor]:
     model.load_state_dict(state)
     tokens = Sequences(load_tokens(config).tokens, config.sequence_length, hold_out=True).held_out(32)
     return model, tokens
-
-
-def test_checkpoints_are_kept(trained):
-    assert checkpoint_steps(trained) == [4, 8, 12]
 
 
 def test_columns_are_written(trained, tables):
@@ -99,52 +105,6 @@ def test_noise_is_that_of_the_checkpoint(trained, tables):
     assert set(mine["batch_size"]) == {4}  # two of two
 
 
-def test_the_manifest_names_the_sequences(trained):
-    run = sl.Run.open(trained)
-    _, tokens = rebuilt(trained, 12)
-    named = run.manifest["evaluation"]
-    assert {name: named[name] for name in ("sequences", "tokens", "held_out")} == {
-        "sequences": 32, "tokens": 16, "held_out": True,
-    }  # fmt: skip
-    assert torch.equal(Checkpoints.of(run).evaluation.tokens, tokens)
-    assert Checkpoints.of(run).evaluation.facts() == named
-
-
-def edited(run_dir: Path, **changes) -> sl.Run:
-    path = run_dir / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-    return sl.Run.open(run_dir, write=True)
-
-
-def test_runs_without_that_field_are_measured_too(run_dir):
-    assert Checkpoints.of(edited(run_dir, evaluation=None)).evaluation.facts()["sequences"] == 32
-
-
-def test_faults(run_dir, tmp_path):
-    with pytest.raises(sl.RunError, match="trained on other data"):
-        Checkpoints.of(edited(run_dir, data_hash="0" * 64))
-    run = edited(run_dir, data_hash=sl.Run.open(run_dir).manifest["data_hash"], evaluation={"sequences": 1})
-    with pytest.raises(sl.RunError, match=r"(other data|other evaluation sequences)"):
-        Checkpoints.of(run)
-    shutil.rmtree(run_dir / "checkpoints")
-    with pytest.raises(sl.RunError, match=r"has no checkpoints; train with: .* --keep-checkpoints 5"):
-        sl.landscape.hessian_of_run(sl.Run.open(run_dir))
-    with pytest.raises(sl.RunError, match=r"has no checkpoints; resume it: subspace-lab train .* --resume"):
-        sl.landscape.noise_of_run(edited(run_dir, finished=False))
-    captured = write_run(tmp_path / "captured", lambda step: {"a.weight": torch.ones(4, 4)})
-    with pytest.raises(sl.RunError, match="was not begun by subspace-lab train, so that it has no checkpoints"):
-        sl.landscape.hessian_of_run(captured)
-    with pytest.raises(TypeError, match="a run is needed"):
-        sl.landscape.noise_of_run(str(run_dir))
-
-
-def test_a_torn_checkpoint_is_named(run_dir):
-    path = run_dir / "checkpoints" / "step_00000008.safetensors"
-    path.write_bytes(path.read_bytes()[:-7])
-    with pytest.raises(sl.RunError, match="step_00000008"):
-        sl.landscape.noise_of_run(sl.Run.open(run_dir))
-
-
 def test_layers_of_many_blocks_are_thinned(trained):
     run = sl.Run.open(trained)
     assert len(default_layers(run)) == 14
@@ -153,14 +113,41 @@ def test_layers_of_many_blocks_are_thinned(trained):
     assert {name.split(".")[0] for name in default_layers(run)} == {"0", "4", "8"}
 
 
-def test_evaluation_set_without_held_out_text():
-    import numpy as np
+class Quadratic:
+    """Checkpoints of a model of one matrix, weights the step; the loss is half the mean of (s . w . x)^2."""
 
-    sequences = Sequences(np.arange(70 * 4, dtype=np.uint16), 4, hold_out=False)
-    found = EvaluationSet.of(sequences)
-    assert found.tokens.shape == (32, 4)
-    assert not found.facts()["held_out"]
-    assert found.tokens[:2, 0].tolist() == [0, 8]  # every 70/32th
-    assert found.first(4)[:, 0].tolist() == found.tokens[::8, 0].tolist()
-    few = EvaluationSet.of(Sequences(np.arange(7 * 4, dtype=np.uint16), 4, hold_out=False))
-    assert len(few.tokens) == 6
+    batch_size = 2
+    steps = (1, 3)
+
+    def models(self):
+        model = torch.nn.ModuleDict({"a": torch.nn.Linear(2, 1, bias=False)})
+        for step in self.steps:
+            torch.nn.init.constant_(model["a"].weight, step)
+            yield step, model
+
+    def loss(self, model, batch):
+        return (model["a"](batch["x"]) ** 2).mean() / 2
+
+    def probe(self, count, device):
+        return {"x": torch.tensor([[3.0, 0], [0, 1]] * 4)[:count].to(device)}
+
+
+def test_the_checkpoints_of_any_task_do(tmp_path):
+    """Tensors of other names and a loss that is not a language model's: the Hessian is the mean of x x^T."""
+    run = write_run(tmp_path / "run", lambda step: {"a.weight": torch.ones(1, 2)})
+    measured = sl.analysis.hessian_of_run(run, Quadratic(), k=2, sequences=4)
+    of_layer = measured["hessian"].query("layer == 'a.weight'")
+    assert of_layer["step"].tolist() == [1, 1, 3, 3]
+    assert of_layer["eigenvalue"].to_numpy() == pytest.approx([4.5, 0.5] * 2, rel=1e-4)
+    summary = measured["hessian_summary"].query("layer == 'model'")
+    assert summary["sequences"].tolist() == [4, 4]
+    assert summary["loss"].to_numpy() == pytest.approx([2.5, 9 * 2.5])
+    noise = sl.analysis.noise_of_run(run, Quadratic())["noise"]
+    assert noise["loss"].to_numpy() == pytest.approx(noise["step"] ** 2 * 2.5)
+    assert set(noise["batch_size"]) == {2}
+
+
+def test_a_path_is_not_a_run(trained):
+    for function in (sl.analysis.hessian_of_run, sl.analysis.noise_of_run):
+        with pytest.raises(TypeError, match="a run is needed"):
+            function(str(trained), Quadratic())

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from subspace_lab.figures.axis import log_axis
-from subspace_lab.figures.landscape.tables import depth_axis, of_layers
+from subspace_lab.figures.loss.tables import depth_axis, of_layers
 from subspace_lab.figures.panels import grid, line_style
 from subspace_lab.figures.style import PAPER, Layout, drawn
 from subspace_lab.figures.tables import AbsentError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from subspace_lab.figures.landscape.over_depth import draw_over_depth
+from subspace_lab.figures.loss.over_depth import draw_over_depth
 from subspace_lab.figures.style import Layout, drawn
 from subspace_lab.runs import Run
 

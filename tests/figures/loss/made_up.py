@@ -14,7 +14,7 @@ STEPS = (50, 100, 150)
 K = 4
 
 
-def with_landscape(run: Run, path: Path, *, steps: tuple[int, ...] = STEPS, missed: bool = True) -> Run:
+def with_loss(run: Run, path: Path, *, steps: tuple[int, ...] = STEPS, missed: bool = True) -> Run:
     """A copy of a run with the tables that `analyze --hessian --noise` leaves; some eigenvalues did not converge."""
     shutil.copytree(run.path, path)
     copy = Run.open(path, write=True)

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from subspace_lab.figures import LANDSCAPE_FIGURES
+from subspace_lab.figures import LOSS_FIGURES
 from subspace_lab.report import write_report
-from subspace_lab.report.landscape import measured_on
+from subspace_lab.report.loss import measured_on
 from subspace_lab.runs import Run
-from tests.figures.landscape.made_up import with_landscape
+from tests.figures.loss.made_up import with_loss
 from tests.figures.synthetic import edit_manifest, make_run, transformer
 from tests.report.test_write import Page
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Run:
-    directory = tmp_path_factory.mktemp("landscape")
+    directory = tmp_path_factory.mktemp("loss")
     small = make_run(directory / "small", layers=transformer(2, {"q_proj": (64, 64)}), steps=(0, 10))
-    return with_landscape(edit_manifest(small, evaluation={"held_out": True}), directory / "run")
+    return with_loss(edit_manifest(small, evaluation={"held_out": True}), directory / "run")
 
 
 def test_section(run, monkeypatch):
-    few = {name: LANDSCAPE_FIGURES[name] for name in ("sharpness_over_training", "dominant_share")}
+    few = {name: LOSS_FIGURES[name] for name in ("sharpness_over_training", "dominant_share")}
     monkeypatch.setattr("subspace_lab.report.sections.FIGURES", {})  # they have tests of their own
-    monkeypatch.setattr("subspace_lab.report.sections.LANDSCAPE_FIGURES", few)
+    monkeypatch.setattr("subspace_lab.report.sections.LOSS_FIGURES", few)
     page = Page(write_report(run).read_text(encoding="utf-8"))
     assert "The loss at the checkpoints" in page.text
     for module in few.values():

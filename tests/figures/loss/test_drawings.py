@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from subspace_lab.figures import LANDSCAPE_FIGURES, NARROW, PAGE, AbsentError, draw_all
+from subspace_lab.figures import LOSS_FIGURES, NARROW, PAGE, AbsentError, draw_all
 from subspace_lab.runs import Run
-from tests.figures.landscape.made_up import STEPS, with_landscape
+from tests.figures.loss.made_up import STEPS, with_loss
 from tests.figures.synthetic import layer_row, make_run, transformer
 from tests.figures.test_drawings import axes_of, check_curve, check_texts, curves, heights_of_null_lines, text_boxes
 
 
 @pytest.fixture(scope="module")
 def run(cases, tmp_path_factory) -> Run:
-    return with_landscape(cases("llama"), tmp_path_factory.mktemp("landscape") / "run")
+    return with_loss(cases("llama"), tmp_path_factory.mktemp("loss") / "run")
 
 
 def rows_of(run, table, **chosen):
@@ -33,7 +33,7 @@ def rows_of(run, table, **chosen):
     ],
 )
 def test_courses_over_depth(run, name, table, column, null):
-    axes = axes_of(LANDSCAPE_FIGURES[name].draw(run))
+    axes = axes_of(LOSS_FIGURES[name].draw(run))
     assert list(axes) == list(run.layers["kind"].unique())
     rows = rows_of(run, table, kind="down_proj")
     if table == "hessian":
@@ -46,7 +46,7 @@ def test_courses_over_depth(run, name, table, column, null):
 
 
 def test_curvature_along_core_and_bulk_at_the_last_checkpoint(run):
-    ax = axes_of(LANDSCAPE_FIGURES["curvature_along_gradient"].draw(run))["q_proj"]
+    ax = axes_of(LOSS_FIGURES["curvature_along_gradient"].draw(run))["q_proj"]
     rows = rows_of(run, "hessian_summary", kind="q_proj", step=STEPS[-1]).sort_values("depth")
     core, bulk, hollow = curves(ax)
     assert (rows["rayleigh_core"] > 0).all()
@@ -57,7 +57,7 @@ def test_curvature_along_core_and_bulk_at_the_last_checkpoint(run):
 
 
 def test_signal_of_core_and_bulk_at_the_last_checkpoint(run):
-    ax = axes_of(LANDSCAPE_FIGURES["signal_over_depth"].draw(run))["q_proj"]
+    ax = axes_of(LOSS_FIGURES["signal_over_depth"].draw(run))["q_proj"]
     for bars, part in zip(ax.containers, ("core", "bulk"), strict=True):
         rows = rows_of(run, "noise", kind="q_proj", step=STEPS[-1], part=part).sort_values("depth")
         assert bars.lines[0].get_xdata() == pytest.approx(rows["depth"])
@@ -65,7 +65,7 @@ def test_signal_of_core_and_bulk_at_the_last_checkpoint(run):
 
 
 def test_the_whole_model_over_training(run):
-    spectrum, trace, share = LANDSCAPE_FIGURES["sharpness_over_training"].draw(run).axes
+    spectrum, trace, share = LOSS_FIGURES["sharpness_over_training"].draw(run).axes
     values, summary = (rows_of(run, name, layer="model") for name in ("hessian", "hessian_summary"))
     *lines, missed = curves(spectrum)
     for index, line in enumerate(lines):
@@ -78,7 +78,7 @@ def test_the_whole_model_over_training(run):
 
 
 def test_noise_over_training(run):
-    scale, share = LANDSCAPE_FIGURES["noise_over_training"].draw(run).axes
+    scale, share = LOSS_FIGURES["noise_over_training"].draw(run).axes
     rows = rows_of(run, "noise", layer="model", part="bulk")
     assert share.get_title(loc="left") == "share of signal at a batch of 16"
     assert [text.get_text() for text in share.get_legend().get_texts()] == ["all", "core", "bulk"]
@@ -93,34 +93,34 @@ def test_noise_over_training(run):
 )
 def test_no_text_is_cut_or_covered(cases, tmp_path, case, layout):
     steps = STEPS if case == "llama" else STEPS[:1]
-    run = with_landscape(cases(case), tmp_path / "run", steps=steps)
-    for name, module in LANDSCAPE_FIGURES.items():
+    run = with_loss(cases(case), tmp_path / "run", steps=steps)
+    for name, module in LOSS_FIGURES.items():
         figure = module.draw(run, layout)
         check_texts(name, text_boxes(figure, layout), figure.bbox)
 
 
 def test_a_run_that_was_not_measured_has_none_and_says_how(cases):
-    for module in LANDSCAPE_FIGURES.values():
+    for module in LOSS_FIGURES.values():
         with pytest.raises(AbsentError, match=r"analyze .* --(hessian|noise)"):
             module.draw(cases("one kind"))
 
 
 def test_layers_outside_of_blocks_have_no_depth(tmp_path):
     bare = make_run(tmp_path / "bare", layers=[layer_row("w", -1, "w", (8, 8))], steps=(0,))
-    run = with_landscape(bare, tmp_path / "run")
+    run = with_loss(bare, tmp_path / "run")
     with pytest.raises(AbsentError, match="no depth"):
-        LANDSCAPE_FIGURES["dominant_share"].draw(run)
+        LOSS_FIGURES["dominant_share"].draw(run)
 
 
 def test_files_are_left_with_the_others(tmp_path, monkeypatch):
     monkeypatch.setattr("subspace_lab.figures.all.FIGURES", {})  # they have tests of their own
     small = make_run(tmp_path / "small", layers=transformer(2, {"q_proj": (64, 64)}), steps=(0, 10))
-    run = with_landscape(small, tmp_path / "run")
+    run = with_loss(small, tmp_path / "run")
     names = {path.stem for path in draw_all(run)}
-    assert names == set(LANDSCAPE_FIGURES)
+    assert names == set(LOSS_FIGURES)
 
 
 def test_every_figure_says_what_it_shows_how_to_read_it_and_when_it_misleads():
-    for module in LANDSCAPE_FIGURES.values():
+    for module in LOSS_FIGURES.values():
         assert 2 <= module.CAPTION.count(". ") + 1 <= 4, module.TITLE
         assert "mislead" in module.CAPTION, module.TITLE

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from subspace_lab.figures.axis import step_axis
-from subspace_lab.figures.landscape.tables import error_bars, of_model
+from subspace_lab.figures.loss.tables import error_bars, of_model
 from subspace_lab.figures.panels import FIXED
 from subspace_lab.figures.style import COLOURS, Layout, drawn
 from subspace_lab.runs import Run

@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from subspace_lab.figures.landscape import (
+from subspace_lab.figures.loss import (
     core_overlap,
     curvature_along_gradient,
     dominant_share,

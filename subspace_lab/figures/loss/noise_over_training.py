@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from subspace_lab.figures.axis import step_axis
-from subspace_lab.figures.landscape.tables import error_bars, of_model
+from subspace_lab.figures.loss.tables import error_bars, of_model
 from subspace_lab.figures.panels import FIXED, line_style
 from subspace_lab.figures.style import Layout, drawn
 from subspace_lab.figures.tables import AbsentError

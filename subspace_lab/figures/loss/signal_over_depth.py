@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from subspace_lab.figures.landscape.tables import depth_axis, error_bars, of_layers
+from subspace_lab.figures.loss.tables import depth_axis, error_bars, of_layers
 from subspace_lab.figures.panels import FIXED, grid, line_style
 from subspace_lab.figures.style import Layout, drawn
 from subspace_lab.runs import Run
