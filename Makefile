@@ -17,7 +17,7 @@ test: $(INSTALLED) lint types  ## lint, types and all tests but the slow ones
 test-slow: $(INSTALLED)  ## the tests that take long: several processes, killed and interrupted trainings
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow $(TEST_FLAGS)
 
-faults: $(INSTALLED)  ## mutants of everything on disk, signals, full disks: benchmarks/results/faults.json
+faults: $(INSTALLED)  ## mutants of everything on disk, signals, full disks: results/benchmarks/faults.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.faults
 
 lint: $(INSTALLED)

@@ -13,7 +13,8 @@ from typing import Any
 from subspace_lab.runs import environment
 from subspace_lab.runs.files import publish_json
 
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results" / "benchmarks"
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _LOAD_BEFORE = os.getloadavg()[0]
 
@@ -59,7 +60,7 @@ def require_one_thread() -> None:
 
 
 def publish_result(results: Mapping[str, Any], targets: Mapping[str, tuple[float, str, float]]) -> None:
-    """Write ``results/NAME.json`` and print how the targets are met.
+    """Write ``results/benchmarks/NAME.json`` and print how the targets are met.
 
     Args:
         results: JSON-ready numbers.

@@ -105,3 +105,17 @@ def test_every_file_of_the_package_is_installed() -> None:
         assert (path.parent / "__init__.py").exists(), path
         name = path.relative_to(PACKAGE)
         assert name.suffix == ".py" or any(name.match(pattern) for pattern in patterns), path
+
+
+def test_the_pages_name_the_oldest_versions() -> None:
+    torch = re.search(r"^torch>=(.*)$", SETUP["options"]["install_requires"], re.MULTILINE)
+    assert torch
+    for path in (ROOT / "README.md", ROOT / "docs" / "getting-started.md"):
+        page = path.read_text(encoding="utf-8")
+        assert f"torch {torch[1]} or newer" in page
+        assert f"Python {SETUP['options']['python_requires'].removeprefix('>=')} or newer" in page
+
+
+def test_the_readme_names_the_extras() -> None:
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"'\.\[(\w+)\]'", page)) == set(SETUP["options.extras_require"])

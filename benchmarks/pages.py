@@ -1,14 +1,15 @@
-"""The tables of measurements in the pages, from ``benchmarks/results/*.json``: run ``python docs/benchmarks.py``."""
+"""The tables of measurements in the pages, from ``results/benchmarks/*.json``: run ``python -m benchmarks.pages``."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-BEGIN, END = "<!-- benchmarks: begin -->\n", "<!-- benchmarks: end -->\n"
+from benchmarks._measure import RESULTS, ROOT
+from subspace_lab.experiments.pages import fill_file
+
+MARK = "benchmarks"
 ABOUT = {
     "analyze_memory": "memory of `analyze`, 60M LLaMA",
     "angles": "principal angles, 512 × 128, float64",
@@ -53,7 +54,7 @@ def render(results: dict[str, Any], *, root: str = "") -> str:
                 f"{target['measured']:.3g}{spread}",
                 target["wanted"] + ("" if target["met"] else " (missed)"),
                 f"{load:.1f}",
-                f"[{name}.json]({root}benchmarks/results/{name}.json)",
+                f"[{name}.json]({root}results/benchmarks/{name}.json)",
             )
             lines.append(f"| {' | '.join(cells)} |\n")
     return HEAD + "".join(lines)
@@ -70,22 +71,7 @@ def _spreads(results: Any, measured: float) -> Iterator[str]:
 
 def read() -> dict[str, Any]:
     """All results by name."""
-    paths = (ROOT / "benchmarks" / "results").glob("*.json")
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
-
-
-def fill(page: str, table: str) -> str:
-    """A page with the table between its marks.
-
-    Args:
-        page: The page.
-        table: From `render`.
-
-    Returns:
-        The page.
-    """
-    before, _, rest = page.partition(BEGIN)
-    return before + BEGIN + table + END + rest.partition(END)[2]
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in RESULTS.glob("*.json")}
 
 
 def table_of(page: str) -> str:
@@ -103,5 +89,4 @@ def table_of(page: str) -> str:
 
 if __name__ == "__main__":
     for page in PAGES:
-        path = ROOT / page
-        path.write_text(fill(path.read_text(encoding="utf-8"), table_of(page)), encoding="utf-8")
+        fill_file(ROOT / page, MARK, table_of(page))
