@@ -1,4 +1,4 @@
-# Both targets do all of their own set-up on a fresh machine with Python 3.11 or newer and make.
+# The targets do all of their own set-up on a fresh machine with Python 3.11 or newer and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 TEST_FLAGS ?=
 DEMO_DIR ?= runs/demo
 
-.PHONY: demo test test-slow faults lint types clean
+.PHONY: demo test test-slow faults pages lint types clean
 
 demo: $(INSTALLED)  ## train a small LLaMA, analyse its gradients, write the report
 	$(BIN)/subspace-lab demo $(DEMO_DIR)
@@ -19,6 +19,12 @@ test-slow: $(INSTALLED)  ## the tests that take long: several processes, killed 
 
 faults: $(INSTALLED)  ## mutants of everything on disk, signals, full disks: results/benchmarks/faults.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.faults
+
+pages: $(INSTALLED)  ## the generated parts of the pages, from committed results and figures/tables; trains nothing
+	$(BIN)/python -m benchmarks.pages
+	$(BIN)/python -m subspace_lab.studies.grass_paper.analyzed_runs
+	$(BIN)/python -m subspace_lab.studies.plans.page
+	$(BIN)/subspace-lab figures figures --profile cpu --page docs/evidence.md
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-_STUDIES = ("grass_paper", "optimizers")
+_STUDIES = ("grass_paper", "optimizers", "plans")
 
 
 def __getattr__(name: str) -> ModuleType:

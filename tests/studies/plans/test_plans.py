@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import json
-from types import ModuleType
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from tests.docs.pages import script
+from subspace_lab.experiments.pages import fill
+from subspace_lab.studies.plans.page import MARK, PAGE, SETTINGS, main, render, verdict
+from subspace_lab.studies.plans.study import COMMAND, RANKS, RESULT
+from tests.docs.pages import ROOT
 
 
 @pytest.fixture(scope="module")
-def plans() -> ModuleType:
-    return script("plans")
-
-
-@pytest.fixture(scope="module")
-def result(plans: ModuleType) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(plans.RESULT.read_text(encoding="utf-8"))
+def result() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((ROOT / RESULT).read_text(encoding="utf-8"))
     return content
 
 
-def test_the_page_shows_what_was_measured(plans: ModuleType, result: dict[str, Any]) -> None:
-    assert plans.BEGIN + plans.render(result) + plans.END in plans.PAGE.read_text(encoding="utf-8")
-    assert list(result["settings"]) == list(plans.SETTINGS)
+def test_the_page_shows_what_was_measured(
+    result: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If this fails, something was trained again: make pages"""
+    page = (ROOT / PAGE).read_text(encoding="utf-8")
+    assert render(result) in page
+    for path in (PAGE, RESULT):
+        (tmp_path / path.parent).mkdir(parents=True)
+        shutil.copy(ROOT / path, tmp_path / path)
+    (tmp_path / PAGE).write_text(fill(page, MARK, ""), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    main()
+    assert PAGE.read_bytes() == (ROOT / PAGE).read_bytes()
+    assert result["command"].startswith(COMMAND)
+    assert result["command"] in page
+    assert list(result["settings"]) == list(SETTINGS) == list(RANKS)
     assert result["config"]["seed"] >= result["seeds"], "measured on a seed that no training of the check has"
 
 
@@ -57,11 +69,11 @@ def test_the_default_has_no_fewer_bytes(result: dict[str, Any]) -> None:
         assert setting["plan"]["budget_bytes"] is None or planned <= setting["plan"]["budget_bytes"]
 
 
-def test_the_words_are_those_of_the_numbers(plans: ModuleType, result: dict[str, Any]) -> None:
+def test_the_words_are_those_of_the_numbers(result: dict[str, Any]) -> None:
     """If this fails, write the list below the tables again."""
     free, tight = (result["settings"][name] for name in ("free", "tight"))
     pairs = ((free, "default"), (free, "usual"), (free, "adamw"), (tight, "default"), (tight, "less"))
-    said = [plans.verdict(setting["gaps"][method]) for setting, method in pairs]
+    said = [verdict(setting["gaps"][method]) for setting, method in pairs]
     assert said == ["not told apart"] * 2 + ["the plan is better"] + ["the plan is worse"] * 2
     assert {layer["rank"] for layer in free["plan"]["layers"]} == {2} == {free["uniform_rank"]}
     assert [layer["rank"] for layer in tight["plan"]["layers"]].count(1) == 20
@@ -74,5 +86,5 @@ def test_the_words_are_those_of_the_numbers(plans: ModuleType, result: dict[str,
     ("low", "high", "said"),
     [(-2.0, -1.0, "the plan is better"), (1.0, 2.0, "the plan is worse"), (-1.0, 2.0, "not told apart")],
 )
-def test_verdict(plans: ModuleType, low: float, high: float, said: str) -> None:
-    assert plans.verdict({"gap": (low + high) / 2, "gap_low": low, "gap_high": high}) == said
+def test_verdict(low: float, high: float, said: str) -> None:
+    assert verdict({"gap": (low + high) / 2, "gap_low": low, "gap_high": high}) == said
