@@ -32,7 +32,7 @@ BELOW = {
         "numerics",
     },
 }  # fmt: skip
-EVERYWHERE = {"_version", "_extras", "_frozen", "_names", "_kinds", "_paths", "_reading", "_stacks"}
+EVERYWHERE = {"_checks", "_text", "_version", "_extras", "_frozen", "_names", "_kinds", "_paths", "_reading", "_stacks"}
 HEAVY = ("torch", "transformers", "pandas", "matplotlib", "datasets", "lightning", "scipy")
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable
-from numbers import Integral
 from os import PathLike
 from typing import TYPE_CHECKING
 
+from subspace_lab._checks import whole_number
 from subspace_lab.analysis.frame import Layer
 from subspace_lab.runs import Run, RunError
 
@@ -74,12 +74,12 @@ def check_ranks(run: Run, ranks: int | Iterable[int] | None) -> tuple[int, ...]:
         The ranks, ascending and without repetition.
 
     Raises:
-        ValueError: If one is no positive integer or larger than every layer.
+        ValueError: If one is smaller than 1 or larger than every layer.
     """
     if ranks is None:
         m = 4 * reference_rank(run)
         return tuple(sorted({max(1, m // 2**k) for k in range(1, 7)}))
-    checked = sorted({check_positive("rank", rank) for rank in _each(ranks)})
+    checked = sorted({whole_number("rank", rank) for rank in _each(ranks)})
     if not checked:
         raise ValueError("ranks is empty; give at least one rank, or None for the default")
     if checked[-1] > max(_sizes(run)):
@@ -111,25 +111,7 @@ def check_lags(lags: int | Iterable[int]) -> tuple[int, ...]:
     Returns:
         The lags, without repetition.
     """
-    return tuple(sorted({check_positive("lag", lag) for lag in _each(lags)}))
-
-
-def check_positive(what: str, value: int) -> int:
-    """A positive integer.
-
-    Args:
-        what: What it is, for the message.
-        value: The value.
-
-    Returns:
-        The value.
-
-    Raises:
-        ValueError: If it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"{what} must be a positive integer, got {value!r}")
-    return int(value)
+    return tuple(sorted({whole_number("lag", lag) for lag in _each(lags)}))
 
 
 def _each(values: int | Iterable[int]) -> Iterable[int]:

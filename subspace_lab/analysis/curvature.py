@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from subspace_lab.analysis.arguments import check_lags, check_positive, check_rank
+from subspace_lab._checks import whole_number
+from subspace_lab.analysis.arguments import check_lags, check_rank
 from subspace_lab.analysis.columns import Columns
 from subspace_lab.analysis.frame import Frame
 from subspace_lab.analysis.sweep import sweep
@@ -103,5 +104,5 @@ def curvature(
     checked = check_lags(lags)
     if not checked:
         raise ValueError("lags is empty; the derivative is zero at the fresh basis, give at least one lag")
-    measure = Curvature(check_rank(run, rank), check_positive("top", top), checked)
+    measure = Curvature(check_rank(run, rank), whole_number("top", top), checked)
     return sweep(run, [measure], executor)["curvature"]

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from subspace_lab._text import count
 from subspace_lab.analysis.arguments import check_lags, check_ranks
 from subspace_lab.analysis.columns import Columns
 from subspace_lab.analysis.frame import Frame
 from subspace_lab.analysis.notices import AnalysisNotice, level_of_caller
 from subspace_lab.analysis.sweep import sweep
-from subspace_lab.analysis.words import count
 from subspace_lab.numerics import captured_energy, null_isotropic, null_noise
 from subspace_lab.runs import Run
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
+from subspace_lab._checks import whole_number
 from subspace_lab.analysis.angles import Angles
-from subspace_lab.analysis.arguments import check_lags, check_positive, check_rank, check_ranks
+from subspace_lab.analysis.arguments import check_lags, check_rank, check_ranks
 from subspace_lab.analysis.curvature import Curvature
 from subspace_lab.analysis.energy import Energy, warn_of_undetermined
 from subspace_lab.analysis.spectrum import Spectrum, SpectrumSummary, spectrum_null
@@ -51,7 +52,7 @@ def analyze(
         Spectrum(),
         SpectrumSummary(),
         Angles(chosen),
-        Curvature(chosen, check_positive("top", top), ages[:1] or (1,)),
+        Curvature(chosen, whole_number("top", top), ages[:1] or (1,)),
     ]
     tables = sweep(run, measures, executor)
     warn_of_undetermined(tables["energy"])

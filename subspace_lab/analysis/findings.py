@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from subspace_lab._text import alike, count, percent, signed
 from subspace_lab.analysis.arguments import check_run, telling_rank
 from subspace_lab.analysis.told_apart import above_chance, above_noise
-from subspace_lab.analysis.words import alike, count, percent, signed
 from subspace_lab.runs import Run
 from subspace_lab.runs.tables import TABLES
 

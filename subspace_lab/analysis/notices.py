@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections import Counter
 
+from subspace_lab._text import count
 from subspace_lab.analysis.arguments import check_run
-from subspace_lab.analysis.words import count
 from subspace_lab.runs import Run
 
 _ABSENT = {

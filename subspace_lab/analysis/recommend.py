@@ -6,11 +6,11 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from subspace_lab._checks import positive_number
 from subspace_lab.analysis.arguments import check_run
 from subspace_lab.analysis.budget import Choice, fit_ranks, state_bytes
 from subspace_lab.analysis.energy import energy
@@ -52,8 +52,8 @@ def recommend(run: Run, budget_bytes: int | None = None) -> Plan:
         RunError: If the run is not sound, none of its gradients has any energy, or the budget is below its minimum.
     """
     check_run(run)
-    if budget_bytes is not None and not _is_budget(budget_bytes):
-        raise ValueError(f"budget_bytes must be a positive number, got {budget_bytes!r}")
+    if budget_bytes is not None:
+        positive_number("budget_bytes", budget_bytes)
     table = _energy_table(run).dropna(subset=["fraction"])
     evidence = {str(name): _Evidence.of(rows) for name, rows in table.groupby("layer", observed=True, sort=False)}
     if not evidence:
@@ -67,10 +67,6 @@ def recommend(run: Run, budget_bytes: int | None = None) -> Plan:
     signals = _bulk_signals(run)
     plans = tuple(found.plan(layer, ranks[layer], signals.get(layer)) for layer, found in evidence.items())
     return Plan(plans, len(run.steps), None if budget_bytes is None else int(budget_bytes))
-
-
-def _is_budget(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf
 
 
 def _energy_table(run: Run) -> pd.DataFrame:

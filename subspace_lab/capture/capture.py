@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import warnings
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from subspace_lab._checks import check_choice, whole_number
 from subspace_lab._paths import local_path
 from subspace_lab.capture.gradients import is_alone, is_writer, launcher, num_processes
 from subspace_lab.capture.hooks import StepHook, bare_optimizer
@@ -93,9 +93,10 @@ class GradientCapture:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"GradientCapture(model, path) takes the model first, got {type(model).__name__}")
-        if on_error not in {"warn", "raise"}:
-            raise ValueError(f"on_error must be 'warn' or 'raise', got {on_error!r}")
-        every, patterns = _interval(every), _patterns(layers)
+        check_choice("on_error", on_error, ("warn", "raise"))
+        if every is not None:
+            every = whole_number("every", every, otherwise=", or None for no snapshots")
+        patterns = _patterns(layers)
         self._model, self._path = model, local_path(path, error=RunError).absolute()
         if line := left_out(model, patterns):
             warnings.warn(line, stacklevel=2)
@@ -152,7 +153,7 @@ class GradientCapture:
         if self._driver != "attach()" or bare in self._rounds:
             self._check_free("attach()")
         self._check_open()
-        self._rounds.add(bare, _whole(start_step))
+        self._rounds.add(bare, whole_number("a step", start_step, 0, NUM_STEPS))
         hook = torch.compiler.disable(  # type: ignore[no-untyped-call]  # where the step is compiled, this is not
             StepHook(self.observe, optimizer, self._rounds).__call__, reason="gradients are captured before each step"
         )
@@ -206,7 +207,7 @@ class GradientCapture:
             ValueError: If this capture has its steps from somewhere else, or the step does not follow the last one.
             RunError: If the run cannot be written, and ``on_error="raise"``.
         """
-        step = _whole(step)
+        step = whole_number("a step", step, 0, NUM_STEPS)
         self._check_open()
         if self._driver != "step()":
             self._check_free("step()")
@@ -409,28 +410,6 @@ def _patterns(layers: str | Sequence[str] | None) -> list[str] | None:
         if not isinstance(pattern, str):
             raise ValueError(f"layers takes patterns on parameter names, such as '*.mlp.*', got {pattern!r}")
     return patterns
-
-
-def _interval(every: Any) -> int | None:
-    if every is None:
-        return None
-    try:
-        whole = 0 if isinstance(every, bool) else operator.index(every)
-    except TypeError:
-        whole = 0
-    if whole < 1:
-        raise ValueError(f"every must be a whole number of at least 1, or None for no snapshots, got {every!r}")
-    return whole
-
-
-def _whole(step: Any) -> int:
-    try:
-        whole = -1 if isinstance(step, bool) else operator.index(step)
-    except TypeError:
-        whole = -1
-    if not 0 <= whole < NUM_STEPS:
-        raise ValueError(f"a step must be a whole number, at least 0, got {step!r}")
-    return whole
 
 
 def _one_line(error: Exception) -> str:

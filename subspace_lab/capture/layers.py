@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import prod
@@ -12,9 +11,11 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from subspace_lab._checks import check_choice, check_model
 from subspace_lab._kinds import kinds_of
 from subspace_lab._names import names_of
 from subspace_lab._stacks import num_matrices
+from subspace_lab._text import nearest_to_pattern
 from subspace_lab.capture.naming import depth_of, residual_side
 from subspace_lab.numerics import Side, default_side
 
@@ -105,10 +106,8 @@ def select_layers(
     Raises:
         ValueError: If there is nothing to capture, a pattern matches nothing, or an argument is wrong.
     """
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    if side not in {"auto", "left", "right"}:
-        raise ValueError(f"side must be 'auto', 'left' or 'right', got {side!r}")
+    check_model(model)
+    check_choice("side", side, ("auto", "left", "right"))
     layers, others = _sort(model, side)
     if not layers:
         raise ValueError(
@@ -204,27 +203,5 @@ def _check_matches(pattern: str, layers: Sequence[Layer], others: dict[str, str]
             f"layers: {pattern!r} matches only parameters of {model_name} that cannot be captured: "
             f"{', '.join(hits[:3])}; give a trainable weight matrix"
         )
-    near = ", ".join(nearest_names(pattern, (layer.name for layer in layers)))
+    near = nearest_to_pattern(pattern, (layer.name for layer in layers))
     raise ValueError(f"layers: {pattern!r} matches no parameter of {model_name}; nearest: {near}")
-
-
-def nearest_names(pattern: str, names: Iterable[str]) -> list[str]:
-    """The three names that are most like a pattern that matches none of them.
-
-    Args:
-        pattern: A glob.
-        names: Canonical parameter names.
-
-    Returns:
-        The likest first.
-    """
-    return sorted(names, key=lambda name: _likeness(name, pattern), reverse=True)[:3]
-
-
-def _likeness(name: str, pattern: str) -> tuple[int, float]:
-    """How many characters of the pattern's literal pieces the name has in a row, then how alike the two are."""
-    pieces = (piece for piece in re.split(r"[*?\[\]]+", pattern) if piece)
-    common = sum(
-        difflib.SequenceMatcher(None, name, piece, autojunk=False).find_longest_match().size for piece in pieces
-    )
-    return common, difflib.SequenceMatcher(None, name, pattern, autojunk=False).ratio()

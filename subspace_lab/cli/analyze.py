@@ -102,7 +102,7 @@ def verify(run_dir: RunDir, /) -> None:
     run_dir
         The run directory.
     """
-    from subspace_lab.analysis.words import count
+    from subspace_lab._text import count
     from subspace_lab.runs import Run
 
     run = Run.open(run_dir)

@@ -67,8 +67,8 @@ def recommend(
     tokenizer
         With --check: where its tokenizer is now.
     """
+    from subspace_lab._text import count
     from subspace_lab.analysis import recommend as plan_of
-    from subspace_lab.analysis.words import count
     from subspace_lab.runs import Run
     from subspace_lab.runs.errors import in_shell
 

@@ -23,10 +23,10 @@ def measure(run: Run, *, workers: int | None = None, **arguments: Any) -> None:
 
     import torch
 
+    from subspace_lab._checks import whole_number
     from subspace_lab.analysis import analyze as all_tables
-    from subspace_lab.analysis.arguments import check_positive
 
-    num_workers = check_positive("workers", (os.cpu_count() or 1) if workers is None else workers)
+    num_workers = whole_number("workers", (os.cpu_count() or 1) if workers is None else workers)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -44,8 +44,8 @@ def measure_hessian(run: Run, checkpoints: Checkpoints, **arguments: Any) -> Non
         checkpoints: Its restored checkpoints.
         arguments: Of `subspace_lab.analysis.hessian_of_run`.
     """
+    from subspace_lab._text import count
     from subspace_lab.analysis import hessian_of_run
-    from subspace_lab.analysis.words import count
 
     table = hessian_of_run(run, checkpoints, **arguments)["hessian"]
     if missed := int((~table["converged"]).sum()):

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from subspace_lab._checks import is_number, is_whole
 from subspace_lab._kinds import kinds_of
 from subspace_lab._names import named_parameters
 from subspace_lab.optim.matrices import may_overlap
@@ -66,7 +67,7 @@ class AdaptiveGroupClipper:
                 raise ValueError(
                     f"0 <= {name}low <= 1 <= {name}high is needed, got {name}low={lower!r}, {name}high={upper!r}"
                 )
-        if not (isinstance(beta, float | int) and 0 <= beta < 1):
+        if not (is_number(beta) and 0 <= beta < 1):
             raise ValueError(f"beta must be in [0, 1), got {beta!r}")
         if not _is_span(transition):
             raise ValueError(f"transition must be two steps in order, got {transition!r}")
@@ -175,9 +176,8 @@ def total_norm(grads: list[Tensor]) -> float:
 
 def _is_span(transition: Any) -> bool:
     """Whether this is two whole numbers in order, none below zero."""
-    if not isinstance(transition, tuple | list) or not all(isinstance(step, int) for step in transition):
-        return False
-    return len(transition) == 2 and 0 <= transition[0] <= transition[1]
+    is_pair = isinstance(transition, tuple | list) and len(transition) == 2
+    return is_pair and all(is_whole(step, 0) for step in transition) and transition[0] <= transition[1]
 
 
 def by_kind(model: nn.Module) -> dict[str, list[Tensor]]:

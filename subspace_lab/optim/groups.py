@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
@@ -11,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from subspace_lab._names import named_parameters
+from subspace_lab._text import nearest_to_pattern
 from subspace_lab.optim.base import Group
 from subspace_lab.optim.options import OPTIONS
 from subspace_lab.optim.roles import Role, role_by_name, roles_of
@@ -176,6 +176,6 @@ def _matching(glob: str, names: Iterable[str], argument: str, owner: str = "the 
     names = list(names)
     found = [name for name in names if fnmatchcase(name, glob)]
     if not found:
-        near = difflib.get_close_matches(glob.replace("*", ""), names, n=3, cutoff=0) or ["none"]
-        raise ValueError(f"{argument}: {glob!r} matches no matrix of {owner}; nearest: {', '.join(near)}")
+        near = nearest_to_pattern(glob, names)
+        raise ValueError(f"{argument}: {glob!r} matches no matrix of {owner}; nearest: {near}")
     return found

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from subspace_lab._checks import check_choice, is_whole, whole_number
 from subspace_lab._names import named_parameters
 from subspace_lab.optim.badam import BAdam, block_name
 from subspace_lab.optim.base import Group
@@ -20,7 +21,7 @@ from subspace_lab.optim.groups import select
 from subspace_lab.optim.low_rank import LowRankOptimizer, full_layout, state_bytes
 from subspace_lab.optim.matrices import exact_dtype, num_rows, oriented_shape, state_dtype
 from subspace_lab.optim.methods import METHODS, method_named
-from subspace_lab.optim.options import check_known, check_options, defaults_of, is_positive_int
+from subspace_lab.optim.options import check_known, check_options, defaults_of
 from subspace_lab.optim.roles import Role, role_by_name, roles_of
 from subspace_lab.optim.rules import RULES
 from subspace_lab.optim.rules.base import COLUMNS
@@ -175,8 +176,8 @@ def _sizes(model_or_shapes: nn.Module | Mapping[str, Shape], dtype: torch.dtype 
         raise ValueError(f"a model or a mapping of names to shapes is needed, got {type(model_or_shapes).__name__}")
     else:
         for name, shape in model_or_shapes.items():
-            if not isinstance(shape, tuple | list) or not all(map(is_positive_int, shape)):
-                raise ValueError(f"the shape of {name} must be a tuple of positive integers, got {shape!r}")
+            if not isinstance(shape, tuple | list) or not all(map(is_whole, shape)):
+                raise ValueError(f"the shape of {name} must be a tuple of whole numbers of at least 1, got {shape!r}")
         trainable = sizes = {name: (tuple(shape), dtype or torch.float32) for name, shape in model_or_shapes.items()}
     if not trainable:
         raise ValueError("there is no parameter to train: none requires a gradient, or none was given")
@@ -185,16 +186,14 @@ def _sizes(model_or_shapes: nn.Module | Mapping[str, Shape], dtype: torch.dtype 
 
 def _settings(kind: type[Any], rank: int, options: Mapping[str, Any]) -> Group:
     """A group of an optimizer as its constructor would make it."""
-    if not is_positive_int(rank):
-        raise ValueError(f"rank must be a positive integer, got {rank!r}")
+    rank = whole_number("rank", rank)
     group = {**defaults_of(kind.options, kind.changed), "rank": rank, **options}
     known = kind.options
     if issubclass(kind, SubspaceAdam):
         if kind.parts is not None:
             group |= dict(zip(("rule", "moments", "recovery"), kind.parts, strict=True))
-        elif group["rule"] not in RULES:
-            raise ValueError(f"rule must be one of {', '.join(RULES)}, whose bytes are known, got {group['rule']!r}")
         else:
+            check_choice("rule", group["rule"], RULES, otherwise=", whose bytes are known")
             known = (*LowRankOptimizer.options, "rule", "moments", "recovery", *part_options(group, {}))
     check_known(options, known, kind.__name__)
     check_options({"rank": rank, **options})

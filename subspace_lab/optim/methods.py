@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-
 import torch
 
+from subspace_lab._text import nearest
 from subspace_lab.optim.apollo import APOLLO
 from subspace_lab.optim.badam import BAdam
 from subspace_lab.optim.fira import Fira
@@ -47,7 +46,7 @@ def method_named(name: str) -> type[torch.optim.Optimizer]:
     key = name.lower().replace("-", "").replace("_", "")
     if key not in _BY_NAME:
         begun = [method for method in _BY_NAME if method.startswith(key)]  # "adam" is a short AdamW, no misspelt BAdam
-        near = (begun or difflib.get_close_matches(key, _BY_NAME, n=1, cutoff=0))[0]
+        near = begun[0] if begun else str(nearest(key, _BY_NAME))
         known = ", ".join(method.__name__ for method in _BY_NAME.values())
         raise ValueError(f"no optimizer is called {name!r}; nearest: {_BY_NAME[near].__name__}; there are {known}")
     return _BY_NAME[key]

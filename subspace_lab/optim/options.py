@@ -11,6 +11,9 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 import torch
 
+from subspace_lab._checks import is_choice, is_decay_rates, is_whole, one_of
+from subspace_lab._text import nearest
+
 _SHOWN = 120  # characters of a value in a message
 _LARGEST = float(np.finfo(np.float32).max)  # steps are computed in float32, which has to hold a setting
 StateDtype = Literal["float32", "float64", "bfloat16"]
@@ -118,16 +121,6 @@ class Option:
         raise ValueError(f"{name} must be {self.expected}, got {got if len(got) < _SHOWN else got[:_SHOWN] + ' ...'}")
 
 
-def is_positive_int(value: Any) -> bool:
-    """Whether a value is an integer of at least 1."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def is_betas(value: Any) -> bool:
-    """Whether a value is Adam's two decay rates."""
-    return len(value) == 2 and all(isinstance(beta, float | int) and 0 <= beta < 1 for beta in value)
-
-
 def or_none(sound: Callable[[Any], bool]) -> Callable[[Any], bool]:
     """The same test, passed by None too."""
     return lambda value: value is None or sound(value)
@@ -161,11 +154,11 @@ def _at_least_zero(default: float) -> Option:
 
 
 def _positive_int(default: int) -> Option:
-    return Option(default, is_positive_int, "a positive integer")
+    return Option(default, is_whole, "a whole number of at least 1")
 
 
 def _choice(default: str | None, *values: str | None) -> Option:
-    return Option(default, lambda value: value in values, f"one of {', '.join(map(repr, values))}")
+    return Option(default, lambda value: is_choice(value, values), one_of(values))
 
 
 def _switch() -> Option:
@@ -174,8 +167,8 @@ def _switch() -> Option:
 
 OPTIONS: dict[str, Option] = {
     "lr": _at_least_zero(1e-3),
-    "rank": Option(None, or_none(is_positive_int), "a positive integer or None"),
-    "betas": Option((0.9, 0.999), is_betas, "two numbers in [0, 1)"),
+    "rank": Option(None, or_none(is_whole), "a whole number of at least 1 or None"),
+    "betas": Option((0.9, 0.999), is_decay_rates, "two numbers in [0, 1)"),
     "eps": _at_least_zero(1e-8),
     "weight_decay": _at_least_zero(0.0),
     "update_interval": _positive_int(200),
@@ -193,9 +186,7 @@ OPTIONS: dict[str, Option] = {
     "step_size": Option(
         "exact", _number(lambda value: value == "exact" or 0 <= value <= _LARGEST), "'exact' or at least 0"
     ),
-    "random_after": Option(
-        None, or_none(_number(lambda value: isinstance(value, int) and value >= 0)), "a step or None"
-    ),
+    "random_after": Option(None, or_none(lambda value: is_whole(value, 0)), "a step or None"),
     "rho": Option(0.908, _number(lambda value: 0 <= value <= 1), "in [0, 1]"),
     "scaling": _choice("channel", "channel", "tensor"),
     "density": Option(None, or_none(_number(lambda value: 0 < value <= 1)), "in (0, 1] or None"),
@@ -252,8 +243,8 @@ def check_known(given: Iterable[str], known: Iterable[str], owner: str) -> None:
     if unknown and not allowed:
         raise ValueError(f"{owner} has no option {unknown[0]!r}, and no other one; leave it out")
     if unknown:
-        near = difflib.get_close_matches(unknown[0], allowed, n=1, cutoff=0.6)
-        hint = f"nearest: {near[0]}; " if near else ""
+        near = nearest(unknown[0], allowed, at_least=0.6)
+        hint = f"nearest: {near}; " if near else ""
         raise ValueError(f"{owner} has no option {unknown[0]!r}; {hint}it has {', '.join(allowed)}")
 
 

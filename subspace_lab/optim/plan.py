@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,9 +9,11 @@ from typing import Any, Protocol, Unpack
 
 from torch import nn
 
+from subspace_lab._checks import check_choice
 from subspace_lab._names import named_parameters
 from subspace_lab._paths import local_path
 from subspace_lab._reading import read_json
+from subspace_lab._text import nearest
 from subspace_lab.optim.base import Group
 from subspace_lab.optim.options import OPTIONS, Options, check_options, plain
 from subspace_lab.optim.roles import Role, roles_of
@@ -149,8 +150,8 @@ def _settings(layer: Mapping[str, Any]) -> tuple[str, Group]:
         raise ValueError(f"the plan has {name} with {others[0]}, which is no setting of a layer: {those} are")
     try:
         check_options({key: value for key, value in settings.items() if not hasattr(value, "refresh")})  # not rules
-        if isinstance(rule := settings.get("rule"), str) and rule not in RULES:
-            raise ValueError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
+        if isinstance(rule := settings.get("rule"), str):
+            check_choice("rule", rule, RULES)
     except ValueError as error:
         raise ValueError(f"the plan has {name}, where {error}") from None
     return name, settings
@@ -159,5 +160,4 @@ def _settings(layer: Mapping[str, Any]) -> tuple[str, Group]:
 def _not_there(name: str, known: list[str], owner: str, *, twice: bool) -> str:
     if twice:
         return f"the plan has {name} twice"
-    near = (difflib.get_close_matches(name, known, n=1, cutoff=0) or ["none"])[0]
-    return f"the plan has {name}, which is no trainable parameter of {owner}; nearest: {near}"
+    return f"the plan has {name}, which is not a trainable parameter of {owner}; nearest: {nearest(name, known)}"

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from subspace_lab._checks import is_whole
 from subspace_lab._names import named_parameters
 from subspace_lab._stacks import are_convolutions, num_matrices
 
@@ -148,7 +149,7 @@ def _parameters(found: Any) -> Iterator[Tensor]:
 
 def _number(config: Any, name: str) -> int | None:
     value = _called(lambda: getattr(config, name, None))
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if is_whole(value) else None
 
 
 def _look_at_outputs(role: Role, name: str, tokens: set[int], labels: set[int]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from subspace_lab._checks import is_number
 from subspace_lab.optim.options import plain
 
 Kept = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
@@ -94,5 +95,4 @@ def _said(count: Any) -> Any:
 def is_count(value: Any) -> bool:
     """Whether a value, or the one number of a tensor or an array, is a whole number of at least 0."""
     number = _said(value)
-    is_real = isinstance(number, int | float) and not isinstance(number, bool)
-    return is_real and math.isfinite(number) and number >= 0 and number == int(number)
+    return is_number(number) and number >= 0 and number == int(number)

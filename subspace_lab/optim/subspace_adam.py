@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from subspace_lab._checks import check_choice, one_of
 from subspace_lab.optim.adam import adam_direction
 from subspace_lab.optim.base import Group, Live, State, name_of
 from subspace_lab.optim.column_norms import ColumnNorms
@@ -78,17 +79,15 @@ class SubspaceAdam(ColumnNorms):
         if isinstance(rule, str):
             return rule
         if isinstance(rule, type) or not all(callable(getattr(rule, part, None)) for part in ("first", "refresh")):
-            raise ValueError(
-                f"rule must be one of {', '.join(RULES)}, or an object with first and refresh, got {rule!r}"
-            )
+            raise ValueError(f"rule must be {one_of(RULES)}, or an object with first and refresh, got {rule!r}")
         name = type(rule).__name__
         if self._custom.setdefault(name, rule) is not rule:
             raise ValueError(f"two rules are called {name}: use one object, or two classes")
         return name
 
     def _check_rule(self, name: str) -> None:
-        if name not in RULES and name not in self._custom:
-            raise ValueError(f"rule must be one of {', '.join(RULES)} or an object, got {name!r}")
+        if name not in self._custom:
+            check_choice("rule", name, RULES, otherwise=", or an object")
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_custom": self._custom}
@@ -250,8 +249,7 @@ def options_with(options: Mapping[str, Any]) -> tuple[str, ...]:
         ValueError: If there is no such rule.
     """
     parts = {name: options.get(name, OPTIONS[name].default) for name in _PARTS}
-    if parts["rule"] not in RULES:
-        raise ValueError(f"rule must be one of {', '.join(RULES)}, got {parts['rule']!r}")
+    check_choice("rule", parts["rule"], RULES)
     return (*LowRankOptimizer.options, *_PARTS, *part_options(parts, {}))
 
 

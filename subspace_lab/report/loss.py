@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from subspace_lab.analysis.words import count, percent
+from subspace_lab._text import count, percent
 from subspace_lab.runs import Run
 from subspace_lab.runs.tables import TABLES
 

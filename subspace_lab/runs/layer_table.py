@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from subspace_lab._checks import is_whole
 from subspace_lab.numerics import packed_shape
 
 LAYER_COLUMNS = ("name", "depth", "kind", "rows", "cols", "side", "shape", "residual_side")
@@ -80,7 +81,7 @@ def _is_sound(row: Any) -> bool:
 
 
 def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    return is_whole(value, -(2**63) + 1, 2**63)
 
 
 def _is_positive(value: Any) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from subspace_lab._checks import is_whole
 from subspace_lab._reading import read_json
 from subspace_lab.runs.errors import RunError
 from subspace_lab.runs.files import confined
@@ -40,7 +41,7 @@ def read_manifest(run_dir: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise RunError(f"{path} is not the manifest of a run; give the directory that a capture wrote")
     version = manifest.get("format_version")
-    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+    if not is_whole(version):
         raise RunError(f"{path} has no format version; restore it from a copy")
     if version > FORMAT_VERSION:
         raise RunError(

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from subspace_lab._checks import is_whole
 from subspace_lab._reading import read_bytes
 from subspace_lab.runs.errors import RunError
 from subspace_lab.runs.files import publish, unwritable
@@ -79,10 +80,8 @@ def check_number(path: Path, row: Mapping[str, Any], name: str, *, whole: bool =
         RunError: If it has something else.
     """
     value = row.get(name)
-    if isinstance(value, float):
-        sound = not whole
-    else:
-        sound = value is None or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST)
+    is_sound_float = isinstance(value, float) and not whole
+    sound = value is None or is_sound_float or is_whole(value, -_LARGEST + 1, _LARGEST)
     if not sound:
         raise RunError(f"{path}, step {row['step']}: {name} is {str(value)[:50]!r}, not a number; remove the line")
 
@@ -93,7 +92,7 @@ def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         row = None
     step = row.get("step") if isinstance(row, dict) else None
-    if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < NUM_STEPS:
+    if not is_whole(step, 0, NUM_STEPS):
         raise RunError(f"{path}, line {number} is not a JSON object with a step; repair or remove it")
     assert isinstance(row, dict)
     return row

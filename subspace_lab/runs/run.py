@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import os
 from collections.abc import Hashable, Mapping
@@ -11,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 
 from torch import Tensor
 
+from subspace_lab._checks import check_choice
 from subspace_lab._paths import local_path
+from subspace_lab._text import nearest
 from subspace_lab.numerics import Side, flatten, gram, packed_shape, unpack_symmetric
 from subspace_lab.runs.errors import RunError, RunLostError, in_shell
 from subspace_lab.runs.files import confined, remove_partial
@@ -184,8 +185,7 @@ class Run:
         """
         own = self.layer(layer)["side"]
         side = side or own
-        if side not in get_args(Side):
-            raise ValueError(f"side must be 'left', 'right' or None, got {side!r}")
+        check_choice("side", side, get_args(Side), otherwise=", or None")
         remedy = "keep='gram' or keep='full'" if side == own else "keep='full'"
         with self._verified(step) as snapshot:
             C = self.gram_of(snapshot, layer, side)
@@ -227,10 +227,8 @@ class Run:
             RunError: If there is no such layer.
         """
         if not isinstance(name, str) or name not in self._layers:
-            near = difflib.get_close_matches(str(name), self._layers, n=1, cutoff=0.0)
-            raise RunError(
-                f"{self.path} has no layer {name!r}; nearest: {near[0] if near else 'none, it has no layers'}"
-            )
+            near = nearest(str(name), self._layers) or "none, it has no layers"
+            raise RunError(f"{self.path} has no layer {name!r}; nearest: {near}")
         row: dict[str, Any] = self._layers[name]
         return row
 

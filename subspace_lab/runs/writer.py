@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from subspace_lab._checks import whole_number
 from subspace_lab._paths import local_path
 from subspace_lab._version import __version__
 from subspace_lab.runs.environment import environment
@@ -116,10 +117,9 @@ class RunWriter:
             RunLostError: If the run directory is no longer this writer's.
             ValueError: If the step cannot be one, or the context cannot be written as JSON.
         """
-        if int(step) != step or not 0 <= step < NUM_STEPS:
-            raise ValueError(f"a step is a whole number from 0 to 10^15, got {step!r}")
-        path = snapshot_path(self.path, int(step))
-        context = plain("snapshot context", {**context, "step": int(step)})
+        step = whole_number("a step", step, 0, NUM_STEPS)
+        path = snapshot_path(self.path, step)
+        context = plain("snapshot context", {**context, "step": step})
         with self._owned():
             if not path.exists():
                 write_snapshot(path, tensors, context, within=self.path)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
-from subspace_lab.training.names import unknown
+from subspace_lab._checks import check_choice, is_decay_rates, is_number, plain_number, positive_number, whole_number
+from subspace_lab._text import unknown
 from subspace_lab.training.presets import FINE_TUNING, Recipe, preset
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -107,8 +107,7 @@ class TrainConfig:
                 object.__setattr__(self, name, tuple(value))
         if isinstance(options := self.optimizer_options, Mapping):
             object.__setattr__(self, "optimizer_options", {str(k).replace("-", "_"): v for k, v in options.items()})
-        if problem := _problem(self):
-            raise ValueError(problem)
+        _check(self)
 
     def resolved(self) -> Self:
         """The configuration with the open fields that follow from the preset filled in.
@@ -190,60 +189,55 @@ class TrainConfig:
 _OFF = ("clip", "every", "eval_every")  # None is a value of these
 
 
-def _problem(config: TrainConfig) -> str | None:
-    for name in _COUNTS:
-        if (value := getattr(config, name)) is not None and not _whole(value, 1):
-            return f"{name} must be a whole number of at least 1, got {value!r}"
-    if config.sequence_length is not None and not _whole(config.sequence_length, 2):
-        return f"sequence_length must be a whole number of at least 2, got {config.sequence_length!r}"
-    for name in ("seed", "warmup"):
-        if (value := getattr(config, name)) is not None and not _whole(value, 0):
-            return f"{name} must be a whole number of at least 0, got {value!r}"
-    return _problem_of_numbers(config) or _problem_of_choices(config)
+def _check(config: TrainConfig) -> None:
+    """Refuse impossible values; numbers of numpy become Python's."""
+    for names, least in ((_COUNTS, 1), (("sequence_length",), 2), (("seed", "warmup"), 0)):
+        for name in names:
+            if (value := getattr(config, name)) is not None:
+                object.__setattr__(config, name, whole_number(name, value, least))
+    for name in ("lr", "lr_rest", "clip", "scale"):
+        if (value := getattr(config, name)) is not None:
+            otherwise = ", or None for no clipping" if name == "clip" else ""
+            object.__setattr__(config, name, positive_number(name, value, otherwise=otherwise))
+    _check_numbers(config)
+    _check_choices(config)
+    _check_options(config.optimizer_options)
 
 
-def _problem_of_numbers(config: TrainConfig) -> str | None:
-    for name in ("lr", "lr_rest"):
-        if (rate := getattr(config, name)) is not None and not (_number(rate) and rate > 0):
-            return f"{name} must be a positive number, got {rate!r}"
-    if config.clip is not None and not (_number(config.clip) and config.clip > 0):
-        return f"clip must be a positive number, or None for no clipping, got {config.clip!r}"
-    if not (_number(config.min_lr_ratio) and 0 <= config.min_lr_ratio <= 1):
-        return f"min_lr_ratio must be a number in [0, 1], got {config.min_lr_ratio!r}"
-    if not (_number(config.weight_decay) and config.weight_decay >= 0):
-        return f"weight_decay must be a number of at least 0, got {config.weight_decay!r}"
-    if config.scale is not None and not (_number(config.scale) and config.scale > 0):
-        return f"scale must be a positive number, got {config.scale!r}"
-    betas = config.betas or ()
-    if config.betas is not None and (len(betas) != 2 or not all(_number(beta) and 0 <= beta < 1 for beta in betas)):
-        return f"betas must be two numbers in [0, 1), got {config.betas!r}"
-    return None
+def _check_numbers(config: TrainConfig) -> None:
+    if not (is_number(config.min_lr_ratio) and 0 <= config.min_lr_ratio <= 1):
+        raise ValueError(f"min_lr_ratio must be a number in [0, 1], got {config.min_lr_ratio!r}")
+    if not (is_number(config.weight_decay) and config.weight_decay >= 0):
+        raise ValueError(f"weight_decay must be a number of at least 0, got {config.weight_decay!r}")
+    if config.betas is not None and not is_decay_rates(config.betas):
+        raise ValueError(f"betas must be two numbers in [0, 1), got {config.betas!r}")
+    for name in ("min_lr_ratio", "weight_decay"):
+        object.__setattr__(config, name, plain_number(getattr(config, name)))
+    if config.betas is not None:
+        object.__setattr__(config, "betas", tuple(map(plain_number, config.betas)))
 
 
-def _problem_of_choices(config: TrainConfig) -> str | None:
+def _check_choices(config: TrainConfig) -> None:
     if config.preset is not None and config.model is not None:
-        return f"give preset={config.preset!r} or model={config.model!r}, not both"
+        raise ValueError(f"give preset={config.preset!r} or model={config.model!r}, not both")
     if config.model is not None and config.vocab_size is not None:
-        return f"vocab_size={config.vocab_size} has no effect on the pretrained {config.model!r}; leave it out"
-    if config.precision not in {"auto", "float32", "bfloat16"}:
-        return f"precision must be auto, float32 or bfloat16, got {config.precision!r}"
+        raise ValueError(
+            f"vocab_size={config.vocab_size} has no effect on the pretrained {config.model!r}; leave it out"
+        )
+    check_choice("precision", config.precision, get_args(Precision))
     if isinstance(config.layers, str):
-        return f"layers must be a tuple of patterns, got the text {config.layers!r}; write ({config.layers!r},)"
-    return _problem_of_options(config.optimizer_options)
+        raise ValueError(
+            f"layers must be a tuple of patterns, got the text {config.layers!r}; write ({config.layers!r},)"
+        )
 
 
-def _problem_of_options(options: Any) -> str | None:
+def _check_options(options: Any) -> None:
     if options is not None and not isinstance(options, dict):
-        return f"optimizer_options must be names and values, got {options!r}; write {{'walk_step': 0.05}} for example"
-    for name, value in (options or {}).items():
-        if not (value is None or isinstance(value, str | bool) or _number(value)):
-            return f"optimizer_options: {name} must be a number, a text, True, False or None, got {value!r}"
-    return None
-
-
-def _whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        raise ValueError(
+            f"optimizer_options must be names and values, got {options!r}; write {{'walk_step': 0.05}} for example"
+        )
+    options = {} if options is None else options
+    for name, value in options.items():
+        if not (value is None or isinstance(value, str | bool) or is_number(value)):
+            raise ValueError(f"optimizer_options: {name} must be a number, a text, True, False or None, got {value!r}")
+        options[name] = plain_number(value) if is_number(value) else value

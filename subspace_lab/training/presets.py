@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from subspace_lab.training.names import unknown
+from subspace_lab._text import unknown
 
 
 @dataclass(frozen=True)

@@ -41,11 +41,11 @@ def test_a_single_number_stands_for_a_list_of_one(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"ranks": 0}, "rank must be a positive integer, got 0"),
-        ({"ranks": 2.0}, "rank must be a positive integer, got 2.0"),
-        ({"ranks": "4"}, "rank must be a positive integer, got '4'"),
-        ({"lags": 1.5}, "lag must be a positive integer, got 1.5"),
-        ({"lags": None}, "lag must be a positive integer, got None"),
+        ({"ranks": 0}, "rank must be a whole number of at least 1, got 0"),
+        ({"ranks": 2.0}, "rank must be a whole number of at least 1, got 2.0"),
+        ({"ranks": "4"}, "rank must be a whole number of at least 1, got '4'"),
+        ({"lags": 1.5}, "lag must be a whole number of at least 1, got 1.5"),
+        ({"lags": None}, "lag must be a whole number of at least 1, got None"),
     ],
 )
 def test_a_single_wrong_one_is_refused_like_a_wrong_one_of_many(tmp_path, arguments, message):

@@ -157,12 +157,12 @@ def test_a_gradient_of_zeros_has_no_energy_to_share(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"ranks": (0,)}, "rank must be a positive integer, got 0"),
-        ({"ranks": (-3,)}, "rank must be a positive integer, got -3"),
-        ({"ranks": (2.5,)}, r"rank must be a positive integer, got 2\.5"),
+        ({"ranks": (0,)}, "rank must be a whole number of at least 1, got 0"),
+        ({"ranks": (-3,)}, "rank must be a whole number of at least 1, got -3"),
+        ({"ranks": (2.5,)}, r"rank must be a whole number of at least 1, got 2\.5"),
         ({"ranks": ()}, "ranks is empty"),
         ({"ranks": (17,)}, "rank 17 is larger than every layer.*m = 16"),
-        ({"lags": (0,)}, "lag must be a positive integer"),
+        ({"lags": (0,)}, "lag must be a whole number of at least 1"),
     ],
 )
 def test_bad_arguments_are_one_line(tmp_path, arguments, message):

@@ -129,7 +129,7 @@ def test_after_ctrl_c_the_chains_that_run_in_threads_stop_at_their_next_layer(tm
 @pytest.mark.parametrize("value", [None, "3", float("nan"), True])
 def test_what_is_no_number_is_no_rank(tmp_path, value):
     run = write_run(tmp_path / "run", noise(SHAPES), steps=1)
-    with pytest.raises(ValueError, match="rank must be a positive integer, got"):
+    with pytest.raises(ValueError, match="rank must be a whole number of at least 1, got"):
         analysis.energy(run, ranks=(value,))
 
 

@@ -169,7 +169,7 @@ def test_a_forced_side_holds_for_all_layers():
     [
         (nn.LayerNorm(3), None, "auto", "LayerNorm has no trainable parameter of two or more dimensions"),
         (nn.Linear(2, 2), [], "auto", "layers is empty"),
-        (nn.Linear(2, 2), None, "top", "side must be 'auto', 'left' or 'right', got 'top'"),
+        (nn.Linear(2, 2), None, "top", "side must be one of 'auto', 'left', 'right', got 'top'"),
         ([nn.Linear(2, 2)], None, "auto", "model must be a torch.nn.Module, got list"),
     ],
 )

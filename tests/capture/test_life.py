@@ -134,7 +134,7 @@ def test_one_capture_has_one_source_of_steps(tmp_path):
 def test_steps_increase(step, tmp_path):
     with sl.GradientCapture(mlp(), tmp_path / "run", every=100) as capture:
         capture.step(4)
-        with pytest.raises(ValueError, match=r"step 4 after step 4: steps of one|must be a whole number, at least 0"):
+        with pytest.raises(ValueError, match=r"step 4 after step 4: steps of one|must be a whole number of at least 0"):
             capture.step(step)
 
 

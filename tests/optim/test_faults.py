@@ -155,9 +155,9 @@ def test_parameters_without_any_word_of_a_rank_are_warned_about(member):
 def test_a_rule_that_is_none(rule):
     zoo = groups(parameters())
     message_of(
-        ValueError, lambda: optim.SubspaceAdam(zoo, rule=rule), "rule must be one of coordinates", "first and refresh"
+        ValueError, lambda: optim.SubspaceAdam(zoo, rule=rule), "rule must be one of 'coordinates'", "first and refresh"
     )
-    message_of(ValueError, lambda: optim.SubspaceAdam([{**zoo[0], "rule": rule}]), "rule must be one of coordinates")
+    message_of(ValueError, lambda: optim.SubspaceAdam([{**zoo[0], "rule": rule}]), "rule must be one of 'coordinates'")
 
 
 @pytest.mark.parametrize(

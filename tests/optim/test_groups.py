@@ -143,7 +143,7 @@ def test_patterns_that_match_nothing(settings, expected, llama):
 def test_a_rank_that_is_none(llama):
     optimizer = optim.GrassWalk(optim.param_groups(llama, rank=None), lr=0.1)
     assert [group["rank"] for group in optimizer.param_groups] == [None]
-    with pytest.raises(ValueError, match="rank must be a positive integer or None, got 0"):
+    with pytest.raises(ValueError, match="rank must be a whole number of at least 1 or None, got 0"):
         optim.GrassWalk(optim.param_groups(llama, rank=0), lr=0.1)
 
 
@@ -172,8 +172,8 @@ def test_what_has_no_effect_without_a_rank_is_refused(settings, llama):
     ("settings", "message"),
     [
         ({"splits": 3}, "splits must be a mapping of globs to numbers"),
-        ({"splits": {"*q_proj*": 0}}, r"splits: '\*q_proj\*' must be a positive integer, got 0"),
-        ({"splits": {"*q_proj*": "2"}}, r"splits: '\*q_proj\*' must be a positive integer, got '2'"),
+        ({"splits": {"*q_proj*": 0}}, r"splits: '\*q_proj\*' must be a whole number of at least 1, got 0"),
+        ({"splits": {"*q_proj*": "2"}}, r"splits: '\*q_proj\*' must be a whole number of at least 1, got '2'"),
         (
             {"splits": {"*q_proj*": 2, "*.0.*q_proj*": 4}},
             r"'\*\.0\.\*q_proj\*' and a pattern before it differ on model",

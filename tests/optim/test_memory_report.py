@@ -177,11 +177,11 @@ def test_methods_that_there_are_not(arguments, expected):
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"rank": 0}, "rank must be a positive integer"),
+        ({"rank": 0}, "rank must be a whole number of at least 1"),
         ({"rank": 2, "walk_stepp": 0.1}, "has no option 'walk_stepp'"),
         ({"rank": 2, "targets": "*.attention.*"}, "matches no matrix"),
         ({"rank": 2, "state_dtype": "int8"}, "state_dtype must be"),
-        ({"rank": None}, "rank must be a positive integer, got None"),
+        ({"rank": None}, "rank must be a whole number of at least 1, got None"),
         ({"rank": 2, "splits": 3}, "up.weight: splits=3 does not divide its 8 rows"),
         ({"rank": 2, "dtype": "bfloat16"}, "dtype must be a floating-point one of torch's"),
     ],
@@ -216,8 +216,8 @@ def test_what_is_no_method(method):
         ({}, "no parameter to train"),
         (nn.Linear(3, 4).requires_grad_(False), "no parameter to train"),
         ([(8, 16)], "a mapping of names to shapes is needed, got list"),
-        ({"up": 3}, "the shape of up must be a tuple of positive integers, got 3"),
-        ({"up": (-8, 16)}, r"the shape of up must be a tuple of positive integers, got \(-8, 16\)"),
+        ({"up": 3}, "the shape of up must be a tuple of whole numbers of at least 1, got 3"),
+        ({"up": (-8, 16)}, r"the shape of up must be a tuple of whole numbers of at least 1, got \(-8, 16\)"),
     ],
     ids=str,
 )
@@ -242,7 +242,7 @@ def test_parameters_that_no_optimizer_trains(dtype):
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"rule": "newton"}, "rule must be one of coordinates, frozen, .*whose bytes are known, got 'newton'"),
+        ({"rule": "newton"}, "rule must be one of 'coordinates', 'frozen', .*whose bytes are known, got 'newton'"),
         ({"rule": "svd", "walk_step": 0.1}, "SubspaceAdam has no option 'walk_step'"),
     ],
     ids=str,

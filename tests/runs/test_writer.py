@@ -241,7 +241,7 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path, arguments):
 @pytest.mark.parametrize("step", [-1, 10**15, 1.5])
 def test_steps_that_no_file_can_be_named_after(tmp_path, step):
     run = writer(tmp_path / "run")
-    with pytest.raises(ValueError, match="a step is a whole number"):
+    with pytest.raises(ValueError, match="a step must be a whole number"):
         run.snapshot(step, tensors(0), {})
     run.close()
     assert Run.open(tmp_path / "run").steps == []

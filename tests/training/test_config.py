@@ -83,7 +83,7 @@ def test_open_fields_match_what_a_run_began_with():
         ({"betas": (0.9,)}, "betas must be two numbers"),
         ({"preset": "llama-2m", "model": "hf:a/b"}, "not both"),
         ({"model": "hf:a/b", "vocab_size": 10}, "vocab_size=10 has no effect"),
-        ({"precision": "float16"}, "precision must be auto, float32 or bfloat16"),
+        ({"precision": "float16"}, "precision must be one of 'auto', 'float32', 'bfloat16', got 'float16'"),
         ({"layers": "*.mlp.*"}, r"write \('\*.mlp.\*',\)"),
     ],
 )

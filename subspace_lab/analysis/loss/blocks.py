@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from subspace_lab._checks import check_model
 from subspace_lab._kinds import kinds_of
 from subspace_lab._names import names_of, raw_parameters
-from subspace_lab.capture.layers import matches, nearest_names
+from subspace_lab._text import nearest_to_pattern
+from subspace_lab.capture.layers import matches
 from subspace_lab.capture.naming import depth_of
 
 MODEL = "model"
@@ -66,8 +68,7 @@ def select_blocks(model: nn.Module, layers: str | Sequence[str] | None) -> list[
         ValueError: If the model has no trainable parameter, a pattern matches none (the nearest are named), or a
             parameter is complex or, by itself, empty.
     """
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    check_model(model)
     raws = {raw: parameter for raw, parameter in raw_parameters(model) if parameter.requires_grad}
     if not raws:
         raise ValueError(f"{type(model).__name__} has no trainable parameter; set requires_grad of those to look at")
@@ -87,7 +88,7 @@ def select_blocks(model: nn.Module, layers: str | Sequence[str] | None) -> list[
         raise ValueError("layers is empty; leave it out for the whole model")
     for pattern in patterns:
         if not any(matches(name, pattern) for name in names.values()):
-            near = ", ".join(nearest_names(pattern, names.values()))
+            near = nearest_to_pattern(pattern, names.values())
             raise ValueError(
                 f"layers: {pattern!r} matches no trainable parameter of {type(model).__name__}; nearest: {near}"
             )

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from subspace_lab.analysis.arguments import check_positive
+from subspace_lab._checks import is_number, whole_number
 from subspace_lab.analysis.loss.attention import twice_differentiable_attention
 from subspace_lab.analysis.loss.blocks import Block, select_blocks
 from subspace_lab.analysis.loss.directions import (
@@ -146,9 +146,8 @@ def loss_curvature(
     Raises:
         ValueError: As `hessian`.
     """
-    if check_positive("trace_samples", trace_samples) < 2:
-        raise ValueError("trace_samples must be at least 2: one random vector has no standard error")
-    ranks = None if rank is None else check_positive("rank", rank)
+    whole_number("trace_samples", trace_samples, least=2, otherwise=", as one random vector has no standard error")
+    ranks = None if rank is None else whole_number("rank", rank)
     pairs: list[tuple[Block, Eigenpairs]] = []
     rows: list[dict[str, Any]] = []
 
@@ -186,11 +185,11 @@ class _Search:
     seed: int
 
     def __post_init__(self) -> None:
-        check_positive("k", self.k)
-        check_positive("max_products", self.max_products)
+        whole_number("k", self.k)
+        whole_number("max_products", self.max_products)
         if self.micro_batch is not None:
-            check_positive("micro_batch", self.micro_batch)
-        if isinstance(self.tol, bool) or not isinstance(self.tol, int | float) or not 0 < self.tol < 1:
+            whole_number("micro_batch", self.micro_batch)
+        if not is_number(self.tol) or not 0 < self.tol < 1:
             raise ValueError(f"tol must be a number between 0 and 1, got {self.tol!r}")
 
     def check_fits(self, blocks: Sequence[Block]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from subspace_lab.analysis.arguments import check_positive
+from subspace_lab._checks import whole_number
 from subspace_lab.analysis.loss.batches import num_examples
 from subspace_lab.analysis.loss.blocks import MODEL, Block, select_blocks
 from subspace_lab.analysis.loss.completeness import check_complete
@@ -78,10 +78,10 @@ def noise(
             loss do not do.
     """
     blocks = select_blocks(model, layers)
-    ranks = None if rank is None else check_positive("rank", rank)
+    ranks = None if rank is None else whole_number("rank", rank)
     examples = num_examples(batch)
-    size = examples if batch_size is None else check_positive("batch_size", batch_size)
-    _check_parts(examples, check_positive("micro_batch", micro_batch))
+    size = examples if batch_size is None else whole_number("batch_size", batch_size)
+    _check_parts(examples, whole_number("micro_batch", micro_batch))
     check_model(model)
     on_batch = LossOnBatch(model, loss, batch, micro_batch)
     with progress(2 * len(on_batch.parts), "noise") as advance:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from subspace_lab.analysis.arguments import check_positive, check_rank, check_run
+from subspace_lab._checks import whole_number
+from subspace_lab.analysis.arguments import check_rank, check_run
 from subspace_lab.analysis.loss.batches import num_examples
 from subspace_lab.analysis.loss.blocks import select_blocks
 from subspace_lab.analysis.loss.hessian import loss_curvature
@@ -83,7 +84,7 @@ def hessian_of_run(
     patterns = default_layers(run) if layers is None else layers
     core = check_rank(run, rank)
     for name, value in (("k", k), ("sequences", sequences)):
-        check_positive(name, value)
+        whole_number(name, value)
     eigenvalues, summaries = [], []
     for step, module in checkpoints.models():
         select_blocks(module, patterns)  # what matches nothing is refused before anything long is begun

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from subspace_lab._text import unknown
 from subspace_lab.experiments.executors.base import Executor
-from subspace_lab.training.names import unknown
 
 Kind = Literal["local", "slurm"]
 

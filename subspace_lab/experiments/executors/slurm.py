@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from subspace_lab._extras import require
+from subspace_lab._text import unknown
 from subspace_lab.experiments.executors.base import Ended, Request, Watcher
 from subspace_lab.experiments.run_trial import run_trial
 from subspace_lab.runs import RunError
-from subspace_lab.training.names import unknown
 
 _PATIENCE_S = 2.0  # between two looks at the jobs
 _WARNINGS = (signal.SIGUSR2, signal.SIGTERM)  # before the time limit, as submitit asks for it; and of a cancelled job

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pandas as pd
 
+from subspace_lab._text import unknown
 from subspace_lab.studies.grass_paper import (
     ablation,
     ackley,
@@ -42,7 +43,6 @@ from subspace_lab.studies.grass_paper.figures import (
 from subspace_lab.studies.grass_paper.profiles import Profile
 from subspace_lab.studies.grass_paper.store import Store
 from subspace_lab.studies.grass_paper.variants import Variants
-from subspace_lab.training.names import unknown
 
 
 @dataclass(frozen=True)

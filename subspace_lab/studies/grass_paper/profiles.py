@@ -6,8 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from subspace_lab._text import unknown
 from subspace_lab.training import TrainConfig
-from subspace_lab.training.names import unknown
 
 _METHODS = (  # named here, so that what was measured stays what a profile says when there is one more optimizer
     "adamw", "grasswalk", "grassjump", "subtrack", "galore", "golore", "fira", "ldadam", "apollo", "frugal",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from subspace_lab.analysis.words import count
+from subspace_lab._text import count
 from subspace_lab.report.sections import sections_of
 from subspace_lab.report.write import render_page
 from subspace_lab.runs.files import publish

@@ -6,7 +6,7 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from subspace_lab.analysis.words import count
+from subspace_lab._text import count
 
 EDGE = "*"
 _WIDE = ("formula [MB]", "train", "gap")  # columns for which 80 characters have no room

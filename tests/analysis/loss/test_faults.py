@@ -96,13 +96,13 @@ def test_arguments():
     refused("'linear.wieght' matches no trainable parameter of Softmax; nearest: linear.weight", model, model.loss,
             batch, "linear.wieght")  # fmt: skip
     refused("layers is empty", model, model.loss, batch, ())
-    refused("k must be a positive", model, model.loss, batch, k=0)
+    refused("k must be a whole number of at least 1, got 0", model, model.loss, batch, k=0)
     refused("tol must be", model, model.loss, batch, tol=2)
     refused("cannot be cut into examples", model, model.loss, "words", micro_batch=2)
     refused("first dimensions", model, model.loss, {"x": torch.ones(2, 3), "y": torch.ones(3)}, micro_batch=1)
     refused("must be a torch.nn.Module", "model", model.loss, batch)
     refused("no trainable parameter", model.requires_grad_(False), model.loss, batch)
-    with pytest.raises(ValueError, match="trace_samples must be at least 2"):
+    with pytest.raises(ValueError, match="trace_samples must be a whole number of at least 2"):
         sl.analysis.loss_curvature(model.requires_grad_(True), model.loss, batch, trace_samples=1)
 
 
