@@ -11,7 +11,7 @@ import torch
 
 import subspace_lab as sl
 from subspace_lab._paths import local_path
-from subspace_lab.optim.plan import read_plan
+from subspace_lab.optim.from_plan import read_plan
 from subspace_lab.studies.grass_paper import regenerate
 from subspace_lab.studies.optimizers import compare
 from subspace_lab.studies.optimizers.comparison import Comparison

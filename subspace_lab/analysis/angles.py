@@ -13,8 +13,8 @@ from torch import Tensor
 
 from subspace_lab.analysis.arguments import check_rank
 from subspace_lab.analysis.columns import Columns
-from subspace_lab.analysis.frame import Basis, Frame, narrow
-from subspace_lab.analysis.sweep import sweep
+from subspace_lab.analysis.layer_step import Basis, LayerStep, narrow
+from subspace_lab.analysis.pass_over_snapshots import pass_over_snapshots
 from subspace_lab.numerics import null_isotropic, overlap, principal_angles
 from subspace_lab.runs import Run
 
@@ -45,27 +45,27 @@ class Angles:
         """The rank."""
         return self.rank
 
-    def add(self, frame: Frame, columns: Columns) -> None:
+    def add(self, at: LayerStep, columns: Columns) -> None:
         """Add the comparisons with the previous and the first capture and with the previous block."""
-        if frame.S is not None:
-            for comparison, basis in (("previous", frame.stale(1)), ("first", frame.past.first)):
+        if at.S is not None:
+            for comparison, basis in (("previous", at.stale(1)), ("first", at.past.first)):
                 if basis is not None:
-                    self._add(frame, columns, comparison, frame.S, basis, frame.layer.name)
-        other = frame.neighbour
-        if other is not None and frame.residual_basis is not None and other.residual_basis is not None:
-            reference = Basis(frame.step, other.residual_basis, other.num_determined)
-            if frame.residual_basis.shape[0] == reference.S.shape[0]:
-                self._add(frame, columns, "depth", frame.residual_basis, reference, other.layer.name)
+                    self._add(at, columns, comparison, at.S, basis, at.layer.name)
+        other = at.neighbour
+        if other is not None and at.residual_basis is not None and other.residual_basis is not None:
+            reference = Basis(at.step, other.residual_basis, other.num_determined)
+            if at.residual_basis.shape[0] == reference.S.shape[0]:
+                self._add(at, columns, "depth", at.residual_basis, reference, other.layer.name)
 
-    def _add(self, frame: Frame, columns: Columns, comparison: str, S: Tensor, basis: Basis, layer: str) -> None:
-        rank = min(self.rank, S.shape[1], basis.S.shape[1], frame.num_determined, basis.num_determined)
+    def _add(self, at: LayerStep, columns: Columns, comparison: str, S: Tensor, basis: Basis, layer: str) -> None:
+        rank = min(self.rank, S.shape[1], basis.S.shape[1], at.num_determined, basis.num_determined)
         S, reference = narrow(S, rank), narrow(basis.S, rank)
         theta = principal_angles(reference, S)
-        side = (frame.layer.residual_side if comparison == "depth" else None) or frame.layer.side
+        side = (at.layer.residual_side if comparison == "depth" else None) or at.layer.side
         columns.add(
             1,
-            step=frame.step, reference_step=basis.step, layer=frame.layer.name, reference_layer=layer,
-            comparison=comparison, side=side, depth=frame.layer.depth, kind=frame.layer.kind, rank=self.rank,
+            step=at.step, reference_step=basis.step, layer=at.layer.name, reference_layer=layer,
+            comparison=comparison, side=side, depth=at.layer.depth, kind=at.layer.kind, rank=self.rank,
             mean_deg=float(theta.mean().rad2deg()), max_deg=float(theta.max().rad2deg()),
             overlap=overlap(reference, S), chordal=float(theta.sin().square().sum().sqrt()),
             null_overlap=null_isotropic(rank, S.shape[0]),
@@ -97,4 +97,4 @@ def angles(run: Run, *, rank: int | None = None, executor: Executor | None = Non
         ValueError: If the rank is no positive integer or larger than every layer.
         RunError: If the run is not sound.
     """
-    return sweep(run, [Angles(check_rank(run, rank))], executor)["angles"]
+    return pass_over_snapshots(run, [Angles(check_rank(run, rank))], executor)["angles"]

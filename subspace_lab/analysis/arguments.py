@@ -8,7 +8,7 @@ from os import PathLike
 from typing import TYPE_CHECKING
 
 from subspace_lab._checks import whole_number
-from subspace_lab.analysis.frame import Layer
+from subspace_lab.analysis.layer_step import Layer
 from subspace_lab.runs import Run, RunError
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import numpy as np
 from subspace_lab._checks import whole_number
 from subspace_lab.analysis.arguments import check_lags, check_rank
 from subspace_lab.analysis.columns import Columns
-from subspace_lab.analysis.frame import Frame
-from subspace_lab.analysis.sweep import sweep
+from subspace_lab.analysis.layer_step import LayerStep
+from subspace_lab.analysis.pass_over_snapshots import pass_over_snapshots
 from subspace_lab.numerics import gram, gram_singular_values, null_tangent, subspace_error_tangent
 from subspace_lab.runs import Run
 
@@ -49,22 +49,22 @@ class Curvature:
         """The longest lag."""
         return max(self.lags)
 
-    def add(self, frame: Frame, columns: Columns) -> None:
+    def add(self, at: LayerStep, columns: Columns) -> None:
         """Add the leading singular values at each stale basis."""
         for lag in self.lags:
-            stale = frame.stale(lag)
-            if frame.C is None or stale is None:
+            stale = at.stale(lag)
+            if at.C is None or stale is None:
                 continue
-            rank = min(self.rank, frame.layer.largest_rank)
-            S = stale.S[:, :rank].to(frame.C.dtype)
-            tangent = subspace_error_tangent(S, frame.image(lag)[:, :rank]).double()
+            rank = min(self.rank, at.layer.largest_rank)
+            S = stale.S[:, :rank].to(at.C.dtype)
+            tangent = subspace_error_tangent(S, at.image(lag)[:, :rank]).double()
             sigma = gram_singular_values(gram(tangent, "right"))[: self.top].numpy()
-            null = null_tangent(rank, frame.layer.m, frame.layer.n, self.top)
+            null = null_tangent(rank, at.layer.m, at.layer.n, self.top)
             columns.add(
                 len(sigma),
-                step=frame.step, basis_step=stale.step, lag_steps=frame.step - stale.step, layer=frame.layer.name,
-                depth=frame.layer.depth, kind=frame.layer.kind, rank=self.rank, index=np.arange(len(sigma)),
-                singular_value=sigma, normalized=sigma / frame.total if frame.total > 0 else np.nan,
+                step=at.step, basis_step=stale.step, lag_steps=at.step - stale.step, layer=at.layer.name,
+                depth=at.layer.depth, kind=at.layer.kind, rank=self.rank, index=np.arange(len(sigma)),
+                singular_value=sigma, normalized=sigma / at.total if at.total > 0 else np.nan,
                 null_noise=null + (0.0,) * (len(sigma) - len(null)),
             )  # fmt: skip
 
@@ -105,4 +105,4 @@ def curvature(
     if not checked:
         raise ValueError("lags is empty; the derivative is zero at the fresh basis, give at least one lag")
     measure = Curvature(check_rank(run, rank), whole_number("top", top), checked)
-    return sweep(run, [measure], executor)["curvature"]
+    return pass_over_snapshots(run, [measure], executor)["curvature"]

@@ -16,9 +16,9 @@ import numpy as np
 from subspace_lab._text import count
 from subspace_lab.analysis.arguments import check_lags, check_ranks
 from subspace_lab.analysis.columns import Columns
-from subspace_lab.analysis.frame import Frame
+from subspace_lab.analysis.layer_step import LayerStep
 from subspace_lab.analysis.notices import AnalysisNotice, level_of_caller
-from subspace_lab.analysis.sweep import sweep
+from subspace_lab.analysis.pass_over_snapshots import pass_over_snapshots
 from subspace_lab.numerics import captured_energy, null_isotropic, null_noise
 from subspace_lab.runs import Run
 
@@ -50,29 +50,26 @@ class Energy:
         """The longest lag."""
         return max(self.lags, default=0)
 
-    def add(self, frame: Frame, columns: Columns) -> None:
+    def add(self, at: LayerStep, columns: Columns) -> None:
         """Add the own space's rows, then those of the stale ones."""
-        if frame.total == 0:
-            own = np.full(len(frame.energies), np.nan)
-        else:
-            own = (frame.energies.cumsum(0) / frame.total).numpy()
-        self._add(frame, columns, own, frame.num_determined, basis="own", basis_step=frame.step)
+        own = (at.energies.cumsum(0) / (at.total or np.nan)).numpy()
+        self._add(at, columns, own, at.num_determined, basis="own", basis_step=at.step)
         for lag in self.lags:
-            stale = frame.stale(lag)
-            if frame.C is not None and stale is not None:
-                total = frame.total if frame.total > 0 else np.nan
-                held = captured_energy(stale.S.to(frame.C.dtype), frame.image(lag), total).numpy()
-                self._add(frame, columns, held, stale.num_determined, basis="stale", basis_step=stale.step)
+            stale = at.stale(lag)
+            if at.C is not None and stale is not None:
+                total = at.total if at.total > 0 else np.nan
+                held = captured_energy(stale.S.to(at.C.dtype), at.image(lag), total).numpy()
+                self._add(at, columns, held, stale.num_determined, basis="stale", basis_step=stale.step)
 
     def _add(
-        self, frame: Frame, columns: Columns, held: np.ndarray, determined: int, *, basis: str, basis_step: int
+        self, at: LayerStep, columns: Columns, held: np.ndarray, determined: int, *, basis: str, basis_step: int
     ) -> None:
-        m, n = frame.layer.m, frame.layer.n
+        m, n = at.layer.m, at.layer.n
         fraction = np.clip([held[min(rank, len(held)) - 1] for rank in self.ranks], 0, 1)
         columns.add(
             len(self.ranks),
-            step=frame.step, layer=frame.layer.name, depth=frame.layer.depth, kind=frame.layer.kind,
-            basis=basis, basis_step=basis_step, lag_steps=frame.step - basis_step, rank=self.ranks, m=m, n=n,
+            step=at.step, layer=at.layer.name, depth=at.layer.depth, kind=at.layer.kind,
+            basis=basis, basis_step=basis_step, lag_steps=at.step - basis_step, rank=self.ranks, m=m, n=n,
             ratio=np.sqrt(fraction), fraction=fraction,
             null_isotropic=[null_isotropic(min(rank, n), m) for rank in self.ranks],
             null_noise=[null_noise(rank, m, n) for rank in self.ranks],
@@ -115,7 +112,7 @@ def energy(
         TypeError: If it is no run.
     """
     measure = Energy(check_ranks(run, ranks), check_lags(lags))
-    table = sweep(run, [measure], executor)["energy"]
+    table = pass_over_snapshots(run, [measure], executor)["energy"]
     warn_of_undetermined(table)
     return table
 

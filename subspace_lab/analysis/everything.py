@@ -11,8 +11,8 @@ from subspace_lab.analysis.angles import Angles
 from subspace_lab.analysis.arguments import check_lags, check_rank, check_ranks
 from subspace_lab.analysis.curvature import Curvature
 from subspace_lab.analysis.energy import Energy, warn_of_undetermined
+from subspace_lab.analysis.pass_over_snapshots import Measure, pass_over_snapshots
 from subspace_lab.analysis.spectrum import Spectrum, SpectrumSummary, spectrum_null
-from subspace_lab.analysis.sweep import Measure, sweep
 from subspace_lab.runs import Run
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def analyze(
         Angles(chosen),
         Curvature(chosen, whole_number("top", top), ages[:1] or (1,)),
     ]
-    tables = sweep(run, measures, executor)
+    tables = pass_over_snapshots(run, measures, executor)
     warn_of_undetermined(tables["energy"])
     tables["spectrum_null"] = spectrum_null(run)
     run.write_table("spectrum_null", tables["spectrum_null"])

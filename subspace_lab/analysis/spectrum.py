@@ -13,8 +13,8 @@ import numpy as np
 
 from subspace_lab.analysis.arguments import check_run
 from subspace_lab.analysis.columns import Columns, dtype_of
-from subspace_lab.analysis.frame import Frame, Layer
-from subspace_lab.analysis.sweep import sweep
+from subspace_lab.analysis.layer_step import Layer, LayerStep
+from subspace_lab.analysis.pass_over_snapshots import pass_over_snapshots
 from subspace_lab.numerics import effective_rank, null_spectrum, participation_ratio, stable_rank
 from subspace_lab.runs import Run
 
@@ -33,13 +33,13 @@ class Spectrum:
     first_columns = 0
     residual = False
 
-    def add(self, frame: Frame, columns: Columns) -> None:
+    def add(self, at: LayerStep, columns: Columns) -> None:
         """Add one row per singular value."""
-        size = len(frame.energies)
+        size = len(at.energies)
         columns.add(
             size,
-            step=frame.step, layer=frame.layer.name, depth=frame.layer.depth, kind=frame.layer.kind,
-            index=np.arange(size), singular_value=frame.energies.sqrt().numpy(),
+            step=at.step, layer=at.layer.name, depth=at.layer.depth, kind=at.layer.kind,
+            index=np.arange(size), singular_value=at.energies.sqrt().numpy(),
         )  # fmt: skip
 
 
@@ -57,17 +57,17 @@ class SpectrumSummary:
     first_columns = 0
     residual = False
 
-    def add(self, frame: Frame, columns: Columns) -> None:
+    def add(self, at: LayerStep, columns: Columns) -> None:
         """Add one row, of the values above rounding; the ranks of a gradient that is all zeros are NaN."""
-        sigma, defined = frame.energies[: frame.num_determined].sqrt(), frame.total > 0
+        sigma, defined = at.energies[: at.num_determined].sqrt(), at.total > 0
         columns.add(
             1,
-            step=frame.step, layer=frame.layer.name, depth=frame.layer.depth, kind=frame.layer.kind,
-            m=frame.layer.m, n=frame.layer.n, frobenius_norm=frame.total**0.5,
+            step=at.step, layer=at.layer.name, depth=at.layer.depth, kind=at.layer.kind,
+            m=at.layer.m, n=at.layer.n, frobenius_norm=at.total**0.5,
             stable_rank=stable_rank(sigma) if defined else np.nan,
             effective_rank=effective_rank(sigma) if defined else np.nan,
             participation_ratio=participation_ratio(sigma) if defined else np.nan,
-            nuclear_rank=float(sigma.sum()) ** 2 / frame.total if defined else np.nan,
+            nuclear_rank=float(sigma.sum()) ** 2 / at.total if defined else np.nan,
         )  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def spectrum(run: Run, *, executor: Executor | None = None) -> pd.DataFrame:
     Raises:
         RunError: If the run is not sound.
     """
-    table = sweep(run, [Spectrum(), SpectrumSummary()], executor)["spectrum"]
+    table = pass_over_snapshots(run, [Spectrum(), SpectrumSummary()], executor)["spectrum"]
     run.write_table("spectrum_null", spectrum_null(run))
     return table
 
@@ -111,7 +111,7 @@ def spectrum_summary(run: Run, *, executor: Executor | None = None) -> pd.DataFr
     Raises:
         RunError: If the run is not sound.
     """
-    return sweep(run, [SpectrumSummary()], executor)["spectrum_summary"]
+    return pass_over_snapshots(run, [SpectrumSummary()], executor)["spectrum_summary"]
 
 
 def spectrum_null(run: Run) -> pd.DataFrame:

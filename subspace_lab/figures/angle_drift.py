@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from subspace_lab.figures.axis import limits, step_axis
 from subspace_lab.figures.labels import null_lines
 from subspace_lab.figures.panels import grid, kind_height, kind_lines
-from subspace_lab.figures.style import Layout, drawn
+from subspace_lab.figures.style import Layout, styled_figure
 from subspace_lab.figures.tables import at_reference_rank, finite, load, positions
 from subspace_lab.runs import Run
 
@@ -26,7 +26,7 @@ CAPTION = (
 _COMPARED = {"previous": "with the capture before", "first": "with the first capture"}
 
 
-@drawn(TITLE)
+@styled_figure(TITLE)
 def draw(run: Run, layout: Layout) -> Figure:
     """Draw the figure; see CAPTION."""
     angles, rank = at_reference_rank(run, load(run, "angles"))

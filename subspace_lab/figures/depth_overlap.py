@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from subspace_lab.figures.axis import limits, step_axis
 from subspace_lab.figures.labels import null_lines
 from subspace_lab.figures.panels import grid, stage_handles, stage_lines
-from subspace_lab.figures.style import Layout, drawn
+from subspace_lab.figures.style import Layout, styled_figure
 from subspace_lab.figures.tables import AbsentError, at_reference_rank, by_panel, finite, load, positions, stages
 from subspace_lab.runs import Run
 
@@ -21,7 +21,7 @@ CAPTION = (
 )
 
 
-@drawn(TITLE)
+@styled_figure(TITLE)
 def draw(run: Run, layout: Layout) -> Figure:
     """Draw the figure; see CAPTION."""
     angles, rank = at_reference_rank(run, load(run, "angles"))

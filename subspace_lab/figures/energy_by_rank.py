@@ -10,7 +10,7 @@ from matplotlib.ticker import NullLocator
 
 from subspace_lab.figures.axis import log_axis
 from subspace_lab.figures.panels import FIXED, NOISE, NOISE_HANDLE, grid, stage_handles, stage_lines
-from subspace_lab.figures.style import Layout, drawn
+from subspace_lab.figures.style import Layout, styled_figure
 from subspace_lab.figures.tables import AbsentError, by_panel, finite, load, positions, stages
 from subspace_lab.runs import Run
 
@@ -25,7 +25,7 @@ CAPTION = (
 )
 
 
-@drawn(TITLE)
+@styled_figure(TITLE)
 def draw(run: Run, layout: Layout) -> Figure:
     """Draw the figure; see CAPTION."""
     energy = load(run, "energy")

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from subspace_lab.figures.axis import limits, step_axis
 from subspace_lab.figures.labels import null_lines
 from subspace_lab.figures.panels import band, grid
-from subspace_lab.figures.style import COLOURS, Layout, drawn
+from subspace_lab.figures.style import COLOURS, Layout, styled_figure
 from subspace_lab.figures.tables import at_telling_rank, by_panel, load, positions
 from subspace_lab.runs import Run
 
@@ -23,7 +23,7 @@ CAPTION = (
 )
 
 
-@drawn(TITLE)
+@styled_figure(TITLE)
 def draw(run: Run, layout: Layout) -> Figure:
     """Draw the figure; see CAPTION."""
     energy, rank = at_telling_rank(run, load(run, "energy"))

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from subspace_lab.figures.axis import step_axis
-from subspace_lab.figures.style import COLOURS, Layout, drawn
+from subspace_lab.figures.style import COLOURS, Layout, styled_figure
 from subspace_lab.figures.tables import AbsentError
 from subspace_lab.runs import Run
 
@@ -22,7 +22,7 @@ CAPTION = (
 _MOST_POINTS = 1000
 
 
-@drawn(TITLE)
+@styled_figure(TITLE)
 def draw(run: Run, layout: Layout) -> Figure:
     """Draw the figure; see CAPTION."""
     metrics = run.curves("loss", "eval_loss")

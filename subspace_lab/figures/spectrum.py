@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from subspace_lab.figures.axis import log_axis
 from subspace_lab.figures.panels import NOISE, NOISE_HANDLE, band, grid
-from subspace_lab.figures.style import COLOURS, INK, Layout, drawn
+from subspace_lab.figures.style import COLOURS, INK, Layout, styled_figure
 from subspace_lab.figures.tables import by_panel, finite, load, oriented_shape, positions
 from subspace_lab.runs import Run
 from subspace_lab.runs.tables import TABLES
@@ -29,7 +29,7 @@ _NO_SPECTRUM = "No gradient had a finite spectrum other than zero."
 _TRUSTED = 1e-3  # of the largest; see the Gram reduction
 
 
-@drawn(TITLE)
+@styled_figure(TITLE)
 def draw(run: Run, layout: Layout) -> Figure:
     """Draw the figure; see CAPTION."""
     spectrum = finite(load(run, "spectrum"), "singular_value", _NO_SPECTRUM)

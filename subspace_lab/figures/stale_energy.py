@@ -11,7 +11,7 @@ from matplotlib.ticker import NullLocator
 from subspace_lab.figures.axis import limits
 from subspace_lab.figures.labels import null_lines
 from subspace_lab.figures.panels import grid, kind_height, kind_lines
-from subspace_lab.figures.style import Layout, drawn
+from subspace_lab.figures.style import Layout, styled_figure
 from subspace_lab.figures.tables import AbsentError, at_telling_rank, load, positions
 from subspace_lab.runs import Run
 
@@ -27,7 +27,7 @@ CAPTION = (
 )
 
 
-@drawn(TITLE)
+@styled_figure(TITLE)
 def draw(run: Run, layout: Layout) -> Figure:
     """Draw the figure; see CAPTION."""
     energy, rank = at_telling_rank(run, load(run, "energy"))

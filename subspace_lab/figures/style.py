@@ -110,7 +110,7 @@ def style(layout: Layout) -> AbstractContextManager[None]:
     return matplotlib.rc_context(settings)
 
 
-def drawn(title: str) -> Callable[[Callable[[Source, Layout], Figure]], Draw[Source]]:
+def styled_figure(title: str) -> Callable[[Callable[[Source, Layout], Figure]], Draw[Source]]:
     """Decorator of every ``draw``: the settings, the title and a layout that no longer moves.
 
     Args:

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from subspace_lab.figures.axis import log_axis
 from subspace_lab.figures.panels import NOISE, NOISE_HANDLE, grid, stage_handles, stage_lines
-from subspace_lab.figures.style import Layout, drawn
+from subspace_lab.figures.style import Layout, styled_figure
 from subspace_lab.figures.tables import at_reference_rank, by_panel, finite, load, positions, stages
 from subspace_lab.runs import Run
 
@@ -23,7 +23,7 @@ CAPTION = (
 )
 
 
-@drawn(TITLE)
+@styled_figure(TITLE)
 def draw(run: Run, layout: Layout) -> Figure:
     """Draw the figure; see CAPTION."""
     curvature, rank = at_reference_rank(run, load(run, "curvature"))

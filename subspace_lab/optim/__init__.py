@@ -10,6 +10,7 @@ from subspace_lab.optim.badam import BAdam
 from subspace_lab.optim.clipping import AdaptiveGroupClipper
 from subspace_lab.optim.errors import NonFiniteGradientError
 from subspace_lab.optim.fira import Fira
+from subspace_lab.optim.from_plan import from_plan
 from subspace_lab.optim.frugal import FRUGAL
 from subspace_lab.optim.galore import GaLore
 from subspace_lab.optim.golore import GoLore
@@ -20,7 +21,6 @@ from subspace_lab.optim.ldadam import LDAdam
 from subspace_lab.optim.memory import MemoryReport, memory_report
 from subspace_lab.optim.methods import METHODS, method_named
 from subspace_lab.optim.online_subspace_descent import OnlineSubspaceDescent
-from subspace_lab.optim.plan import from_plan
 from subspace_lab.optim.recovery_shares import recovery_shares
 from subspace_lab.optim.refresh_clock import RefreshClock
 from subspace_lab.optim.rso import RSO

@@ -14,10 +14,10 @@ from torch.optim.optimizer import ParamsT
 from subspace_lab._frozen import Frozen, is_trained
 from subspace_lab.optim.adam import adam_step
 from subspace_lab.optim.base import Group, GroupOptimizer, Live, name_of
-from subspace_lab.optim.draws import generator
 from subspace_lab.optim.low_rank import LowRankOptimizer
 from subspace_lab.optim.matrices import state_dtype
 from subspace_lab.optim.options import Options, signature_of
+from subspace_lab.optim.random import generator
 from subspace_lab.optim.rounding import HALF
 from subspace_lab.optim.saved_state import Kept, is_count
 

@@ -16,7 +16,6 @@ from torch.optim.optimizer import Optimizer, ParamsT
 from subspace_lab._frozen import close_others
 from subspace_lab.optim.adam import full_rank_adamw
 from subspace_lab.optim.describe import describe
-from subspace_lab.optim.draws import generator
 from subspace_lab.optim.errors import NonFiniteGradientError
 from subspace_lab.optim.group_edits import Checked, check_edited, checked, edited
 from subspace_lab.optim.group_names import (
@@ -40,6 +39,7 @@ from subspace_lab.optim.options import (
     plain,
     signature_of,
 )
+from subspace_lab.optim.random import generator
 from subspace_lab.optim.rounding import HALF
 from subspace_lab.optim.saved_state import Kept, as_kept, check_saved
 

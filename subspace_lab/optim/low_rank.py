@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
 from subspace_lab.optim.base import Group, GroupOptimizer, Live, State, name_of
-from subspace_lab.optim.draws import Draw, generator, normal_draw
 from subspace_lab.optim.matrices import Matrix, num_rows, oriented_shape, pieces, state_dtype
 from subspace_lab.optim.options import Options
+from subspace_lab.optim.random import Draw, generator, normal_draw
 from subspace_lab.optim.saved_state import Kept
 
 _OF_ADAMW = (

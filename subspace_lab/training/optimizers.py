@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from subspace_lab.optim import BAdam, GoLore, from_plan, method_named, param_groups
+from subspace_lab.optim.from_plan import read_plan
 from subspace_lab.optim.options import OPTIONS, check_known, check_options, defaults_of
-from subspace_lab.optim.plan import read_plan
 from subspace_lab.optim.subspace_adam import SubspaceAdam, options_with
 from subspace_lab.training.config import TrainConfig
 from subspace_lab.training.presets import preset

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from subspace_lab.optim.plan import read_plan
+from subspace_lab.optim.from_plan import read_plan
 from subspace_lab.runs import Run, RunError
 from subspace_lab.training.config import TrainConfig
 from subspace_lab.training.tokens import TokenData, load_tokens

@@ -9,9 +9,10 @@ import torch
 
 import subspace_lab as sl
 from subspace_lab import analysis
-from subspace_lab.analysis import sweep
+from subspace_lab.analysis.layer_step import load_layer_step
 from tests.runs_by_hand import layer_row, noise, write_run
 
+PASSES = "subspace_lab.analysis.pass_over_snapshots"
 SHAPES = {f"blocks.{depth}.{kind}.weight": (8, 20) for depth in range(2) for kind in ("q_proj", "down_proj")}
 
 
@@ -95,7 +96,7 @@ def test_when_one_chain_fails_those_that_wait_are_not_begun(tmp_path, monkeypatc
             raise sl.RunError("no more")
         told.wait(60)  # until the caller has heard of it
 
-    monkeypatch.setattr(sweep, "_sweep_chain", first_fails)
+    monkeypatch.setattr(f"{PASSES}._pass_over_chain", first_fails)
     with ThreadPoolExecutor(1) as executor:
         with pytest.raises(sl.RunError, match="no more"):
             analysis.energy(run, executor=executor)
@@ -107,7 +108,6 @@ def test_after_ctrl_c_the_chains_that_run_in_threads_stop_at_their_next_layer(tm
     layers = {f"blocks.{depth}.w.weight": (4, 6) for depth in range(5)} | {"other.weight": (4, 6)}
     run = write_run(tmp_path / "run", noise(layers), steps=4)
     loaded, pressed, cancelled = [], threading.Event(), threading.Event()
-    real = sweep.load_frame
 
     def slowly(run, snapshot, layer, **options):
         if layer.name == "other.weight":
@@ -116,9 +116,9 @@ def test_after_ctrl_c_the_chains_that_run_in_threads_stop_at_their_next_layer(tm
         loaded.append(layer.name)
         pressed.set()
         cancelled.wait(60)
-        return real(run, snapshot, layer, **options)
+        return load_layer_step(run, snapshot, layer, **options)
 
-    monkeypatch.setattr(sweep, "load_frame", slowly)
+    monkeypatch.setattr(f"{PASSES}.load_layer_step", slowly)
     with ThreadPoolExecutor(2) as executor:
         with pytest.raises(KeyboardInterrupt):
             analysis.spectrum(run, executor=executor)

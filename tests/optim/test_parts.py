@@ -12,7 +12,7 @@ import torch
 
 from subspace_lab import optim
 from subspace_lab.optim import reference
-from subspace_lab.optim.draws import normal_draw
+from subspace_lab.optim.random import normal_draw
 from subspace_lab.optim.rules import RULES, Context
 from tests.optim.test_geometry import defect
 from tests.optim.trajectories import LR, SHAPES, distance, draws, drifting, fast, weights

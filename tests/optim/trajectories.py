@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from subspace_lab.optim.draws import normal_draw
+from subspace_lab.optim.random import normal_draw
 
 STEPS = 20
 LR = 0.01

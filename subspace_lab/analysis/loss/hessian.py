@@ -26,9 +26,9 @@ from subspace_lab.analysis.loss.directions import (
     usual_rank,
 )
 from subspace_lab.analysis.loss.eigenpairs import Eigenpairs, largest_eigenpairs, num_lanczos
-from subspace_lab.analysis.loss.frames import to_frame
 from subspace_lab.analysis.loss.operator import HessianOperator, Loss, LossOnBatch
 from subspace_lab.analysis.loss.refusals import check_model
+from subspace_lab.analysis.loss.to_table import to_table
 from subspace_lab.analysis.loss.trace import trace_estimate
 from subspace_lab.analysis.progress import progress
 
@@ -156,7 +156,7 @@ def loss_curvature(
         pairs.append((block, _without_vectors(found)))
 
     about = _each_block(model, loss, batch, layers, _Search(k, tol, micro_batch, max_products, seed), keep)
-    return LossCurvature(_eigenvalues(pairs, about), to_frame(rows, about))
+    return LossCurvature(_eigenvalues(pairs, about), to_table(rows, about))
 
 
 def memory_vectors(k: int) -> int:
@@ -317,4 +317,4 @@ def _eigenvalues(pairs: Sequence[tuple[Block, Eigenpairs]], about: dict[str, Any
             zip(found.values, found.residuals, found.converged, strict=True)
         )
     ]
-    return to_frame(rows, about)
+    return to_table(rows, about)

@@ -20,9 +20,9 @@ from subspace_lab.analysis.loss.batches import num_examples
 from subspace_lab.analysis.loss.blocks import MODEL, Block, select_blocks
 from subspace_lab.analysis.loss.completeness import check_complete
 from subspace_lab.analysis.loss.directions import Core, core_of, core_part, matrix_part, usual_rank
-from subspace_lab.analysis.loss.frames import to_frame
 from subspace_lab.analysis.loss.operator import Loss, LossOnBatch
 from subspace_lab.analysis.loss.refusals import check_model, named_derivatives
+from subspace_lab.analysis.loss.to_table import to_table
 from subspace_lab.analysis.progress import progress
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def noise(
         for part in PARTS
         if (block, part) in halves
     ]
-    return to_frame(rows, {"loss": on_batch.value, "examples": examples})
+    return to_table(rows, {"loss": on_batch.value, "examples": examples})
 
 
 def _check_parts(examples: int, micro_batch: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from subspace_lab.figures.loss.over_depth import draw_over_depth
-from subspace_lab.figures.style import Layout, drawn
+from subspace_lab.figures.style import Layout, styled_figure
 from subspace_lab.runs import Run
 
 TITLE = "Is the gradient's core where the loss is sharp?"
@@ -20,7 +20,7 @@ CAPTION = (
 )
 
 
-@drawn(TITLE)
+@styled_figure(TITLE)
 def draw(run: Run, layout: Layout) -> Figure:
     """Draw the figure; see CAPTION."""
     return draw_over_depth(

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from subspace_lab.figures.axis import log_axis
 from subspace_lab.figures.loss.tables import depth_axis, of_layers
 from subspace_lab.figures.panels import grid, line_style
-from subspace_lab.figures.style import PAPER, Layout, drawn
+from subspace_lab.figures.style import PAPER, Layout, styled_figure
 from subspace_lab.figures.tables import AbsentError
 from subspace_lab.runs import Run
 
@@ -25,7 +25,7 @@ CAPTION = (
 COLUMNS = {"core": "rayleigh_core", "bulk": "rayleigh_bulk"}
 
 
-@drawn(TITLE)
+@styled_figure(TITLE)
 def draw(run: Run, layout: Layout) -> Figure:
     """Draw the figure; see CAPTION."""
     panels, _ = of_layers(run, "hessian_summary", "rayleigh_core")

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from subspace_lab.figures.axis import step_axis
 from subspace_lab.figures.loss.tables import error_bars, of_model
 from subspace_lab.figures.panels import FIXED, line_style
-from subspace_lab.figures.style import Layout, drawn
+from subspace_lab.figures.style import Layout, styled_figure
 from subspace_lab.figures.tables import AbsentError
 from subspace_lab.runs import Run
 
@@ -26,7 +26,7 @@ CAPTION = (
 _PARTS = ("all", "core", "bulk")
 
 
-@drawn(TITLE)
+@styled_figure(TITLE)
 def draw(run: Run, layout: Layout) -> Figure:
     """Draw the figure; see CAPTION."""
     table = of_model(run, "noise")

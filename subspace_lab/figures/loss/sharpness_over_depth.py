@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from subspace_lab.figures.axis import log_axis
 from subspace_lab.figures.loss.tables import depth_axis, of_layers
 from subspace_lab.figures.panels import grid, stage_handles, stage_lines
-from subspace_lab.figures.style import Layout, drawn
+from subspace_lab.figures.style import Layout, styled_figure
 from subspace_lab.figures.tables import stages
 from subspace_lab.runs import Run
 
@@ -22,7 +22,7 @@ CAPTION = (
 )
 
 
-@drawn(TITLE)
+@styled_figure(TITLE)
 def draw(run: Run, layout: Layout) -> Figure:
     """Draw the figure; see CAPTION."""
     panels, order = of_layers(run, "hessian", "eigenvalue")

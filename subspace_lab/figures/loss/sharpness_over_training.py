@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from subspace_lab.figures.axis import step_axis
 from subspace_lab.figures.loss.tables import error_bars, of_model
 from subspace_lab.figures.panels import FIXED
-from subspace_lab.figures.style import COLOURS, Layout, drawn
+from subspace_lab.figures.style import COLOURS, Layout, styled_figure
 from subspace_lab.runs import Run
 
 TITLE = "Sharpness of the loss over training"
@@ -25,7 +25,7 @@ CAPTION = (
 )
 
 
-@drawn(TITLE)
+@styled_figure(TITLE)
 def draw(run: Run, layout: Layout) -> Figure:
     """Draw the figure; see CAPTION."""
     summary, values = of_model(run, "hessian_summary"), of_model(run, "hessian")

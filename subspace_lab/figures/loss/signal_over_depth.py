@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 
 from subspace_lab.figures.loss.tables import depth_axis, error_bars, of_layers
 from subspace_lab.figures.panels import FIXED, grid, line_style
-from subspace_lab.figures.style import Layout, drawn
+from subspace_lab.figures.style import Layout, styled_figure
 from subspace_lab.runs import Run
 
 TITLE = "Signal in core and bulk over depth"
@@ -22,7 +22,7 @@ CAPTION = (
 _PARTS = ("core", "bulk")
 
 
-@drawn(TITLE)
+@styled_figure(TITLE)
 def draw(run: Run, layout: Layout) -> Figure:
     """Draw the figure; see CAPTION."""
     panels, _ = of_layers(run, "noise", "signal_share")

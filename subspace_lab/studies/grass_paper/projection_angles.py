@@ -19,7 +19,7 @@ import pandas as pd
 
 from subspace_lab._checks import whole_number
 from subspace_lab.analysis.arguments import check_lags, check_rank
-from subspace_lab.analysis.frame import Basis, Layer, Past, load_frame, narrow
+from subspace_lab.analysis.layer_step import Basis, Layer, Past, load_layer_step, narrow
 from subspace_lab.numerics import null_cosines, principal_angles
 from subspace_lab.runs import Run, RunError
 
@@ -72,7 +72,7 @@ def _pairs(run: Run, layer: Layer, rank: int, lags: tuple[int, ...]) -> Iterator
     recent: deque[Basis | None] = deque(maxlen=lags[-1])
     for step in run.steps:
         with run.snapshot(step) as snapshot:
-            frame = load_frame(run, snapshot, layer, num_vectors=rank, residual=False, past=Past(deque(), 0))
+            frame = load_layer_step(run, snapshot, layer, num_vectors=rank, residual=False, past=Past(deque(), 0))
         basis = None if frame is None else frame.basis
         for lag in lags:
             earlier = recent[-lag] if lag <= len(recent) else None

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from subspace_lab.figures.axis import step_axis
 from subspace_lab.figures.labels import end_labels
 from subspace_lab.figures.panels import grid, line_style
-from subspace_lab.figures.style import Layout, drawn
+from subspace_lab.figures.style import Layout, styled_figure
 from subspace_lab.figures.tables import AbsentError
 
 TITLE = "Ackley's function in subspaces"
@@ -28,7 +28,7 @@ CAPTION = (
 SHOWN = (1.0, 3.0)
 
 
-@drawn(TITLE)
+@styled_figure(TITLE)
 def draw(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the figure; see CAPTION."""
     scales = [scale for scale in SHOWN if (table["scale"] == scale).any()]

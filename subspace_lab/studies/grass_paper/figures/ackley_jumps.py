@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 
 from subspace_lab.figures.axis import log_axis, step_axis
 from subspace_lab.figures.panels import grid, line_style
-from subspace_lab.figures.style import Layout, drawn
+from subspace_lab.figures.style import Layout, styled_figure
 from subspace_lab.figures.tables import AbsentError
 from subspace_lab.studies.grass_paper.figures.ackley import SHOWN, quartiles
 
@@ -21,7 +21,7 @@ CAPTION = (
 )
 
 
-@drawn(TITLE)
+@styled_figure(TITLE)
 def draw(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the figure; see CAPTION."""
     shown = table[table["scale"].isin(SHOWN) & (table["step"] > 0)]

@@ -9,7 +9,7 @@ from matplotlib.ticker import FixedLocator
 
 from subspace_lab.figures.axis import log_axis
 from subspace_lab.figures.panels import line_style
-from subspace_lab.figures.style import Layout, drawn
+from subspace_lab.figures.style import Layout, styled_figure
 
 TITLE = "Ackley's function: the value reached by scale"
 CAPTION = (
@@ -20,7 +20,7 @@ CAPTION = (
 )
 
 
-@drawn(TITLE)
+@styled_figure(TITLE)
 def draw(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the figure; see CAPTION."""
     last = table[table["step"] == table["step"].max()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from subspace_lab.figures.style import Layout, drawn
+from subspace_lab.figures.style import Layout, styled_figure
 from subspace_lab.studies.grass_paper.figures.tangents import draw_tangents
 
 TITLE = "Singular values of the subspace error's derivative, raw"
@@ -15,7 +15,7 @@ CAPTION = (
 )
 
 
-@drawn(TITLE)
+@styled_figure(TITLE)
 def draw(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the figure; see CAPTION."""
     return draw_tangents(table, layout, y="singular_value", ylabel="σ at rank")

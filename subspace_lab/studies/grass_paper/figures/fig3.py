@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from subspace_lab.figures.labels import wrapped
 from subspace_lab.figures.panels import grid
-from subspace_lab.figures.style import Layout, drawn
+from subspace_lab.figures.style import Layout, styled_figure
 from subspace_lab.figures.tables import AbsentError
 from subspace_lab.studies.grass_paper.figures.points import note_handle, null_level, seed_handles, seed_points, seeds_of
 
@@ -31,7 +31,7 @@ _COLUMNS = {"none": "no RS", "limited": "RS", "free": "RS unlimited"}
 _ROWS = {"keep": "no AO", "transport": "AO"}
 
 
-@drawn(TITLE)
+@styled_figure(TITLE)
 def draw(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the figure; see CAPTION."""
     table = table.dropna(subset=["eval_loss"])

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from subspace_lab.figures.panels import grid, line_style
-from subspace_lab.figures.style import INK, Layout, drawn
+from subspace_lab.figures.style import INK, Layout, styled_figure
 from subspace_lab.figures.tables import AbsentError
 
 TITLE = "Principal angles between steps"
@@ -29,7 +29,7 @@ CAPTION = (
 _RANDOM: dict[str, Any] = {"fill": True, "facecolor": INK, "alpha": 0.16, "linewidth": 0, "zorder": 1}
 
 
-@drawn(TITLE)
+@styled_figure(TITLE)
 def draw(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the figure; see CAPTION."""
     if table.empty:

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from subspace_lab.figures.panels import grid
-from subspace_lab.figures.style import Layout, drawn
+from subspace_lab.figures.style import Layout, styled_figure
 from subspace_lab.figures.tables import AbsentError
 from subspace_lab.studies.grass_paper.figures.points import seed_points, seeds_of
 
@@ -20,7 +20,7 @@ CAPTION = (
 _PANELS = {"limited": "with the limiter", "free": "without it"}
 
 
-@drawn(TITLE)
+@styled_figure(TITLE)
 def draw(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the figure; see CAPTION."""
     table = table.dropna(subset=["eval_loss"])

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 
 from subspace_lab.figures.axis import log_axis, step_axis
 from subspace_lab.figures.panels import grid, line_style
-from subspace_lab.figures.style import Layout, drawn
+from subspace_lab.figures.style import Layout, styled_figure
 from subspace_lab.figures.tables import AbsentError
 
 TITLE = "What is recovered from outside of the core"
@@ -25,7 +25,7 @@ _LINES = {"limited": ("recovered, with limiter: ‖L‖/‖G‖", "recovery_shar
           "none": ("lost without RS: ‖G − SSᵀG‖/‖G‖", "bulk_share")}  # fmt: skip
 
 
-@drawn(TITLE)
+@styled_figure(TITLE)
 def draw(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the figure; see CAPTION."""
     if table.empty:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from subspace_lab.figures.style import COLOURS, Layout, drawn
+from subspace_lab.figures.style import COLOURS, Layout, styled_figure
 from subspace_lab.figures.tables import AbsentError
 from subspace_lab.studies.grass_paper.figures.names import shown
 
@@ -17,7 +17,7 @@ CAPTION = (
 )
 
 
-@drawn(TITLE)
+@styled_figure(TITLE)
 def draw(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the figure; see CAPTION."""
     if table.empty:

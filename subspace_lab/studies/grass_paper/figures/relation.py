@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from subspace_lab.figures.axis import log_axis
-from subspace_lab.figures.style import COLOURS, INK, MARKERS, Layout, drawn
+from subspace_lab.figures.style import COLOURS, INK, MARKERS, Layout, styled_figure
 from subspace_lab.figures.tables import AbsentError
 from subspace_lab.studies.grass_paper.figures.names import shown
 
@@ -27,7 +27,7 @@ CAPTION = (
 _PANELS = {"energy": "‖SᵀG‖ / ‖G‖", "flatness": "evenness, σ₂₀ / σ₁", "steepness": "σ₁ / ‖G‖²"}
 
 
-@drawn(TITLE)
+@styled_figure(TITLE)
 def draw(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the figure; see CAPTION."""
     if table.empty:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from subspace_lab.figures.style import Layout, drawn
+from subspace_lab.figures.style import Layout, styled_figure
 from subspace_lab.figures.tables import AbsentError
 from subspace_lab.studies.grass_paper.figures.points import null_level, seed_handles, seed_points, seeds_of
 
@@ -25,7 +25,7 @@ _LABELS = {
 }
 
 
-@drawn(TITLE)
+@styled_figure(TITLE)
 def draw(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the figure; see CAPTION."""
     table = table.dropna(subset=["eval_loss"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from subspace_lab.figures.style import COLOURS, Layout, drawn
+from subspace_lab.figures.style import COLOURS, Layout, styled_figure
 from subspace_lab.figures.tables import AbsentError
 from subspace_lab.studies.grass_paper.figures.names import shown
 
@@ -24,7 +24,7 @@ _PANELS = {
 }
 
 
-@drawn(TITLE)
+@styled_figure(TITLE)
 def draw(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the figure; see CAPTION."""
     table = table.dropna(subset=["eval_loss"]).iloc[::-1].reset_index(drop=True)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from subspace_lab.figures.axis import log_axis
 from subspace_lab.figures.labels import shortened
 from subspace_lab.figures.panels import line_style
-from subspace_lab.figures.style import INK, NULL_DASHES, Layout, drawn
+from subspace_lab.figures.style import INK, NULL_DASHES, Layout, styled_figure
 from subspace_lab.figures.tables import AbsentError
 from subspace_lab.studies.optimizers.figures.tables import Tables
 
@@ -24,7 +24,7 @@ CAPTION = (
 _HEIGHT = 3.4  # inches
 
 
-@drawn(TITLE)
+@styled_figure(TITLE)
 def draw(tables: Tables, layout: Layout) -> Figure:
     """Draw the figure; see CAPTION."""
     table = tables.table.dropna(subset=["eval_loss", "state_bytes"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from subspace_lab.figures.style import Layout, drawn
+from subspace_lab.figures.style import Layout, styled_figure
 from subspace_lab.studies.optimizers.figures.curves import draw_curves
 from subspace_lab.studies.optimizers.figures.tables import Tables
 
@@ -17,7 +17,7 @@ CAPTION = (
 )
 
 
-@drawn(TITLE)
+@styled_figure(TITLE)
 def draw(tables: Tables, layout: Layout) -> Figure:
     """Draw the figure; see CAPTION."""
     return draw_curves(tables, layout, x="step", xlabel="optimizer step")

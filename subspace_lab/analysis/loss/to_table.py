@@ -19,7 +19,7 @@ _DTYPES: dict[str, type[np.generic]] = {
 _NAMES = ("layer", "kind", "part")
 
 
-def to_frame(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> pd.DataFrame:
+def to_table(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> pd.DataFrame:
     """A table.
 
     Args:

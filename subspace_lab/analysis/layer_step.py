@@ -83,7 +83,7 @@ class Past:
 
 
 @dataclass
-class Frame:
+class LayerStep:
     """One layer at one captured step.
 
     Attributes:
@@ -107,7 +107,7 @@ class Frame:
     num_determined: int
     residual_basis: Tensor | None
     past: Past
-    neighbour: Frame | None = None
+    neighbour: LayerStep | None = None
     _images: dict[int, Tensor] = field(default_factory=dict)
 
     @functools.cached_property
@@ -135,9 +135,9 @@ class Frame:
         return self._images[lag]
 
 
-def load_frame(
+def load_layer_step(
     run: Run, snapshot: Snapshot, layer: Layer, *, num_vectors: int, residual: bool, past: Past
-) -> Frame | None:
+) -> LayerStep | None:
     """Read one layer of a snapshot and decompose it once.
 
     Args:
@@ -149,7 +149,7 @@ def load_frame(
         past: The layer's earlier bases.
 
     Returns:
-        The frame, or None where the layer had no finite gradient in this step.
+        The layer at that step, or None where the layer had no finite gradient in this step.
     """
     k, C, S = min(num_vectors, layer.largest_rank), run.gram_of(snapshot, layer.name), None
     if C is not None:
@@ -169,7 +169,7 @@ def load_frame(
     if not num_determined:
         S = None
     residual_basis = _basis_of_residual(run, snapshot, layer, S, k) if residual and S is not None else None
-    return Frame(layer, int(snapshot.context["step"]), energies, C, S, num_determined, residual_basis, past)
+    return LayerStep(layer, int(snapshot.context["step"]), energies, C, S, num_determined, residual_basis, past)
 
 
 def _eigh(C: Tensor, k: int) -> tuple[Tensor, Tensor | None]:

@@ -18,8 +18,8 @@ import torch
 
 from subspace_lab.analysis.arguments import check_run
 from subspace_lab.analysis.columns import Columns, to_table
-from subspace_lab.analysis.frame import Frame, Layer, Past, load_frame
-from subspace_lab.analysis.heap import give_back_heap
+from subspace_lab.analysis.layer_step import Layer, LayerStep, Past, load_layer_step
+from subspace_lab.analysis.memory_trim import trim_memory
 from subspace_lab.analysis.notices import AnalysisNotice, notices
 from subspace_lab.analysis.progress import Advance, progress
 from subspace_lab.runs import Run, RunError
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Measure(Protocol):
-    """A quantity: its table, how much of a layer's past it needs, and its rows for one frame."""
+    """A quantity: its table, how much of a layer's past it needs, and its rows for a layer at a step."""
 
     @property
     def table(self) -> str:
@@ -55,17 +55,19 @@ class Measure(Protocol):
     def residual(self) -> bool:
         """Whether it needs bases on the residual side."""
 
-    def add(self, frame: Frame, columns: Columns) -> None:
-        """Add the rows of one frame."""
+    def add(self, at: LayerStep, columns: Columns) -> None:
+        """Add the rows of a layer at a step."""
 
 
 class _Stop:
-    """Whether the chains are wanted no more; threads share it, another process has a copy that nobody sets."""
+    """Whether the chains shall stop; threads share it, another process has a copy that nobody sets."""
 
     asked = False
 
 
-def sweep(run: Run, measures: Sequence[Measure], executor: Executor | None = None) -> dict[str, pd.DataFrame]:
+def pass_over_snapshots(
+    run: Run, measures: Sequence[Measure], executor: Executor | None = None
+) -> dict[str, pd.DataFrame]:
     """All measures in one pass; their tables are written when the run was opened for writing.
 
     Args:
@@ -78,7 +80,7 @@ def sweep(run: Run, measures: Sequence[Measure], executor: Executor | None = Non
 
     Raises:
         RunError: If the run has no snapshots, or one of them is torn, altered or of another model.
-        TypeError: If it is no run, or the executor is none.
+        TypeError: If `run` is not a run, or `executor` is not an executor.
     """
     check_run(run)
     if executor is not None and not hasattr(executor, "submit"):
@@ -89,13 +91,13 @@ def sweep(run: Run, measures: Sequence[Measure], executor: Executor | None = Non
     for notice in notices(run):
         warnings.warn(notice, AnalysisNotice, stacklevel=3)
     chains = list(_chains(run))
-    num_frames = len(run.steps) * sum(map(len, chains))
-    with progress(num_frames, ", ".join(measure.table for measure in measures)) as advance:
+    num_layer_steps = len(run.steps) * sum(map(len, chains))
+    with progress(num_layer_steps, ", ".join(measure.table for measure in measures)) as advance:
         if executor is None:
-            parts = [_sweep_chain(run, chain, measures, advance) for chain in chains]
+            parts = [_pass_over_chain(run, chain, measures, advance) for chain in chains]
         else:
             parts = _spread(run, chains, measures, advance, executor)
-    give_back_heap()
+    trim_memory()
     tables = {}
     for index, measure in enumerate(measures):
         tables[measure.table] = to_table((part[index] for part in parts), _categories(run))
@@ -128,10 +130,10 @@ def _spread_chain(
     """A chain in a worker. A process takes one thread: it has siblings, and OpenMP's threads do not survive a fork."""
     if os.getpid() != caller:
         torch.set_num_threads(1)
-    return _sweep_chain(run, chain, measures, None, stop)
+    return _pass_over_chain(run, chain, measures, None, stop)
 
 
-def _sweep_chain(
+def _pass_over_chain(
     run: Run,
     chain: Sequence[Layer],
     measures: Sequence[Measure],
@@ -152,14 +154,14 @@ def _sweep_chain(
                 if stop is not None and stop.asked:
                     return []
                 past = pasts[layer.name]
-                frame = load_frame(run, snapshot, layer, num_vectors=num_vectors, residual=residual, past=past)
-                if frame is not None:
-                    frame.neighbour = neighbour
+                at = load_layer_step(run, snapshot, layer, num_vectors=num_vectors, residual=residual, past=past)
+                if at is not None:
+                    at.neighbour = neighbour
                     for measure, rows in zip(measures, columns, strict=True):
-                        measure.add(frame, rows)
-                past.push(None if frame is None else frame.basis)
-                neighbour = _forget(frame)
-        give_back_heap()
+                        measure.add(at, rows)
+                past.push(None if at is None else at.basis)
+                neighbour = _forget(at)
+        trim_memory()
         if advance is not None:
             advance(len(chain))
     for rows in columns:
@@ -167,11 +169,11 @@ def _sweep_chain(
     return columns
 
 
-def _forget(frame: Frame | None) -> Frame | None:
-    """The frame as a neighbour: without its own neighbour, so that a step's frames do not pile up."""
-    if frame is not None:
-        frame.neighbour = None
-    return frame
+def _forget(at: LayerStep | None) -> LayerStep | None:
+    """A neighbour without its own neighbour, so that those of a step do not pile up."""
+    if at is not None:
+        at.neighbour = None
+    return at
 
 
 def _chains(run: Run) -> Iterator[list[Layer]]:

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable
 
 
-def give_back_heap() -> None:
+def trim_memory() -> None:
     """Return freed parts of the heap to the system, where the C library can (glibc); elsewhere nothing happens.
 
     Bases that are remembered lie between the work arrays of decompositions that are freed. The pages between them stay

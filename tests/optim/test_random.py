@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from subspace_lab import optim
-from subspace_lab.optim.draws import normal_draw
+from subspace_lab.optim.random import normal_draw
 from tests.optim.members import (
     MEMBERS,
     ZOO,
