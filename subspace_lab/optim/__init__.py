@@ -7,8 +7,8 @@ rule that refreshes the basis, what becomes of Adam's moments then, and what of 
 
 from subspace_lab.optim.apollo import APOLLO
 from subspace_lab.optim.badam import BAdam
+from subspace_lab.optim.base import NonFiniteGradientError
 from subspace_lab.optim.clipping import AdaptiveGroupClipper
-from subspace_lab.optim.errors import NonFiniteGradientError
 from subspace_lab.optim.fira import Fira
 from subspace_lab.optim.from_plan import from_plan
 from subspace_lab.optim.frugal import FRUGAL

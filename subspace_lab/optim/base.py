@@ -16,7 +16,6 @@ from torch.optim.optimizer import Optimizer, ParamsT
 from subspace_lab._frozen import close_others
 from subspace_lab.optim.adam import full_rank_adamw
 from subspace_lab.optim.describe import describe
-from subspace_lab.optim.errors import NonFiniteGradientError
 from subspace_lab.optim.group_edits import Checked, check_edited, checked, edited
 from subspace_lab.optim.group_names import (
     agree_on_names,
@@ -45,6 +44,10 @@ from subspace_lab.optim.saved_state import Kept, as_kept, check_saved
 
 Group = dict[str, Any]
 State = dict[str, Any]
+
+
+class NonFiniteGradientError(ArithmeticError):
+    """A gradient has NaN or Inf entries; nothing was changed. The message names the layer and the way out."""
 
 
 @dataclass(frozen=True)

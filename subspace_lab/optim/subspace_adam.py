@@ -14,13 +14,12 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from subspace_lab._checks import check_choice, one_of
-from subspace_lab.optim.adam import adam_direction
+from subspace_lab.optim.adam import adam_direction, transport
 from subspace_lab.optim.base import Group, Live, State, name_of
 from subspace_lab.optim.column_norms import ColumnNorms
 from subspace_lab.optim.low_rank import Layout, LowRankOptimizer, Turn, low_rank_moments
 from subspace_lab.optim.magnitude import bounded, limit, shrinking
 from subspace_lab.optim.matrices import Matrix, cast, exact_dtype, squared_columns, state_dtype
-from subspace_lab.optim.moments import transport
 from subspace_lab.optim.options import OPTIONS, Options, check_known, defaults_of, signature_of
 from subspace_lab.optim.recovery import add_signs, scaled_bulk
 from subspace_lab.optim.rules import RULES, Context, Moment, Rule

@@ -1,16 +1,12 @@
-"""How a basis is chosen first and refreshed later: one file per rule, all behind the same two methods.
+"""How a basis is chosen first and refreshed later: one class per rule, all behind the same two methods.
 
 Legend: G oriented gradient (m, n), ``m <= n``; ``S (m, r)`` orthonormal basis, ``r < m``.
 """
 
 from subspace_lab.optim.rules.base import Context, Moment, Rule
-from subspace_lab.optim.rules.coordinates import Coordinates
-from subspace_lab.optim.rules.frozen import Frozen
-from subspace_lab.optim.rules.golore import GoloreRule
-from subspace_lab.optim.rules.hybrid import Hybrid
-from subspace_lab.optim.rules.jump import Jump
-from subspace_lab.optim.rules.power import Power
-from subspace_lab.optim.rules.svd import Svd
+from subspace_lab.optim.rules.mixed import GoloreRule, Hybrid
+from subspace_lab.optim.rules.random_bases import Coordinates, Jump
+from subspace_lab.optim.rules.top_space import Frozen, Power, Svd
 from subspace_lab.optim.rules.track import Track
 from subspace_lab.optim.rules.walk import Walk
 

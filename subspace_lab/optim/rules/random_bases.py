@@ -1,4 +1,4 @@
-"""A uniformly random basis (GrassJump, arXiv 2510.01878)."""
+"""Bases that are drawn without a look at the gradient."""
 
 from __future__ import annotations
 
@@ -13,11 +13,33 @@ _GAP = 6  # of sqrt(m) and sqrt(r), from which on no Gaussian matrix that is eve
 
 
 class Jump:
-    """Q of the QR of a Gaussian matrix: uniform on the Grassmannian, because the Gaussian knows no direction."""
+    """Q of the QR of a Gaussian matrix (GrassJump, arXiv 2510.01878).
+
+    Uniform on the Grassmannian, because the Gaussian knows no direction.
+    """
 
     def first(self, G: Tensor, rank: int, context: Context) -> Tensor:
         """See `Rule.first`."""
         return _orthonormal(context.draw(G.shape[0], rank).to(G))
+
+    def refresh(self, S: Tensor, G: Tensor, context: Context) -> Tensor:
+        """See `Rule.refresh`."""
+        return self.first(G, S.shape[1], context)
+
+
+class Coordinates:
+    """r rows of the identity, every set of them equally likely, as FRUGAL (arXiv 2411.07837) chooses its rows.
+
+    A random basis without any QR. Against `Jump`, whose bases are uniform on the Grassmannian, it sees single rows of
+    the gradient instead of mixtures of all of them. On isotropic noise both hold r/m of the energy; where few rows hold
+    most of a gradient, how much this one holds varies far more from draw to draw.
+    """
+
+    def first(self, G: Tensor, rank: int, context: Context) -> Tensor:
+        """See `Rule.first`."""
+        m = G.shape[0]
+        chosen = context.draw(m, rank)[:, 0].argsort()[:rank].sort().values
+        return torch.eye(m, dtype=G.dtype, device=G.device)[:, chosen.to(G.device)]
 
     def refresh(self, S: Tensor, G: Tensor, context: Context) -> Tensor:
         """See `Rule.refresh`."""
