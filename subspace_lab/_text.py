@@ -1,4 +1,4 @@
-"""Text of messages and pages: numbers in sentences, and which known name is nearest to an unknown one."""
+"""Text: numbers in sentences, the known name that is nearest to an unknown one, and the value that a word spells."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 
 _MOST_DECIMALS = 4
 
@@ -137,3 +138,24 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """
     names = list(known)
     return f"there is no {what} {name!r}; nearest: {nearest(name, names)} (known: {', '.join(names)})"
+
+
+def plain_value(word: str) -> bool | int | float | str | None:
+    """What a word stands for: a number, true, false, none, or itself.
+
+    Args:
+        word: The word.
+
+    Returns:
+        Its value.
+
+    >>> plain_value("16"), plain_value("1e-3"), plain_value("None"), plain_value("channel")
+    (16, 0.001, None, 'channel')
+    """
+    words = {"true": True, "false": False, "none": None}
+    if word.lower() in words:
+        return words[word.lower()]
+    for number in (int, float):
+        with suppress(ValueError):
+            return number(word)
+    return word

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from subspace_lab._checks import check_choice, check_model, is_decay_rates, is_number, positive_number, whole_number
-from subspace_lab._text import nearest, nearest_to_pattern
 from subspace_lab.training import TrainConfig
 
 
@@ -69,11 +68,3 @@ def test_settings_of_a_training_may_be_numpys():
     assert config == TrainConfig(steps=8, lr=0.5, weight_decay=0.25, betas=(0.5, 0))
     numbers = (config.steps, config.lr, config.weight_decay, *config.betas)
     assert [type(value) for value in numbers] == [int, float, float, float, int]
-
-
-def test_the_nearest_name_is_known_or_none():
-    assert nearest("graswalk", ["galore", "grasswalk"]) == "grasswalk"
-    assert nearest("xyz", ["galore"]) == "galore"
-    assert nearest("xyz", ["galore"], at_least=0.6) is None
-    assert nearest("x", []) is None
-    assert nearest_to_pattern("*.x", []) == "none"

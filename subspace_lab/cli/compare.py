@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from subspace_lab._text import plain_value
 from subspace_lab.cli.console import output, show
 from subspace_lab.cli.parameters import OutDir
 from subspace_lab.cli.train import Config
-from subspace_lab.training.values import plain_value
 
 if TYPE_CHECKING:
     from subspace_lab.studies.optimizers import Comparison

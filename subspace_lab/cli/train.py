@@ -7,9 +7,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from subspace_lab._text import plain_value
 from subspace_lab.cli.parameters import RunDir
 from subspace_lab.training.config import TrainConfig
-from subspace_lab.training.values import plain_value
 
 Config = Annotated[TrainConfig, Parameter(name="*", consume_multiple=True, negative_iterable=())]
 

@@ -11,8 +11,7 @@ from subspace_lab.training.config import TrainConfig
 from subspace_lab.training.presets import PRESETS, Preset, parameter_shapes, preset
 
 if TYPE_CHECKING:
-    from subspace_lab.training.errors import DivergedError
-    from subspace_lab.training.interrupt import TrainingInterrupted
+    from subspace_lab.training.interrupt import DivergedError, TrainingInterrupted
     from subspace_lab.training.loop import train
     from subspace_lab.training.restored import RestoredCheckpoints
     from subspace_lab.training.start import stored_config
@@ -31,7 +30,7 @@ __all__ = [
 ]
 
 _LATE = {
-    "DivergedError": "errors",
+    "DivergedError": "interrupt",
     "RestoredCheckpoints": "restored",
     "TrainingInterrupted": "interrupt",
     "stored_config": "start",

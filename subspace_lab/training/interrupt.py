@@ -1,4 +1,7 @@
-"""Ctrl-C during a training run: the step is finished, a checkpoint written, and the way to go on is said."""
+"""What ends a training before its last step: Ctrl-C, or a loss that is no longer finite.
+
+At Ctrl-C the step is finished, a checkpoint is written, and the message says how to go on.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from subspace_lab.runs.errors import in_shell
+from subspace_lab.runs.errors import RunError, in_shell
 
 _SECOND = "press Ctrl-C again to stop at once (resuming then goes on from the last checkpoint)"
+
+
+class DivergedError(RunError):
+    """The loss or the gradient is no longer finite; the run keeps what it had until then."""
 
 
 class TrainingInterrupted(KeyboardInterrupt):

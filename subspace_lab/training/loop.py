@@ -20,9 +20,8 @@ from subspace_lab.runs import Run, RunError
 from subspace_lab.runs.ownership import Ownership
 from subspace_lab.training.checkpoint import load_checkpoint, save_checkpoint
 from subspace_lab.training.config import TrainConfig
-from subspace_lab.training.errors import DivergedError
 from subspace_lab.training.hooks import StepHooks
-from subspace_lab.training.interrupt import Interrupt, TrainingInterrupted, catch_interrupt
+from subspace_lab.training.interrupt import DivergedError, Interrupt, TrainingInterrupted, catch_interrupt
 from subspace_lab.training.models import linear_layers
 from subspace_lab.training.optimizers import plan_of
 from subspace_lab.training.places import places_of, tokens_of_run

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from subspace_lab.training import precision
-from subspace_lab.training.precision import faster_precision
+from subspace_lab.training import start
+from subspace_lab.training.start import faster_precision
 
 
 @pytest.mark.parametrize(("single", "half", "expected"), [
@@ -12,10 +12,10 @@ from subspace_lab.training.precision import faster_precision
 ])  # fmt: skip
 def test_half_precision_must_be_clearly_faster(monkeypatch, single, half, expected):
     seconds = {torch.float32: single, torch.bfloat16: half}
-    monkeypatch.setattr(precision, "_seconds", lambda A: seconds[A.dtype])
+    monkeypatch.setattr(start, "_seconds", lambda A: seconds[A.dtype])
     assert faster_precision(torch.device("cpu")) == expected
 
 
 def test_a_product_takes_some_time():
-    small, large = (precision._seconds(torch.ones(size, size)) for size in (16, 1024))
+    small, large = (start._seconds(torch.ones(size, size)) for size in (16, 1024))
     assert 0 < small < large

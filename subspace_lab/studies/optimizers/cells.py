@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from subspace_lab._text import plain_value
 from subspace_lab.optim import method_named
 from subspace_lab.training import TrainConfig
 from subspace_lab.training.optimizers import canonical_name, settings_of, settle_optimizer
-from subspace_lab.training.values import plain_value
 
 Methods = Sequence[str] | Mapping[str, Mapping[str, Any]]
 _CHOSEN = {

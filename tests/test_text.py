@@ -1,10 +1,10 @@
-"""Values that were written as words."""
+"""Values that words spell, and names that are near."""
 
 from __future__ import annotations
 
 import pytest
 
-from subspace_lab.training.values import plain_value
+from subspace_lab._text import nearest, nearest_to_pattern, plain_value
 
 
 @pytest.mark.parametrize(
@@ -16,3 +16,11 @@ from subspace_lab.training.values import plain_value
 def test_a_word_is_the_value_that_it_spells(word: object, value: object) -> None:
     plain = plain_value(str(word))
     assert (plain, type(plain)) == (value, type(value))
+
+
+def test_the_nearest_name_is_known_or_none() -> None:
+    assert nearest("graswalk", ["galore", "grasswalk"]) == "grasswalk"
+    assert nearest("xyz", ["galore"]) == "galore"
+    assert nearest("xyz", ["galore"], at_least=0.6) is None
+    assert nearest("x", []) is None
+    assert nearest_to_pattern("*.x", []) == "none"
