@@ -132,7 +132,7 @@ def settle_optimizer(config: TrainConfig) -> TrainConfig:
     options = _checked(kind, config)
     plan_of(config)  # one that cannot be read is refused before any work
     return dataclasses.replace(
-        config, optimizer=canonical_name(config.optimizer), betas=betas, optimizer_options=options, **settled
+        config, optimizer=method_key(config.optimizer), betas=betas, optimizer_options=options, **settled
     )
 
 
@@ -166,7 +166,7 @@ def filled_options(config: TrainConfig) -> dict[str, Any]:
     return {**defaults_of(own, getattr(kind, "changed", {})), **given}
 
 
-def canonical_name(name: str) -> str:
+def method_key(name: str) -> str:
     """The name of an optimizer as a manifest has it.
 
     Args:

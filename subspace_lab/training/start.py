@@ -16,7 +16,7 @@ from subspace_lab.runs import Run, RunError
 from subspace_lab.runs.manifest import MANIFEST
 from subspace_lab.runs.writer import refuse_existing
 from subspace_lab.training.config import TrainConfig
-from subspace_lab.training.optimizers import canonical_name, plan_of, settle_optimizer
+from subspace_lab.training.optimizers import method_key, plan_of, settle_optimizer
 from subspace_lab.training.places import FILES, plan_of_run
 from subspace_lab.training.workers import Workers
 
@@ -81,7 +81,7 @@ def config_to_resume(run_dir: Path, config: TrainConfig | None) -> TrainConfig:
         raise RunError(f"{run_dir} is finished: all of its {before.steps} steps are done; there is nothing to resume")
     if config is not None:
         places = {name: getattr(before, name) for name in moved_files(config, before)}
-        config = dataclasses.replace(config, optimizer=canonical_name(config.optimizer), **places)
+        config = dataclasses.replace(config, optimizer=method_key(config.optimizer), **places)
     try:
         config = (config or before).matched(before)
     except ValueError as error:

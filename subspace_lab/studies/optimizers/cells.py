@@ -11,7 +11,7 @@ from typing import Any
 from subspace_lab._text import plain_value
 from subspace_lab.optim import method_named
 from subspace_lab.training import TrainConfig
-from subspace_lab.training.optimizers import canonical_name, settings_of, settle_optimizer
+from subspace_lab.training.optimizers import method_key, settings_of, settle_optimizer
 
 Methods = Sequence[str] | Mapping[str, Mapping[str, Any]]
 _CHOSEN = {
@@ -216,7 +216,7 @@ def _parsed(text: str) -> tuple[str, dict[str, Any]]:
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f"methods must be names of optimizers, got {text!r}")
     name, *pairs = text.strip().split(":")
-    settings: dict[str, Any] = {"optimizer": canonical_name(name)}
+    settings: dict[str, Any] = {"optimizer": method_key(name)}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not (key and equals and value):
@@ -241,4 +241,4 @@ def _canonical(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("lr", "seed"):
         if key in values:
             raise ValueError(f"method {name!r}: {key} is chosen by the grid; leave it out")
-    return {**values, "optimizer": canonical_name(values["optimizer"])}
+    return {**values, "optimizer": method_key(values["optimizer"])}
