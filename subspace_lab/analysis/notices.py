@@ -1,9 +1,11 @@
-"""What a run cannot tell, said in words instead of left out in silence."""
+"""What an analysis says: how far it is, and which rows a run cannot give, in words instead of in silence."""
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from subspace_lab._text import count
 from subspace_lab.analysis.arguments import check_run
@@ -14,6 +16,8 @@ _ABSENT = {
     "stats": "no bases: no stale energy, no angles and no curvature",
 }
 _NUM_NAMED = 3
+
+Advance = Callable[[int], None]
 
 
 class AnalysisNotice(UserWarning):
@@ -58,3 +62,22 @@ def notices(run: Run) -> list[str]:
 def _named(counts: Counter[str]) -> str:
     named = [f"{layer} ({count(number, 'step')})" for layer, number in counts.most_common(_NUM_NAMED)]
     return ", ".join(named) + (f" and {len(counts) - _NUM_NAMED} more" if len(counts) > _NUM_NAMED else "")
+
+
+@contextmanager
+def progress(total: int, title: str) -> Iterator[Advance]:
+    """A progress bar on a terminal, nothing elsewhere.
+
+    Args:
+        total: Of how many.
+        title: What.
+
+    Yields:
+        What is called with the number done since.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda done: bar.advance(task, done)

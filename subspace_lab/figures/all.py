@@ -22,6 +22,7 @@ from subspace_lab.figures import (
     tangent_spectrum,
 )
 from subspace_lab.figures.loss import FIGURES as LOSS_FIGURES
+from subspace_lab.figures.loss.over_depth import OverDepth
 from subspace_lab.figures.style import PAGE, style
 from subspace_lab.figures.tables import AbsentError
 from subspace_lab.runs import Run, RunError
@@ -63,11 +64,11 @@ def draw_all(run: Run) -> list[Path]:
     return save_all({**FIGURES, **LOSS_FIGURES}, run, run.path / "figures")
 
 
-def save_all(figures: Mapping[str, ModuleType], source: object, directory: Path) -> list[Path]:
+def save_all(figures: Mapping[str, ModuleType | OverDepth], source: object, directory: Path) -> list[Path]:
     """Draw figures from what they are drawn from, as PNG and PDF.
 
     Args:
-        figures: Their files by name.
+        figures: Figures, or their files, by name.
         source: A run, or the tables of a comparison.
         directory: Where they go; a figure that cannot be drawn is removed from it.
 

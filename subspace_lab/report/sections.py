@@ -12,6 +12,7 @@ from markupsafe import Markup
 from subspace_lab.analysis import Finding, findings, notices
 from subspace_lab.analysis.energy import undetermined
 from subspace_lab.figures import FIGURES, LOSS_FIGURES, NARROW, WIDE, AbsentError
+from subspace_lab.figures.loss.over_depth import OverDepth
 from subspace_lab.report.svg import inline_svg
 from subspace_lab.runs import Run, RunError
 from subspace_lab.runs.tables import TABLES
@@ -61,11 +62,13 @@ def loss_sections(run: Run) -> tuple[list[Section], list[tuple[str, str]]]:
     return (sections, absent) if sections else ([], [])
 
 
-def sections_of(figures: Mapping[str, ModuleType], source: object) -> tuple[list[Section], list[tuple[str, str]]]:
+def sections_of(
+    figures: Mapping[str, ModuleType | OverDepth], source: object
+) -> tuple[list[Section], list[tuple[str, str]]]:
     """`draw_sections` of any figures.
 
     Args:
-        figures: Their files by name.
+        figures: Figures, or their files, by name.
         source: What they are drawn from.
 
     Returns:

@@ -178,7 +178,7 @@ def test_loss_is_drawn_as_logged_with_held_out_text_and_captures(cases):
 
 
 def test_a_long_loss_is_averaged_and_says_so(cases, monkeypatch):
-    monkeypatch.setattr("subspace_lab.figures.loss._MOST_POINTS", 100)
+    monkeypatch.setattr("subspace_lab.figures.loss_over_training._MOST_POINTS", 100)
     (ax,) = FIGURES["loss"].draw(cases("llama")).axes
     losses = cases("llama").metrics["loss"].to_numpy().reshape(100, 2).mean(1)
     assert list(curves(ax)[0].values()) == pytest.approx(losses.tolist())

@@ -30,7 +30,7 @@ from subspace_lab.analysis.loss.operator import HessianOperator, Loss, LossOnBat
 from subspace_lab.analysis.loss.refusals import check_model
 from subspace_lab.analysis.loss.to_table import to_table
 from subspace_lab.analysis.loss.trace import trace_estimate
-from subspace_lab.analysis.progress import progress
+from subspace_lab.analysis.notices import progress
 
 if TYPE_CHECKING:
     import pandas as pd

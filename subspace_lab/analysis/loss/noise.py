@@ -23,7 +23,7 @@ from subspace_lab.analysis.loss.directions import Core, core_of, core_part, matr
 from subspace_lab.analysis.loss.operator import Loss, LossOnBatch
 from subspace_lab.analysis.loss.refusals import check_model, named_derivatives
 from subspace_lab.analysis.loss.to_table import to_table
-from subspace_lab.analysis.progress import progress
+from subspace_lab.analysis.notices import progress
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -3,21 +3,19 @@
 from types import ModuleType
 
 from subspace_lab.figures.loss import (
-    core_overlap,
     curvature_along_gradient,
-    dominant_share,
     noise_over_training,
-    sharpness_over_depth,
     sharpness_over_training,
     signal_over_depth,
 )
+from subspace_lab.figures.loss.over_depth import CORE_OVERLAP, DOMINANT_SHARE, SHARPNESS, OverDepth
 
-FIGURES: dict[str, ModuleType] = {
+FIGURES: dict[str, ModuleType | OverDepth] = {
     "sharpness_over_training": sharpness_over_training,
-    "sharpness_over_depth": sharpness_over_depth,
-    "dominant_share": dominant_share,
+    "sharpness_over_depth": SHARPNESS,
+    "dominant_share": DOMINANT_SHARE,
     "curvature_along_gradient": curvature_along_gradient,
-    "core_overlap": core_overlap,
+    "core_overlap": CORE_OVERLAP,
     "noise_over_training": noise_over_training,
     "signal_over_depth": signal_over_depth,
 }
