@@ -64,7 +64,7 @@ def draw_all(run: Run) -> list[Path]:
     return save_all({**FIGURES, **LOSS_FIGURES}, run, run.path / "figures")
 
 
-def save_all(figures: Mapping[str, ModuleType | OverDepth], source: object, directory: Path) -> list[Path]:
+def save_all(figures: Mapping[str, ModuleType | OverDepth], source: Any, directory: Path) -> list[Path]:
     """Draw figures from what they are drawn from, as PNG and PDF.
 
     Args:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 from markupsafe import Markup
 
@@ -63,7 +64,7 @@ def loss_sections(run: Run) -> tuple[list[Section], list[tuple[str, str]]]:
 
 
 def sections_of(
-    figures: Mapping[str, ModuleType | OverDepth], source: object
+    figures: Mapping[str, ModuleType | OverDepth], source: Any
 ) -> tuple[list[Section], list[tuple[str, str]]]:
     """`draw_sections` of any figures.
 
