@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from subspace_lab.analysis.arguments import check_rank
 from subspace_lab.analysis.columns import Columns
 from subspace_lab.analysis.layer_step import Basis, LayerStep, narrow
 from subspace_lab.analysis.pass_over_snapshots import pass_over_snapshots
+from subspace_lab.analysis.ranks import check_rank
 from subspace_lab.numerics import null_isotropic, overlap, principal_angles
 from subspace_lab.runs import Run
 

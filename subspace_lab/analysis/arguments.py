@@ -1,24 +1,16 @@
-"""Checks and defaults of what analyses are asked for."""
+"""Checks of what analyses are asked for."""
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable
 from os import PathLike
-from typing import TYPE_CHECKING
 
 from subspace_lab._checks import whole_number
-from subspace_lab.analysis.layer_step import Layer
-from subspace_lab.runs import Run, RunError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-SATURATED = 0.98  # a mean ratio above this leaves nothing to tell apart
+from subspace_lab.runs import Run
 
 
 def check_run(run: Run) -> None:
-    """Refuse what is no opened run, above all its path.
+    """Refuse what is not an opened run, above all its path.
 
     Args:
         run: What an analysis was given.
@@ -31,77 +23,6 @@ def check_run(run: Run) -> None:
         raise TypeError(f"a run is needed, got {run!r}; open one first: subspace_lab.Run.open({path})")
 
 
-def reference_rank(run: Run) -> int:
-    """A quarter of the median m of the layers, at least 1: the rank the field trains at, and the default here.
-
-    Args:
-        run: The run.
-
-    Returns:
-        The rank.
-    """
-    return max(1, int(statistics.median_low(_sizes(run))) // 4)
-
-
-def telling_rank(run: Run, energy: pd.DataFrame) -> int:
-    """The measured rank nearest the reference rank, or the largest one below at which there is something to tell.
-
-    Where own spaces of a quarter of m hold nearly everything, as early in training on small batches, neither a trend
-    nor a difference between layers can be seen there.
-
-    Args:
-        run: The run.
-        energy: Its energy table.
-
-    Returns:
-        The largest such rank whose mean own ratio is at most 0.98; the smallest measured rank where none is.
-    """
-    nearest = min(sorted(set(energy["rank"])), key=lambda rank: abs(int(rank) - reference_rank(run)))
-    means = energy[energy["basis"] == "own"].groupby("rank")["ratio"].mean()
-    measured: list[int] = means.index.tolist()
-    telling = [rank for rank, ratio in zip(measured, means, strict=True) if ratio <= SATURATED and rank <= nearest]
-    return max(telling, default=min(*measured, nearest))
-
-
-def check_ranks(run: Run, ranks: int | Iterable[int] | None) -> tuple[int, ...]:
-    """The ranks as asked, or m/64, m/32, ..., m/2 for the median m of the layers.
-
-    Args:
-        run: The run.
-        ranks: Ranks or a single one, or None for the default.
-
-    Returns:
-        The ranks, ascending and without repetition.
-
-    Raises:
-        ValueError: If one is smaller than 1 or larger than every layer.
-    """
-    if ranks is None:
-        m = 4 * reference_rank(run)
-        return tuple(sorted({max(1, m // 2**k) for k in range(1, 7)}))
-    checked = sorted({whole_number("rank", rank) for rank in _each(ranks)})
-    if not checked:
-        raise ValueError("ranks is empty; give at least one rank, or None for the default")
-    if checked[-1] > max(_sizes(run)):
-        raise ValueError(
-            f"rank {checked[-1]} is larger than every layer; the largest of {run.path} has m = {max(_sizes(run))}"
-        )
-    return tuple(checked)
-
-
-def check_rank(run: Run, rank: int | None) -> int:
-    """One rank as asked, or the reference rank.
-
-    Args:
-        run: The run.
-        rank: A rank, or None for the default.
-
-    Returns:
-        The rank.
-    """
-    return reference_rank(run) if rank is None else check_ranks(run, (rank,))[0]
-
-
 def check_lags(lags: int | Iterable[int]) -> tuple[int, ...]:
     """Lags in captures, ascending.
 
@@ -111,15 +32,9 @@ def check_lags(lags: int | Iterable[int]) -> tuple[int, ...]:
     Returns:
         The lags, without repetition.
     """
-    return tuple(sorted({whole_number("lag", lag) for lag in _each(lags)}))
+    return tuple(sorted({whole_number("lag", lag) for lag in each(lags)}))
 
 
-def _each(values: int | Iterable[int]) -> Iterable[int]:
+def each(values: int | Iterable[int]) -> Iterable[int]:
+    """Several numbers, or a single one as several."""
     return values if isinstance(values, Iterable) else (values,)
-
-
-def _sizes(run: Run) -> list[int]:
-    check_run(run)
-    if not run.manifest["layers"]:
-        raise RunError(f"{run.path} has no layers; capture at least one")
-    return [Layer.of(row).m for row in run.manifest["layers"]]

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from subspace_lab._checks import whole_number
-from subspace_lab.analysis.arguments import check_lags, check_rank
+from subspace_lab.analysis.arguments import check_lags
 from subspace_lab.analysis.columns import Columns
 from subspace_lab.analysis.layer_step import LayerStep
 from subspace_lab.analysis.pass_over_snapshots import pass_over_snapshots
+from subspace_lab.analysis.ranks import check_rank
 from subspace_lab.numerics import gram, gram_singular_values, null_tangent, subspace_error_tangent
 from subspace_lab.runs import Run
 

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from subspace_lab._text import count
-from subspace_lab.analysis.arguments import check_lags, check_ranks
+from subspace_lab.analysis.arguments import check_lags
 from subspace_lab.analysis.columns import Columns
 from subspace_lab.analysis.layer_step import LayerStep
 from subspace_lab.analysis.notices import AnalysisNotice, level_of_caller
 from subspace_lab.analysis.pass_over_snapshots import pass_over_snapshots
+from subspace_lab.analysis.ranks import check_ranks
 from subspace_lab.numerics import captured_energy, null_isotropic, null_noise
 from subspace_lab.runs import Run
 

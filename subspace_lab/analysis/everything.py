@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from subspace_lab._checks import whole_number
 from subspace_lab.analysis.angles import Angles
-from subspace_lab.analysis.arguments import check_lags, check_rank, check_ranks
+from subspace_lab.analysis.arguments import check_lags
 from subspace_lab.analysis.curvature import Curvature
 from subspace_lab.analysis.energy import Energy, warn_of_undetermined
 from subspace_lab.analysis.pass_over_snapshots import Measure, pass_over_snapshots
+from subspace_lab.analysis.ranks import check_rank, check_ranks
 from subspace_lab.analysis.spectrum import Spectrum, SpectrumSummary, spectrum_null
 from subspace_lab.runs import Run
 

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from subspace_lab._text import alike, count, percent, signed
-from subspace_lab.analysis.arguments import check_run, telling_rank
-from subspace_lab.analysis.told_apart import above_chance, above_noise
+from subspace_lab.analysis.arguments import check_run
+from subspace_lab.analysis.ranks import telling_rank
+from subspace_lab.analysis.significance import above_chance, above_noise
+from subspace_lab.analysis.trends import change_over_depth, change_over_training, evenness, thirds
 from subspace_lab.runs import Run
 from subspace_lab.runs.tables import TABLES
 
@@ -54,19 +56,19 @@ def findings(run: Run) -> list[Finding]:
     rank = telling_rank(run, energy)
     energy = energy[energy["rank"] == rank]
     own = energy[energy["basis"] == "own"]
-    told = above_noise(own, "layer")
+    significant = above_noise(own, "layer")
     found = [
-        _core(own, told),
-        _trend(own, told=bool(told.any())),
+        _core(own, significant),
+        _trend(own, significant=bool(significant.any())),
         _drift(run.table("angles", TABLES["angles"]), energy),
         _flatness(run.table("curvature", TABLES["curvature"])),
     ]
     return [finding for finding in found if finding is not None]
 
 
-def _core(own: pd.DataFrame, told: pd.Series[bool]) -> Finding:
+def _core(own: pd.DataFrame, significant: pd.Series[bool]) -> Finding:
     layers = own.groupby("layer", observed=True)[["fraction", "null_noise", "null_isotropic"]].mean()
-    above, rank, steps = int(told.sum()), int(own["rank"].iloc[0]), own["step"].nunique()
+    above, rank, steps = int(significant.sum()), int(own["rank"].iloc[0]), own["step"].nunique()
     mean, low, high = layers["fraction"].mean(), layers["fraction"].min(), layers["fraction"].max()
     noise, isotropic = layers["null_noise"].mean(), layers["null_isotropic"].mean()
     spread = f"layers from {percent(low)} to {percent(high)}, " if len(layers) > 1 else ""
@@ -75,7 +77,11 @@ def _core(own: pd.DataFrame, told: pd.Series[bool]) -> Finding:
         f"{'mean over ' if steps > 1 else ''}{count(steps, 'captured step')}), a ratio of {np.sqrt(mean):.3f}. Pure "
         f"noise of the same shapes would give {percent(noise)}, and {percent(isotropic)} to a basis chosen blindly; "
         f"{_above(above, len(layers))} by more than noise scatters. "
-        + ("This rejects isotropic noise and no more." if above else "Nothing here is told from isotropic noise.")
+        + (
+            "This rejects isotropic noise and no more."
+            if above
+            else "Nothing here is significantly above isotropic noise."
+        )
     )
     numbers = {"rank": rank, "fraction": mean, "lowest": low, "highest": high, "null_noise": noise,
                "null_isotropic": isotropic, "layers_above": above, "layers": len(layers)}  # fmt: skip
@@ -91,31 +97,32 @@ def _above(above: int, layers: int) -> str:
     return f"{above} of {layers} layers {'lies' if above == 1 else 'lie'} above the noise"
 
 
-def _trend(own: pd.DataFrame, *, told: bool) -> Finding | None:
-    thirds = _thirds(own)
+def _trend(own: pd.DataFrame, *, significant: bool) -> Finding | None:
     parts: list[str] = []
     numbers: dict[str, float] = {}
-    if thirds is not None:
-        ratios = [part.groupby("layer", observed=True)["ratio"].mean() for part in thirds]
-        early, middle, late = (ratio.mean() for ratio in ratios)
-        change = (ratios[2] - ratios[0]).dropna()
-        if len(change) > 0:
-            text, interval = _change(change.to_numpy(), "layer", told=told)
-            falling = int((change < 0).sum())
-            parts.append(
-                f"The energy ratio is {early:.3f} in the first third of the captured steps, {middle:.3f} in the middle "
-                f"and {late:.3f} in the last. From the first to the last it {text}"
-                + (f"; it falls in {falling} of {len(change)} layers." if len(change) > 1 else ".")
-            )
-            numbers |= {"training_change": float(change.mean()), "falling": float(falling), **interval}
-            numbers |= {"early": float(early), "middle": float(middle), "late": float(late)}
-    slopes = _depth_changes(own)
-    if len(slopes) > 0:
-        text, _ = _change(slopes, "kind of layer", told=told)
-        over = f", mean over {len(slopes)} kinds of layers" if len(slopes) > 1 else ""
+    change = change_over_training(own)
+    if own["step"].nunique() > 2 and len(change) > 0:
+        early, middle, late = (_mean_of_layers(own[own["step"].isin(part)]) for part in thirds(own["step"]))
+        text, interval = _change(change, "layer", significant=significant)
+        falling = int((change < 0).sum())
+        parts.append(
+            f"The energy ratio is {early:.3f} in the first third of the captured steps, {middle:.3f} in the middle "
+            f"and {late:.3f} in the last. From the first to the last it {text}"
+            + (f"; it falls in {falling} of {len(change)} layers." if len(change) > 1 else ".")
+        )
+        numbers |= {"training_change": float(change.mean()), "falling": float(falling), **interval}
+        numbers |= {"early": early, "middle": middle, "late": late}
+    change = change_over_depth(own)
+    if len(change) > 0:
+        text, _ = _change(change, "kind of layer", significant=significant)
+        over = f", mean over {len(change)} kinds of layers" if len(change) > 1 else ""
         parts.append(f"From the first to the last block the energy ratio {text}{over}.")
-        numbers["depth_change"] = float(slopes.mean())
+        numbers["depth_change"] = float(change.mean())
     return Finding("Trend over training and depth", " ".join(parts), numbers) if parts else None
+
+
+def _mean_of_layers(own: pd.DataFrame) -> float:
+    return float(own.groupby("layer", observed=True)["ratio"].mean().mean())
 
 
 def _drift(angles: pd.DataFrame, energy: pd.DataFrame) -> Finding | None:
@@ -131,7 +138,7 @@ def _drift(angles: pd.DataFrame, energy: pd.DataFrame) -> Finding | None:
         f"average and keeps an overlap of {overlap:.2f}{spread} with itself, where two random subspaces share "
         f"{null:.2f}"
     )
-    unrelated = ": no more than chance, so that successive captures are not told from unrelated ones."
+    unrelated = ": no more than chance, so that successive captures may as well be unrelated."
     text += "." if above_chance(previous, int(energy["m"].min())) else unrelated
     numbers = {"lag_steps": float(lag), "mean_deg": mean_deg, "overlap": overlap, "null_overlap": null}
     stale = energy[energy["basis"] == "stale"]
@@ -149,8 +156,8 @@ def _drift(angles: pd.DataFrame, energy: pd.DataFrame) -> Finding | None:
 
 
 def _flatness(curvature: pd.DataFrame) -> Finding | None:
-    curvature = curvature[curvature["normalized"] > 0]
-    top = curvature[curvature["index"] == 0]
+    curvature = curvature.dropna(subset=["normalized"])
+    top = curvature[(curvature["index"] == 0) & (curvature["normalized"] > 0)]
     if top.empty:
         return None
     kinds = top.groupby("kind", observed=True)["normalized"].mean().sort_values()
@@ -163,42 +170,17 @@ def _flatness(curvature: pd.DataFrame) -> Finding | None:
         + "." * (len(kinds) == 1)
     )
     numbers = {"normalized": mean, "null_noise": null}
-    thirds = _thirds(curvature)
-    if thirds is not None and (shown := int(curvature["index"].max()) + 1) > 1:
-        flat = [_evenness(thirds[0]), _evenness(thirds[2])]
+    if top["step"].nunique() > 2 and (shown := int(curvature["index"].max()) + 1) > 1:
+        first, _, last = thirds(top["step"])
+        flat = [float(evenness(curvature[curvature["step"].isin(part)]).mean()) for part in (first, last)]
         early, late = alike(*flat)
         text += f" The smallest of its {shown} tabulated values over the largest is {early} early and {late} late."
         numbers |= {"evenness_early": flat[0], "evenness_late": flat[1]}
     return Finding("Curvature of the subspace error", text, numbers)
 
 
-def _evenness(curvature: pd.DataFrame) -> float:
-    """The smallest tabulated singular value over the largest, mean over steps and layers."""
-    values = curvature.groupby(["step", "layer", "lag_steps"], observed=True)["normalized"]
-    return float((values.min() / values.max()).mean())
-
-
-def _thirds(table: pd.DataFrame) -> list[pd.DataFrame] | None:
-    """The rows of each third of the captured steps, as in the figures, or None for fewer than three steps."""
-    steps = np.sort(table["step"].unique())
-    return [table[table["step"].isin(part)] for part in np.array_split(steps, 3)] if len(steps) > 2 else None
-
-
-def _depth_changes(own: pd.DataFrame) -> np.ndarray:
-    """Per kind of layer, the change of the ratio from the first to the last block along a fitted line."""
-    from scipy import stats
-
-    blocks = own[own["depth"] >= 0].groupby(["kind", "depth"], observed=True)["ratio"].mean().reset_index()
-    changes = []
-    for _, kind in blocks.groupby("kind", observed=True):
-        if len(kind) > 1:
-            slope = stats.linregress(kind["depth"], kind["ratio"]).slope
-            changes.append(slope * (kind["depth"].max() - kind["depth"].min()))
-    return np.array(changes)
-
-
-def _change(values: np.ndarray, of: str, *, told: bool) -> tuple[str, dict[str, float]]:
-    """A change in words with its 95 % interval (Student's t over the values); a verdict only where it is told."""
+def _change(values: pd.Series[float], of: str, *, significant: bool) -> tuple[str, dict[str, float]]:
+    """A change in words with its 95 % interval (Student's t over the values); a verdict only where significant."""
     from scipy import stats
 
     mean = float(values.mean())
@@ -207,8 +189,8 @@ def _change(values: np.ndarray, of: str, *, told: bool) -> tuple[str, dict[str, 
     half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
     low, high = mean - half, mean + half
     interval = {"low": low, "high": high}
-    if not told or not (low > 0 or high < 0) or float(signed(mean)) == 0:
-        verdict = "shows no clear trend" if told else "shows no trend to trust, as nothing is told from noise"
+    if not significant or not (low > 0 or high < 0) or float(signed(mean)) == 0:
+        verdict = "shows no clear trend" if significant else "shows no trend to trust, as no layer lies above noise"
         return f"{verdict}: {signed(mean)} (95 % interval {signed(low)} to {signed(high)})", interval
     verb = "rises" if mean > 0 else "falls"
     return f"{verb} by {abs(mean):.3f} (95 % interval of the change {signed(low)} to {signed(high)})", interval

@@ -34,7 +34,7 @@ class LayerPlan:
             not, "" when the interval lies between measured ages.
         rank_bound: "at least" when the largest measured rank is the one, "at most" when already the smallest is,
             "only" when no other was measured, "" when the rank lies between measured ones.
-        above_noise: Whether the energy at any measured rank is told from noise; where none is, the rank is the
+        above_noise: Whether the energy at any measured rank is significantly above noise; where not, the rank is the
             smallest measured one and rests on nothing.
         rule: ``"walk"`` where a stale basis still keeps half at the interval, so that turning it a little is enough;
             ``"jump"`` where it does not at any measured age, or holds no more than noise would: a random basis is as
@@ -42,7 +42,7 @@ class LayerPlan:
         walk_step: By how much a walk turns, radians: the angle by which the gradient turned out of the basis over the
             interval, ``arccos(sqrt(retained))``, at least 0.01; None for a jump, and without stale energies.
         recovery: ``"scaled"`` where the bulk holds a tenth of the energy or more and its signal, where it was measured,
-            is told from none by two standard errors; else ``"none"``.
+            differs from zero by two standard errors; else ``"none"``.
         bulk: Energy fraction outside of the subspace, ``1 - fraction``.
         bulk_signal: Share of a training batch's bulk that is signal, at the rank and checkpoints of the table
             ``noise``; None without that table.

@@ -16,7 +16,7 @@ from subspace_lab.analysis.budget import Choice, fit_ranks, state_bytes
 from subspace_lab.analysis.energy import energy
 from subspace_lab.analysis.notices import AnalysisNotice
 from subspace_lab.analysis.plan import LayerPlan, Plan
-from subspace_lab.analysis.told_apart import above_noise
+from subspace_lab.analysis.significance import above_noise
 from subspace_lab.runs import Run, RunError
 from subspace_lab.runs.tables import TABLES
 
@@ -37,7 +37,7 @@ def recommend(run: Run, budget_bytes: int | None = None) -> Plan:
     energy above r/m; a walk turns as far as the gradient did in that time. All are read at the measured ranks and ages
     only, without interpolation: capture more often or analyse more ranks for finer answers. What lies above the null is
     structure and need not be signal. Where ``subspace-lab analyze --noise`` has been at the checkpoints, recovery takes
-    a signal in the bulk that is told from none.
+    a signal in the bulk that differs significantly from zero.
 
     Args:
         run: A run; its energy table is used when it covers all captured steps, otherwise it is computed.
@@ -86,11 +86,11 @@ class _BulkSignal:
 
     Attributes:
         share: Signal over signal and noise, in a training batch.
-        told: Whether the signal is told from none, by two standard errors.
+        significant: Whether the signal differs from zero by two standard errors.
     """
 
     share: float
-    told: bool
+    significant: bool
 
 
 def _bulk_signals(run: Run) -> dict[str, _BulkSignal]:
@@ -101,8 +101,8 @@ def _bulk_signals(run: Run) -> dict[str, _BulkSignal]:
     bulk = table[(table["part"] == "bulk") & (table["layer"] != "model")].groupby("layer", observed=True)
     means, counts = bulk[["signal", "signal_share"]].mean(), bulk.size()
     errors = bulk["signal_se"].agg(lambda errors: float((errors.astype("float64") ** 2).sum() ** 0.5)) / counts
-    told = means["signal"] > 2 * errors
-    return {str(name): _BulkSignal(float(means["signal_share"][name]), bool(told[name])) for name in means.index}
+    significant = means["signal"] > 2 * errors
+    return {str(name): _BulkSignal(float(means["signal_share"][name]), bool(significant[name])) for name in means.index}
 
 
 @dataclass(frozen=True)
@@ -111,13 +111,13 @@ class _Evidence:
 
     Attributes:
         own: By rank, means over the captured steps of fraction and nulls.
-        told: By rank, whether the energy is told from noise.
+        above_noise: By rank, whether the energy is significantly above that of noise.
         stale: By (rank, age in steps), mean fraction of a stale basis.
         shape: m and n.
     """
 
     own: pd.DataFrame
-    told: pd.Series[bool]
+    above_noise: pd.Series[bool]
     stale: pd.Series[float]
     shape: tuple[int, int]
 
@@ -135,10 +135,10 @@ class _Evidence:
 
     @property
     def saturated(self) -> int:
-        """The smallest rank with nearly all of the largest excess; the smallest where none is told from noise."""
+        """The smallest rank with nearly all of the largest excess; the smallest where none is above noise."""
         ranks = [int(rank) for rank in self.own.index]
         excess = self.excess.to_numpy()
-        return ranks[int((excess >= SATURATION * excess.max()).argmax()) if self.told.any() else 0]
+        return ranks[int((excess >= SATURATION * excess.max()).argmax()) if self.above_noise.any() else 0]
 
     def choices(self) -> list[Choice]:
         """The ranks up to saturation, with what they gain and cost."""
@@ -150,8 +150,8 @@ class _Evidence:
         """The settings at a rank."""
         here: dict[Any, float] = self.own.loc[rank].to_dict()
         interval, retained, bound = _interval(self._retained(rank, here))
-        told = bool(self.told.any())
-        rule = "walk" if told and bound != "at most" else "jump"
+        significant = bool(self.above_noise.any())
+        rule = "walk" if significant and bound != "at most" else "jump"
         return LayerPlan(
             layer=layer,
             rank=rank,
@@ -162,10 +162,10 @@ class _Evidence:
             retained=retained,
             bound=bound,
             rank_bound=_rank_bound(rank, self.own.index.tolist()),
-            above_noise=told,
+            above_noise=significant,
             rule=rule,
             walk_step=None if rule == "jump" or retained is None else _turned(retained),
-            recovery="scaled" if 1 - here["fraction"] >= BULK and (signal is None or signal.told) else "none",
+            recovery="scaled" if 1 - here["fraction"] >= BULK and (signal is None or signal.significant) else "none",
             bulk=1 - here["fraction"],
             bulk_signal=None if signal is None else signal.share,
             state_bytes=state_bytes(*self.shape, rank),

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from subspace_lab.analysis.arguments import reference_rank, telling_rank
+from subspace_lab.analysis.ranks import nearest_rank, reference_rank, telling_rank
+from subspace_lab.analysis.trends import thirds
 from subspace_lab.runs import Run, RunError
 from subspace_lab.runs.errors import in_shell
 from subspace_lab.runs.tables import TABLES
@@ -111,8 +112,8 @@ def at_reference_rank(run: Run, table: pd.DataFrame) -> tuple[pd.DataFrame, int]
     Returns:
         Those rows, and the rank.
     """
-    rank = min(sorted(set(table["rank"])), key=lambda rank: abs(int(rank) - reference_rank(run)))
-    return table[table["rank"] == rank], int(rank)
+    rank = nearest_rank(table["rank"], reference_rank(run))
+    return table[table["rank"] == rank], rank
 
 
 def at_telling_rank(run: Run, energy: pd.DataFrame) -> tuple[pd.DataFrame, int]:
@@ -181,12 +182,12 @@ def stages(steps: Iterable[int]) -> dict[str, list[int]]:
         Name with the span of steps -> steps.
 
     >>> stages([0, 10, 20, 30])
-    {'early (steps 0–10)': [0, 10], 'middle (step 20)': [20], 'late (step 30)': [30]}
+    {'early (step 0)': [0], 'middle (steps 10–20)': [10, 20], 'late (step 30)': [30]}
     """
-    ordered = sorted({int(step) for step in steps})
-    names = {1: ("",), 2: ("early", "late")}.get(len(ordered), ("early", "middle", "late"))
-    parts = (part.tolist() for part in np.array_split(ordered, len(names)))
-    return {f"{name} ({_span(part)})" if name else _span(part): part for name, part in zip(names, parts, strict=True)}
+    parts = {name: part for name, part in zip(("early", "middle", "late"), thirds(steps), strict=True) if part}
+    if len(parts) == 1:
+        return {_span(part): part for part in parts.values()}
+    return {f"{name} ({_span(part)})": part for name, part in parts.items()}
 
 
 def _span(steps: Sequence[int]) -> str:

@@ -69,11 +69,11 @@ def null_noise(rank: int, m: int, n: int) -> float:
 
 @functools.lru_cache(maxsize=4096)
 def null_noise_margin(rank: int, m: int, n: int, num_draws: int) -> float:
-    """How far above `null_noise` a mean energy fraction must lie to be told from noise.
+    """How far above `null_noise` a mean energy fraction must lie to be significantly above noise.
 
     Half of all noise lies above its own mean. The margin is four standard deviations of the mean over ``num_draws``
     independent noise matrices, the simulated reference's own error among them, and the percent to which the
-    Marchenko-Pastur law is exact: in thousands of layers of noise none is told from it.
+    Marchenko-Pastur law is exact: in thousands of layers of noise no mean was above the margin.
 
     The standard deviation of one fraction is that of 200 simulated matrices with the same aspect; those of matrices
     larger than 64 are taken from matrices of 64 rows, for a share of the spectrum scatters like one over the size.

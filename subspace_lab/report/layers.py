@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from subspace_lab.figures.tables import AbsentError, at_reference_rank, at_telling_rank, load, oriented_shape, stages
+from subspace_lab.analysis.trends import change_over_training
+from subspace_lab.figures.tables import AbsentError, at_reference_rank, at_telling_rank, load, oriented_shape
 from subspace_lab.runs import Run
 
 
@@ -97,13 +98,11 @@ def _measured(run: Run) -> tuple[dict[str, pd.Series[float]], dict[str, int]]:
 
 
 def _energies(own: pd.DataFrame) -> dict[str, pd.Series[float]]:
-    parts = list(stages(set(own["step"])).values())
-    first, last = (_means(own[own["step"].isin(part)], "fraction") for part in (parts[0], parts[-1]))
-    found = {
+    return {
         "energy": _means(own, "fraction"),
+        "trend": change_over_training(own, "fraction").rename(index=str),
         **{name: _means(own, name) for name in ("null_noise", "null_isotropic")},
     }
-    return {**found, "trend": last - first} if len(parts) > 1 else found
 
 
 def _means(table: pd.DataFrame, column: str) -> pd.Series[float]:

@@ -13,7 +13,7 @@ from scipy import stats
 import subspace_lab as sl
 from subspace_lab.analysis.budget import Choice, fit_ranks, state_bytes
 from subspace_lab.analysis.loss.trace import trace_estimate
-from subspace_lab.analysis.told_apart import above_chance, above_noise
+from subspace_lab.analysis.significance import above_chance, above_noise
 from subspace_lab.numerics import null_noise, null_noise_margin, null_tangent
 from tests.runs_by_hand import noise, write_run
 

@@ -13,7 +13,7 @@ from subspace_lab.figures.labels import null_lines
 from subspace_lab.figures.style import NULL_DASHES, style
 
 KINDS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-EARLY, MIDDLE, LATE = range(0, 70, 10), range(70, 140, 10), range(140, 200, 10)
+EARLY, MIDDLE, LATE = range(0, 60, 10), range(60, 140, 10), range(140, 200, 10)
 
 
 def records(run, table, **chosen):
@@ -93,7 +93,7 @@ def test_tangent_spectrum_shows_stages_and_what_noise_gives(cases):
     axes = axes_of(FIGURES["tangent_spectrum"].draw(run))
     rows = [{**row, "number": row["index"] + 1} for row in records(run, "curvature", kind="down_proj")]
     early, middle, late, noise = curves(axes["down_proj"])
-    for curve, steps in ((early, range(10, 80)), (middle, range(80, 140)), (late, LATE)):
+    for curve, steps in ((early, range(10, 70)), (middle, range(70, 140)), (late, LATE)):
         check_curve(curve, means([row for row in rows if row["step"] in steps], "number", "normalized"))
     check_curve(noise, means(rows, "number", "null_noise"))
     assert axes["down_proj"].get_yscale() == "log"

@@ -44,6 +44,7 @@ def test_oriented_shape(side, shape):
         ([9, 7, 9], {"early (step 7)": [7], "late (step 9)": [9]}),
         (range(0, 60, 10), {"early (steps 0–10)": [0, 10], "middle (steps 20–30)": [20, 30],
                             "late (steps 40–50)": [40, 50]}),
+        (range(0, 50, 10), {"early (step 0)": [0], "middle (steps 10–30)": [10, 20, 30], "late (step 40)": [40]}),
     ],
 )  # fmt: skip
 def test_stages_are_thirds(steps, parts):

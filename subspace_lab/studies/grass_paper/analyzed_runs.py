@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from subspace_lab.analysis.trends import change_over_depth, change_over_training, evenness, thirds
 from subspace_lab.experiments.pages import fill_file
 from subspace_lab.runs import Run
 from subspace_lab.runs.files import publish
@@ -47,49 +48,31 @@ def measure(run: Run) -> dict[str, Any]:
 
 def _energy(own: pd.DataFrame) -> dict[str, float]:
     layers = own.groupby("layer", observed=True)[["fraction", "null_noise"]].mean()
-    early, late = _thirds(own)
-    blocks = own.groupby(["kind", "depth"], observed=True)["ratio"].mean().unstack("depth")
-    slopes = [np.polyfit(row.index, row, 1)[0] * (row.index[-1] - row.index[0]) for _, row in blocks.iterrows()]
+    training, depth = change_over_training(own), change_over_depth(own)
     return {
         "share": float((own["rank"] / own["m"]).mean()),
         "ratio": float(own["ratio"].mean()),
         "noise": float(np.sqrt(own["null_noise"]).mean()),
         "fixed": float(np.sqrt(own["null_isotropic"]).mean()),
         "above": float((layers["fraction"] > layers["null_noise"]).mean()),
-        "training": float((_by_layer(late) - _by_layer(early)).mean()),
-        "falling": float((_by_layer(late) < _by_layer(early)).mean()),
-        "depth": float(np.mean(slopes)),
-        "deeper_smaller": float(np.mean(np.array(slopes) < 0)),
+        "training": float(training.mean()),
+        "falling": float((training < 0).mean()),
+        "depth": float(depth.mean()),
+        "deeper_smaller": float((depth < 0).mean()),
     }
 
 
 def _curvature(rows: pd.DataFrame) -> dict[str, float]:
-    early, late = _thirds(rows)
+    early, _, late = (rows[rows["step"].isin(part)] for part in thirds(rows["step"]))
     largest = rows[rows["index"] == 0]
     return {
         "largest": float(largest["normalized"].mean()),
         "noise": float(largest["null_noise"].mean()),
-        "evenness_early": _evenness(early, "normalized"),
-        "evenness_late": _evenness(late, "normalized"),
-        "evenness_noise": _evenness(rows, "null_noise"),
+        "evenness_early": float(evenness(early).mean()),
+        "evenness_late": float(evenness(late).mean()),
+        "evenness_noise": float(evenness(rows, "null_noise").mean()),
         "lag_steps": float(rows["lag_steps"].mean()),
     }
-
-
-def _by_layer(own: pd.DataFrame) -> pd.Series:
-    return own.groupby("layer", observed=True)["ratio"].mean()
-
-
-def _evenness(rows: pd.DataFrame, column: str) -> float:
-    """The 20th value over the first, mean over steps and layers."""
-    wide = rows.pivot_table(index=["step", "layer"], columns="index", values=column, observed=True)
-    return float((wide[wide.columns.max()] / wide[0]).mean())
-
-
-def _thirds(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    steps = np.sort(table["step"].unique())
-    size = len(steps) // 3
-    return table[table["step"] <= steps[size - 1]], table[table["step"] >= steps[-size]]
 
 
 def summarize(measured: list[dict[str, Any]]) -> dict[str, Any]:

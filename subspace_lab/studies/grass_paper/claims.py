@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
+from subspace_lab.analysis.ranks import nearest_rank
+from subspace_lab.analysis.trends import change_over_depth, change_over_training, evenness
 from subspace_lab.studies.grass_paper.cells import best_rows
 from subspace_lab.studies.grass_paper.store import CELLS, Store
 from subspace_lab.studies.grass_paper.variants import part_name
@@ -35,8 +36,7 @@ class Claim:
 
 def _usual_share(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of the rank nearest a quarter of the width, the habit of the field."""
-    quarter = float(table["m"].median()) / 4
-    rank = min(map(int, set(table["rank"])), key=lambda rank: abs(rank - quarter))
+    rank = nearest_rank(table["rank"], float(table["m"].median()) / 4)
     return table.loc[table["rank"] == rank]
 
 
@@ -54,45 +54,37 @@ def _w1(store: Store) -> list[Statement]:
     ]
 
 
-def _change(table: pd.DataFrame, column: str) -> pd.Series[float]:
-    """The last third minus the first third along a column, means per seed."""
-    places = np.sort(table[column].unique())
-    third = max(1, len(places) // 3)
-    early, late = table[table[column].isin(places[:third])], table[table[column].isin(places[-third:])]
-    change: pd.Series[float] = late.groupby("seed")["ratio"].mean() - early.groupby("seed")["ratio"].mean()
-    return change
-
-
 def _w2(store: Store) -> list[Statement]:
-    return _changes(store, "step", "the ratio falls over training (last third minus first third)")
+    text = "the ratio falls over training (last third minus first third)"
+    return _at_each_rank(store, text, lambda rows: change_over_training(rows, by=("seed", "kind", "depth")))
 
 
 def _w3(store: Store) -> list[Statement]:
-    return _changes(store, "depth", "the ratio falls over depth (last third of the blocks minus first third)")
+    text = "the ratio falls over depth (last block minus first, along a fitted line)"
+    return _at_each_rank(store, text, lambda rows: change_over_depth(rows, by=("seed", "kind")))
 
 
-def _changes(store: Store, column: str, text: str) -> list[Statement]:
+def _at_each_rank(store: Store, text: str, change: Callable[[pd.DataFrame], pd.Series[float]]) -> list[Statement]:
     table = store.read("fig1")
     if table.empty:
         return []
-    width = float(table["m"].median())
-    return [
-        statement(f"at r/m = 1/{width / rank:g} {text}", _change(table.loc[table["rank"] == rank], column), unit="")
-        for rank in sorted(map(int, set(table["rank"])))
-    ]
+    width, found = float(table["m"].median()), []
+    for rank in sorted(map(int, set(table["rank"]))):
+        by_seed = change(table.loc[table["rank"] == rank]).groupby("seed").mean()
+        found.append(statement(f"at r/m = 1/{width / rank:g} {text}", by_seed, unit=""))
+    return found
 
 
 def _w4(store: Store) -> list[Statement]:
     table = store.read("fig2")
     if table.empty:
         return []
-    first, last = table[table["index"] == 0], table[table["index"] == table["index"].max()]
+    first = table[table["index"] == 0]
     largest = first.groupby("seed")[["normalized", "null_noise"]].mean()
     by_kind = first.groupby(["seed", "kind"])["normalized"].mean().unstack()
     others = by_kind.drop(columns="down_proj").max(axis=1) if "down_proj" in by_kind else None
-    keys = ["seed", "kind", "step"]
-    evenness = (last.set_index(keys)["normalized"] / first.set_index(keys)["normalized"]).groupby(["seed", "step"])
-    over_steps = evenness.mean().unstack()
+    even = evenness(table, by=("seed", "kind", "step")).rename("evenness").reset_index()
+    growth = change_over_training(even, "evenness", by=("seed", "kind")).groupby("seed").mean()
     found = [
         statement(
             "the largest value is below that of noise (value minus noise's, over ‖G‖²)",
@@ -105,10 +97,8 @@ def _w4(store: Store) -> list[Statement]:
                 "it is largest for down_proj (largest other minus down_proj)", others - by_kind["down_proj"], unit=""
             )
         )
-    steps = sorted(over_steps.columns)
-    if len(steps) > 1:
-        change = over_steps[steps[0]] - over_steps[steps[-1]]
-        found.append(statement("values get more even (20th over 1st, first minus last step shown)", change, unit=""))
+    if len(growth):
+        found.append(statement("values get more even (20th over 1st, first minus last step shown)", -growth, unit=""))
     return found
 
 

@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 
 from subspace_lab._checks import whole_number
-from subspace_lab.analysis.arguments import check_lags, check_rank
+from subspace_lab.analysis.arguments import check_lags
 from subspace_lab.analysis.layer_step import Basis, Layer, Past, load_layer_step, narrow
+from subspace_lab.analysis.ranks import check_rank
 from subspace_lab.numerics import null_cosines, principal_angles
 from subspace_lab.runs import Run, RunError
 

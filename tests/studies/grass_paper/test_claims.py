@@ -155,13 +155,13 @@ def test_w1_in_all_directions(ratio: float, noise: float, verdicts: list[str]) -
     assert [one.verdict for one in stated("W1", store)] == verdicts
 
 
-def test_w2_and_w3_compare_the_outer_thirds() -> None:
-    """Of eight steps the first and the last two count, of five blocks one; the seed stretches the change."""
+def test_w2_compares_the_outer_thirds_and_w3_the_ends_of_a_fitted_line() -> None:
+    """Of eight steps the first and the last two count, of five blocks all; the seed stretches the change."""
     of_place, of_depth = (1, 2, 9, 9, 9, 9, 4, 8), (1, 7, 7, 7, 3)
     store = energies(
         lambda seed, place, depth, rank: (seed + 1) * (0.001 * rank * of_place[place] + 0.01 * rank * of_depth[depth])
     )
-    changes = {"W2": (4 + 8) / 2 - (1 + 2) / 2, "W3": 10 * (3 - 1)}
+    changes = {"W2": (4 + 8) / 2 - (1 + 2) / 2, "W3": 10 * 4 * (2 * (3 - 1) + (7 - 7)) / 10}
     for claim, change in changes.items():
         found = stated(claim, store)
         assert [one.text.split()[2:4] for one in found] == [["=", "1/16"], ["=", "1/3.76471"], ["=", "1/2.90909"]]

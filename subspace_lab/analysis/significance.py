@@ -1,4 +1,4 @@
-"""What is told from noise."""
+"""Which energies and overlaps differ significantly from those of noise."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ if TYPE_CHECKING:
 
 
 def above_noise(own: pd.DataFrame, by: str) -> pd.Series[bool]:
-    """Where the mean energy of own spaces lies above that of noise by more than noise scatters.
+    """Where the mean energy of own spaces is significantly above that of noise: by more than noise scatters.
 
     Args:
-        own: Rows of the energy table with ``basis == "own"``; in each group of one rank and shape.
+        own: Rows of the energy table with ``basis == "own"``; each group has one rank and one shape.
         by: The column that groups them.
 
     Returns:
-        For each value of that column whether its energies are told from noise; see
-        `subspace_lab.numerics.null_noise_margin`.
+        True or False for each value of that column; see `subspace_lab.numerics.null_noise_margin`.
     """
     groups = own.groupby(by, observed=True)
     means, counts = groups[["fraction", "null_noise"]].mean(), groups.size()
@@ -30,12 +29,12 @@ def above_noise(own: pd.DataFrame, by: str) -> pd.Series[bool]:
         null_noise_margin(int(rank), int(m), int(n), int(count))
         for (rank, m, n), count in zip(shapes.to_numpy(), counts, strict=True)
     ]
-    told: pd.Series[bool] = means["fraction"] - means["null_noise"] > np.array(margins)
-    return told
+    significant: pd.Series[bool] = means["fraction"] - means["null_noise"] > np.array(margins)
+    return significant
 
 
 def above_chance(angles: pd.DataFrame, smallest: int) -> bool:
-    """Whether the mean overlap lies above that of random subspaces by more than theirs scatters.
+    """Whether the mean overlap is significantly above that of random subspaces: by four standard errors of theirs.
 
     The overlap of two random r-spaces in m dimensions has variance ``2 (1 - r/m)^2 / ((m - 1) (m + 2))``.
 
@@ -44,7 +43,7 @@ def above_chance(angles: pd.DataFrame, smallest: int) -> bool:
         smallest: The smallest m among their layers, at least 1.
 
     Returns:
-        Whether they are told from random.
+        True or False.
     """
     m = max(smallest, 2)
     scatter = float(1 - angles["null_overlap"].min()) * (2 / ((m - 1) * (m + 2) * len(angles))) ** 0.5
