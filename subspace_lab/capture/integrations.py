@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from subspace_lab._extras import require
 from subspace_lab.capture.gradients import num_processes
 from subspace_lab.capture.hooks import learning_rate, loss_scale
-from subspace_lab.capture.rounds import Rounds
+from subspace_lab.capture.rounds import Rounds, Turn
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
     from transformers import TrainerCallback
 
-    from subspace_lab.capture.capture import GradientCapture
+
+class Recording(Protocol):
+    """What a callback calls of a `subspace_lab.capture.GradientCapture`."""
+
+    def begin(self, step: int) -> None:
+        """An attempt of a trainer begins."""
+
+    def observe(
+        self, step: int, *, scale: float | None = None, hold: bool = False, turn: Turn | None = None, **facts: Any
+    ) -> None:
+        """Record a step before it is taken."""
+
+    def amend(self, **values: Any) -> None:
+        """Add values to a metrics line that is held back."""
+
+    def flush(self) -> None:
+        """Write the metrics line that is held back."""
+
+    def close(self, *, finished: bool = True) -> None:
+        """Finish the run."""
 
 
 def mean_over_processes() -> str | None:
@@ -22,7 +41,7 @@ def mean_over_processes() -> str | None:
     return f"mean over {processes} processes" if processes > 1 else None
 
 
-def hf_callback(capture: GradientCapture) -> TrainerCallback:
+def hf_callback(capture: Recording) -> TrainerCallback:
     """The callback behind `GradientCapture.hf_callback`.
 
     The metrics line of a step is written when the Trainer has logged (its loss comes after the step), and before it
@@ -71,7 +90,7 @@ def hf_callback(capture: GradientCapture) -> TrainerCallback:
     return CaptureCallback()
 
 
-def lightning_callback(capture: GradientCapture) -> Callback:
+def lightning_callback(capture: Recording) -> Callback:
     """The callback behind `GradientCapture.lightning_callback`.
 
     Args:

@@ -6,18 +6,39 @@ import atexit
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol, TypeVar
 from weakref import WeakSet
 
 from subspace_lab.runs.manifest import MANIFEST
 
-if TYPE_CHECKING:
-    from subspace_lab.capture.capture import GradientCapture
 
-_known: WeakSet[GradientCapture] = WeakSet()
+class OpenCapture(Protocol):
+    """What is asked of the captures that are known here."""
+
+    @property
+    def path(self) -> Path:
+        """The run directory."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it goes on recording."""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a step was recorded."""
+
+    def supersede(self, reason: str) -> None:
+        """End because another capture takes this one's place."""
+
+    def say_unseen(self) -> None:
+        """Warn if its optimizers were never seen to step."""
 
 
-def supersede(capture: GradientCapture, stands_in_the_way: Callable[[GradientCapture], bool], reason: str) -> None:
+_Capture = TypeVar("_Capture", bound=OpenCapture)
+_known: WeakSet[Any] = WeakSet()  # of OpenCapture
+
+
+def supersede(capture: _Capture, stands_in_the_way: Callable[[_Capture], bool], reason: str) -> None:
     """End the open captures whose place another one takes.
 
     Args:
