@@ -129,7 +129,7 @@ def one_of(choices: Iterable[Any]) -> str:
     return f"one of {', '.join(map(repr, choices))}"
 
 
-def check_model(model: Any) -> None:
+def check_module(model: Any) -> None:
     """Refuse what is not a torch module.
 
     Args:

@@ -1,4 +1,4 @@
-"""The kind of a parameter: what it is for in every block, so that layers of one role can be told from others.
+"""The kind of a parameter: what it is for in every block, so that layers of one role can be distinguished from others.
 
 A kind is the name of the module, ``q_proj``, and where several roles share that as much of its parents as it takes to
 tell them apart, ``attn.c_proj`` and ``mlp.c_proj``. What says a place and not a role does not count: numbers, the path

@@ -1,4 +1,4 @@
-"""Paths as people write them: the home directory's short form, and addresses that are no paths."""
+"""Paths as people write them: the home directory's short form, and addresses that are not paths."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def local_path(path: str | os.PathLike[str], *, error: type[Exception] = ValueEr
     if not isinstance(text, str):
         raise TypeError(f"a path must be a str or a Path, got {path!r}")
     if not text or "\0" in text:
-        raise error(f"{text!r} is no path; give the path of a file or a directory")
+        raise error(f"{text!r} is not a path; give the path of a file or a directory")
     if _ADDRESS.match(text):
         raise error(
             f"{text!r} is the address of something elsewhere; give a path of this machine "

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from subspace_lab._checks import check_choice, check_model, is_decay_rates, is_number, positive_number, whole_number
+from subspace_lab._checks import check_choice, check_module, is_decay_rates, is_number, positive_number, whole_number
 from subspace_lab.training import TrainConfig
 
 
@@ -56,9 +56,9 @@ def test_choices_are_compared_as_texts():
 
 
 def test_a_model_is_a_module():
-    check_model(torch.nn.Linear(1, 1))
+    check_module(torch.nn.Linear(1, 1))
     with pytest.raises(ValueError, match=r"^model must be a torch.nn.Module, got list$"):
-        check_model([])
+        check_module([])
 
 
 def test_settings_of_a_training_may_be_numpys():

@@ -94,7 +94,7 @@ def angles(run: Run, *, rank: int | None = None, executor: Executor | None = Non
         "depth"), side, depth, kind, rank, mean_deg and max_deg (degrees), overlap, chordal, null_overlap.
 
     Raises:
-        ValueError: If the rank is no positive integer or larger than every layer.
+        ValueError: If the rank is smaller than 1 or larger than every layer.
         RunError: If the run is not sound.
     """
     return pass_over_snapshots(run, [Angles(check_rank(run, rank))], executor)["angles"]

@@ -83,7 +83,7 @@ def curvature(
     At the fresh basis the derivative is zero, so the values depend on how stale the basis is: ``lag_steps`` is part
     of what they mean. ``normalized`` divides by ``||G||_F^2``, which makes layers and steps comparable; raw values
     mostly follow the gradient's norm. ``null_noise`` is the normalized value that Gaussian noise gives at a basis
-    chosen blindly: small values alone are no sign of a flat landscape.
+    chosen blindly: small values alone do not show a flat landscape.
 
     Args:
         run: A run of ``keep="full"`` or ``"gram"``; other runs give an empty table.
@@ -97,10 +97,10 @@ def curvature(
         largest), singular_value, normalized, null_noise.
 
     Raises:
-        ValueError: If rank, top or a lag is no positive integer, the rank is larger than every layer, or lags is
+        ValueError: If rank, top or a lag is smaller than 1, the rank is larger than every layer, or lags is
             empty.
         RunError: If the run is not sound.
-        TypeError: If it is no run.
+        TypeError: If `run` is not a run.
     """
     checked = check_lags(lags)
     if not checked:

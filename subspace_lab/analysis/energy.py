@@ -108,9 +108,9 @@ def energy(
         basis are arbitrary, and a stale energy counts them; a notice says so.
 
     Raises:
-        ValueError: If a rank or lag is no positive integer, or a rank is larger than every layer.
+        ValueError: If a rank or lag is smaller than 1, or a rank is larger than every layer.
         RunError: If the run is not sound.
-        TypeError: If it is no run.
+        TypeError: If `run` is not a run.
     """
     measure = Energy(check_ranks(run, ranks), check_lags(lags))
     table = pass_over_snapshots(run, [measure], executor)["energy"]

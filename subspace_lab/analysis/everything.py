@@ -45,7 +45,7 @@ def analyze(
     Raises:
         ValueError: If an argument is out of range.
         RunError: If the run is not sound.
-        TypeError: If it is no run.
+        TypeError: If `run` is not a run.
     """
     chosen, ages = check_rank(run, rank), check_lags(lags)
     measures: list[Measure] = [

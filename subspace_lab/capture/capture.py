@@ -70,7 +70,7 @@ class GradientCapture:
     Raises:
         ValueError: If an argument is wrong, or a pattern matches nothing (the nearest names are in the message).
         RunError: If there is a run already and ``resume`` is not set, or the directory cannot be written.
-        TypeError: If the model is none.
+        TypeError: If `model` is not a module.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class GradientCapture:
 
         Raises:
             ValueError: Under Lightning, which needs `lightning_callback`; if this capture has its steps from
-                somewhere else already; or if it is no optimizer.
+                somewhere else already; or if it is not an optimizer.
         """
         bare = bare_optimizer(optimizer, self._model)
         if self._driver != "attach()" or bare in self._rounds:
@@ -377,7 +377,7 @@ class GradientCapture:
         )
 
     def _say_whether_it_writes(self) -> None:
-        """Processes that only launchers' variables tell apart may be alone."""
+        """Processes that only launchers' variables distinguish may be alone."""
         if self._recorder.writer is None and self._state == "open" and is_alone():
             self._recorder.warn_once(
                 "rank",

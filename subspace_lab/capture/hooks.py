@@ -71,7 +71,7 @@ def bare_optimizer(optimizer: Optimizer, model: nn.Module) -> Optimizer:
         An optimizer on which a hook can be registered.
 
     Raises:
-        ValueError: If it is no optimizer, or Lightning's.
+        ValueError: If it is not an optimizer, or Lightning's.
     """
     classes = {c.__name__ for c in type(optimizer).__mro__}
     if "LightningOptimizer" in classes or _is_automatic(model):
@@ -115,7 +115,7 @@ def _facts(optimizer: Optimizer, wrapper: Optimizer) -> dict[str, Any]:
 
 
 def _skips(optimizer: Optimizer) -> bool:
-    """Whether a GradScaler has told an optimizer that unscales by itself to leave this step out."""
+    """Whether a GradScaler has an optimizer that unscales by itself leave this step out."""
     found_inf = getattr(optimizer, "found_inf", None)
     return isinstance(found_inf, Tensor) and bool(found_inf)
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from subspace_lab._checks import check_choice, check_model
+from subspace_lab._checks import check_choice, check_module
 from subspace_lab._kinds import kinds_of
 from subspace_lab._names import names_of
 from subspace_lab._stacks import num_matrices
@@ -106,7 +106,7 @@ def select_layers(
     Raises:
         ValueError: If there is nothing to capture, a pattern matches nothing, or an argument is wrong.
     """
-    check_model(model)
+    check_module(model)
     check_choice("side", side, ("auto", "left", "right"))
     layers, others = _sort(model, side)
     if not layers:

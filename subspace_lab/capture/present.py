@@ -121,10 +121,10 @@ def _parameter_of(layer: Layer) -> str:
 
 def _matter(layer: Layer, now: Tensor | None) -> str:
     if now is None:
-        return "is no parameter of the model any more (replaced, parametrized or tied to another one)"
+        return "is not a parameter of the model any more (replaced, parametrized or tied to another one)"
     if tuple(now.shape) != layer.whole:
         return (
             f"has shape {tuple(now.shape)}, its parameter had {layer.whole} "
             "(shard the model with torch.distributed.fsdp.fully_shard, whose gradients can be gathered)"
         )
-    return "is frozen now" if not now.requires_grad else "is no layer any more"
+    return "is frozen now" if not now.requires_grad else "is not a layer any more"

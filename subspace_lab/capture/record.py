@@ -67,7 +67,7 @@ class Recorder:
         self._model, self._layers, self._every, self._reduce = model, layers, every, reduce
         self._chosen_by = patterns, side
         self._logged: dict[str, Any] = {}
-        self._line: dict[str, Any] | None = None  # of metrics, held back until all of it has been told
+        self._line: dict[str, Any] | None = None  # of metrics, held back until all of it is known
         self._snapshot: _Snapshot | None = None  # of a step that not all optimizers have taken
         self._published: list[int] = []
         self._warned: set[str] = set()

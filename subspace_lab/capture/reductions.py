@@ -117,7 +117,7 @@ def reduction(keep: str) -> Reduction:
         A function of a gradient and a side.
 
     Raises:
-        ValueError: If it is none of these.
+        ValueError: If it is anything else.
     """
     if (K := _num_kept(keep)) is not None:
         return partial(topk, K=K)

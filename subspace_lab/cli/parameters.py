@@ -24,7 +24,7 @@ def _to_bytes(_: type, tokens: Sequence[Token]) -> Bytes:
     found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMG]I?|)B?", text.strip().upper())
     size = float(found[1]) * _UNITS[found[2]] if found else math.inf
     if not found or size == math.inf:
-        raise ValueError(f"{text!r} is no size; give one such as 2GB, 500MB, 1.5GiB or a number of bytes")
+        raise ValueError(f"{text!r} is not a size; give one such as 2GB, 500MB, 1.5GiB or a number of bytes")
     return Bytes(size)
 
 

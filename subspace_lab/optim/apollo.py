@@ -17,7 +17,7 @@ from subspace_lab.optim.recovery import column_factors, finite_factors, limited_
 
 
 class APOLLO(ColumnNorms):
-    """SGD whose columns are scaled as Adam would scale them, as told by a random sketch of the gradient.
+    """SGD whose columns are scaled as Adam would scale them, as a random sketch of the gradient estimates it.
 
     ``s_j = |O_:j| / |A_:j|`` from Adam on ``A = P G``, then ``W -= lr scale G diag(s)`` with the norm of the step
     limited to grow by ``zeta`` (algorithm 1 of the paper). A random projection keeps the columns' norms, and these

@@ -101,7 +101,7 @@ class GroupOptimizer(Optimizer):
         "lr", "rank", "betas", "eps", "weight_decay", "state_dtype", "stochastic_rounding", "on_nonfinite", "seed",
     )  # fmt: skip
     changed: ClassVar[Mapping[str, Any]] = {}
-    revision: ClassVar[int] = 1  # counted up when the same settings train otherwise, so that results are told apart
+    revision: ClassVar[int] = 1  # counted up when the same settings train otherwise; results are kept apart by it
     shaping: ClassVar[tuple[str, ...]] = ()  # options that say what a state is: one made with others does not load
     __signature__: ClassVar[inspect.Signature | None]
 
@@ -137,13 +137,13 @@ class GroupOptimizer(Optimizer):
         Args:
             param_group: ``params`` and the options that differ from the defaults. It is copied: torch would write its
                 defaults into it, and a second optimizer made from the same groups would find those of the first.
-                Keys that are no options of this package are kept for whoever reads them (``lr_scale``, ``swa_lr``).
+                Keys that are not options of this package are kept for whoever reads them (``lr_scale``, ``swa_lr``).
                 Names are made for parameters without one where others have one.
 
         Raises:
             ValueError: If an option is of another method, misspelt or not sound, if a key may be another owner's, or a
                 parameter cannot be in such a group; the optimizer is left as it was.
-            TypeError: If the parameters are no tensors, as torch says it.
+            TypeError: If the parameters are not tensors; the message is torch's.
         """
         if not isinstance(param_group, dict) or "params" not in param_group:
             raise ValueError(f"a group is a dict with 'params', got {_outline(param_group)}")
@@ -249,7 +249,7 @@ class GroupOptimizer(Optimizer):
             self._checked[id(group)] = checked(group, known)
 
     def _is_initialization(self, live: list[Live]) -> bool:
-        """Whether this is no step but torch's way to make states: all gradients and learning rates 0, before any."""
+        """Whether this is not a step but torch's way to make states: all gradients and learning rates 0, before any."""
         return (
             not any(self.state.values())
             and all(float(group["lr"]) == 0 for group in self.param_groups)

@@ -52,8 +52,8 @@ def from_plan(
         a plan, are one parameter: it gets the largest of their ranks and the shortest of their intervals.
 
     Raises:
-        TypeError: If `model` is no module.
-        ValueError: If it is no plan, a setting is not sound, or a layer is no trainable parameter of the model.
+        TypeError: If `model` is not a module.
+        ValueError: If it is not a plan, a setting is impossible, or a layer is not a trainable parameter of the model.
         OSError: If the file cannot be read.
     """
     if not isinstance(model, nn.Module):
@@ -107,7 +107,7 @@ def read_plan(path: str | Path) -> Any:
         What JSON makes of it.
 
     Raises:
-        ValueError: If it is no JSON, or no regular file.
+        ValueError: If it is not JSON, or not a regular file.
         OSError: If it cannot be read.
     """
     file = local_path(path)
@@ -147,7 +147,7 @@ def _settings(layer: Mapping[str, Any]) -> tuple[str, Group]:
     name, settings = str(layer["layer"]), {key: plain(layer[key]) for key in _SETTINGS if layer.get(key) is not None}
     if others := [key for key in layer if key in OPTIONS and key not in _SETTINGS]:
         those = ", ".join(_SETTINGS)
-        raise ValueError(f"the plan has {name} with {others[0]}, which is no setting of a layer: {those} are")
+        raise ValueError(f"the plan has {name} with {others[0]}, which is not a setting of a layer; these are: {those}")
     try:
         check_options({key: value for key, value in settings.items() if not hasattr(value, "refresh")})  # not rules
         if isinstance(rule := settings.get("rule"), str):

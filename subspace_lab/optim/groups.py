@@ -31,7 +31,7 @@ def param_groups(
     Embeddings and heads stay full-rank: their gradients are sparse by rows (a token that does not occur has none),
     which no small subspace holds. They are known by their modules (`nn.Embedding`, what ``get_input_embeddings`` and
     ``get_output_embeddings`` return, weights tied to these, linear layers with one output per token or label) and by
-    their names. Norms and biases are no matrices. Experts in one three-dimensional parameter are a stack of matrices.
+    their names. Norms and biases are not matrices. Experts in one three-dimensional parameter are a stack of matrices.
     Names stay in the groups, for messages and for BAdam's blocks; parameters that do not require a gradient are left
     out. Where what was decided is doubtful, there is a warning.
 
@@ -52,7 +52,7 @@ def param_groups(
         Groups: with a rank (one per number of splits), and without.
 
     Raises:
-        TypeError: If `model` is none.
+        TypeError: If `model` is not a module.
         ValueError: If a pattern matches nothing, a matrix cannot be split as asked, or something has no effect.
 
     >>> model = nn.ModuleDict({"embed": nn.Embedding(8, 4), "up": nn.Linear(4, 16)})

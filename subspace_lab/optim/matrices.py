@@ -54,7 +54,7 @@ class Matrix:
 
     Attributes:
         part: The parameter, or its piece, in its own shape; a view.
-        W: The same as an oriented matrix (m, n); a view, or a copy if `part` is no matrix in memory.
+        W: The same as an oriented matrix (m, n); a view, or a copy if `part` is not a matrix in memory.
         G: Its gradient (m, n), in the dtype of the products.
         right: Whether W is the transpose.
     """

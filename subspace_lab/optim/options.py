@@ -220,7 +220,7 @@ def check_options(settings: Mapping[str, Any]) -> None:
     """Refuse values that are not sound.
 
     Args:
-        settings: Options and their values; keys that are no options are left alone.
+        settings: Options and their values; keys that are not options are left alone.
     """
     for name, value in settings.items():
         if name in OPTIONS:
@@ -256,7 +256,7 @@ def check_group_keys(given: Mapping[str, Any], known: Iterable[str], defaults: M
     Args:
         given: The group's keys and values.
         known: Options of the owner.
-        defaults: Values that all groups have; an option of another method with this value is no harm.
+        defaults: Values that all groups have; an option of another method with this value does no harm.
         owner: Whose group it is, for the message.
 
     Raises:

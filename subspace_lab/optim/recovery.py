@@ -14,7 +14,7 @@ from torch import Tensor
 from subspace_lab.optim.matrices import cast, exact_dtype, squared_columns
 
 _ROUNDINGS = 8  # a column whose core is below this many roundings of the column has no core but noise
-_RESOLUTION = 64  # ||L||^2 below this many roundings of ||G diag(phi)||^2 is not told from zero
+_RESOLUTION = 64  # ||L||^2 below this many roundings of ||G diag(phi)||^2 cannot be distinguished from zero
 _RESOLUTION_BFLOAT16 = 2.0**-10  # the same where S and A are rounded to bfloat16
 _ROWS = 64  # of the residual at once
 

@@ -74,7 +74,7 @@ def roles_of(model: nn.Module) -> dict[str, Role]:
 
     Full-rank are the tables of `nn.Embedding` and its like, what ``get_input_embeddings`` and ``get_output_embeddings``
     return, weights tied to either, linear layers outside of the blocks with one output per token or label, what has
-    the name of an embedding, a head or a norm, and what is no matrix. A three-dimensional parameter of a module of
+    the name of an embedding, a head or a norm, and what is not a matrix. A three-dimensional parameter of a module of
     experts is a stack of matrices.
 
     Args:

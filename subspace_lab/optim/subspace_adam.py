@@ -239,7 +239,7 @@ def options_with(options: Mapping[str, Any]) -> tuple[str, ...]:
     """The options that `SubspaceAdam` has with the parts among the given ones.
 
     Args:
-        options: ``rule``, ``moments`` and ``recovery`` as far as they are no defaults, and others.
+        options: ``rule``, ``moments`` and ``recovery`` as far as they are not the defaults, and others.
 
     Returns:
         Names.
@@ -257,7 +257,7 @@ def part_options(parts: Mapping[str, Any], custom: Mapping[str, Rule]) -> tuple[
 
     Args:
         parts: ``rule``, ``moments`` and ``recovery``.
-        custom: Rules that are no part of this package.
+        custom: Rules that are not part of this package.
 
     Returns:
         Names.

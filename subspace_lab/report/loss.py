@@ -49,14 +49,15 @@ def _hessian(summary: Any, values: Any) -> str:
 def _noise(noise: Any) -> str:
     last = noise[noise["step"] == noise["step"].max()].set_index("part")
     scale, bulk = last["noise_scale"].get("all", float("nan")), last.loc["bulk"] if "bulk" in last.index else None
-    text = "no signal is told from noise" if scale != scale else f"the gradient noise scale is {scale:.3g} sequences"
+    text = "no signal is significant" if scale != scale else f"the gradient noise scale is {scale:.3g} sequences"
     text = f"At the last checkpoint {text}"
     if bulk is None or bulk["signal_share"] != bulk["signal_share"]:
         return text + "."
-    told = "" if abs(bulk["signal_share"]) > 2 * bulk["signal_share_se"] else ", which is not told from none"
+    is_significant = abs(bulk["signal_share"]) > 2 * bulk["signal_share_se"]
+    doubt = "" if is_significant else ", which does not differ significantly from zero"
     return (
         f"{text}; of the bulk's energy in a gradient of {count(int(bulk['batch_size']), 'sequence')} "
-        f"{max(0.0, bulk['signal_share']):.0%} ± {bulk['signal_share_se']:.0%} is signal{told}."
+        f"{max(0.0, bulk['signal_share']):.0%} ± {bulk['signal_share_se']:.0%} is signal{doubt}."
     )
 
 

@@ -113,7 +113,7 @@ def warnings(run: Run) -> list[str]:
     """
     found = []
     if not run.manifest.get("finished", True):
-        found.append("The run did not come to its end; what is here covers the steps that were captured before.")
+        found.append("The run is not complete; what is here covers the steps that were captured before.")
     if not run.steps:
         found.append("Nothing was captured.")
     try:

@@ -48,7 +48,7 @@ def expected_shape(row: Mapping[str, Any], part: str, shape: Sequence[int]) -> t
         shape: The shape that it has; a basis may have any number of columns up to its rows.
 
     Returns:
-        The shape that it must have, or None for a part that is none of these.
+        The shape that it must have, or None for any other part.
     """
     rows, cols = row["rows"], row["cols"]
     m = rows if row["side"] == "left" else cols

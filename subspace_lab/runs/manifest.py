@@ -82,4 +82,4 @@ def _check_directory(run_dir: Path) -> None:
     for name in _LAYOUT:
         confined(run_dir, run_dir / name)
     if not (run_dir / MANIFEST).is_file():
-        raise RunError(f"{run_dir} is no run: it has no {MANIFEST}; {advice}")
+        raise RunError(f"{run_dir} is not a run: it has no {MANIFEST}; {advice}")

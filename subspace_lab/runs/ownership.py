@@ -16,8 +16,8 @@ _GONE = (FileNotFoundError, NotADirectoryError)
 class Ownership:
     """What a writer compares before everything that it publishes; two calls of ``stat`` as long as nothing changes.
 
-    Every run has a random id in its manifest, made once. A directory that was removed, moved or replaced is told by the
-    id, and where a copy of itself is in its place, by the directory's inode.
+    Every run has a random id in its manifest, made once. A directory that was removed, moved or replaced is recognized
+    by the id, and where a copy of itself is in its place, by the directory's inode.
 
     Args:
         run_dir: The run directory, which has a manifest.

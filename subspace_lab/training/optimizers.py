@@ -84,7 +84,7 @@ def plan_of(config: TrainConfig) -> Any:
         What is in the file now; None without a plan.
 
     Raises:
-        ValueError: If the file is missing, cannot be read or is no JSON.
+        ValueError: If the file is missing, cannot be read or is not JSON.
     """
     options = config.optimizer_options or {}
     if _PLAN not in options:
@@ -105,7 +105,7 @@ def settle_optimizer(config: TrainConfig) -> TrainConfig:
 
     Returns:
         The configuration with ``optimizer``, ``betas``, ``optimizer_options`` and, as far as the optimizer has them,
-        ``rank``, ``update_interval`` and ``scale`` settled.
+        ``rank``, ``update_interval`` and ``scale`` filled in.
 
     Raises:
         ValueError: If there is no such optimizer, or a setting is unknown, impossible, without effect or missing, or

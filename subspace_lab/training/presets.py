@@ -40,7 +40,7 @@ class Preset:
         num_layers: Blocks.
         num_heads: Attention heads, as many for keys and values.
         vocab_size: Rows of the embedding and of the head.
-        recipe: How it is trained unless told otherwise.
+        recipe: How it is trained by default.
         rank: Published rank of the subspace, None where there is none.
         update_interval: Published steps between two refreshes of the basis, None where there is none.
     """

@@ -1,4 +1,4 @@
-"""What is settled before the first step: the configuration of a run, new or resumed, and the state of torch."""
+"""What is decided before the first step: the configuration of a run, new or resumed, and the state of torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WORTH_IT = 1.3  # autocast casts weights and activations back and forth: a smal
 
 
 def stored_config(run_dir: str | Path) -> TrainConfig:
-    """The configuration that a training run began with, every open field settled.
+    """The configuration that a training run began with, every open field filled in.
 
     Args:
         run_dir: The run directory.
@@ -135,7 +135,7 @@ def settle_on_machine(config: TrainConfig, workers: Workers) -> TrainConfig:
         workers: The first process decides for all.
 
     Returns:
-        The configuration with ``threads`` and ``precision`` settled.
+        The configuration with ``threads`` and ``precision`` set.
     """
     config = dataclasses.replace(config, threads=torch.get_num_threads())
     if config.precision != "auto":
@@ -172,7 +172,7 @@ def torch_state_of_a_run(config: TrainConfig, workers: Workers) -> Iterator[None
     """Threads as configured, and the caller's threads and random generators given back afterwards.
 
     Args:
-        config: A configuration whose threads are settled.
+        config: A configuration whose threads are set.
         workers: Says which device's generator is used.
 
     Yields:

@@ -21,7 +21,7 @@ class Trainer:
     """A model, its optimizer and its data, in one process or in several that see a share of each micro-batch.
 
     Args:
-        config: A resolved configuration, its precision settled.
+        config: A resolved configuration, its precision resolved.
         task: Rows, loss and metrics.
         workers: This process among the others.
         model: The model to train; by default the one that the configuration names.

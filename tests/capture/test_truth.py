@@ -180,14 +180,14 @@ CHANGES = {
     "frozen": (lambda model: model["up_proj"].requires_grad_(False), NAMES[0], r"up_proj.weight is frozen now"),
     "parametrized": (
         lambda model: nn.utils.parametrizations.orthogonal(model["up_proj"]), NAMES[0],
-        r"up_proj.weight is no parameter of the model any more .* not captured: make a capture",
+        r"up_proj.weight is not a parameter of the model any more .* not captured: make a capture",
     ),
-    "removed": (lambda model: model.pop("up_proj"), NAMES[0], r"up_proj.weight is no parameter of the model"),
+    "removed": (lambda model: model.pop("up_proj"), NAMES[0], r"up_proj.weight is not a parameter of the model"),
     "resized": (
         lambda model: model.update({"up_proj": nn.Linear(8, 20)}), NAMES[0],
         r"up_proj.weight has shape \(20, 8\), its parameter had \(12, 8\)",
     ),
-    "tied": (tie, "again.weight", r"again.weight is no parameter of the model any more .* tied"),
+    "tied": (tie, "again.weight", r"again.weight is not a parameter of the model any more .* tied"),
 }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from tests.cli.helpers import Command, Outcome
         ("verify {tmp}/none", "run directory {tmp}/none does not exist; give the directory that a capture"),
         ("verify {tmp}/empty", "run directory {tmp}/empty is empty; give"),
         ("analyze {tmp}/words.txt", "run directory {tmp}/words.txt is a file; give"),
-        ("recommend {tmp}/other", "{tmp}/other is no run: it has no manifest.json; give"),
+        ("recommend {tmp}/other", "{tmp}/other is not a run: it has no manifest.json; give"),
         ("analyze {tmp}/newer", "{tmp}/newer/manifest.json has format version 99, this release reads up to 1; upgrade"),
         ("report {run}", "{run} has no table 'energy' yet; run: subspace-lab analyze {run}"),
         ("analyze {run} --ranks 0", "rank must be a whole number of at least 1, got 0"),

@@ -65,9 +65,9 @@ def test_recommend_honours_a_budget(command: Command, tmp_path: Path) -> None:
     assert small.status != 0
     assert "take 516; give that" in small.err
     wrong = command("recommend", tmp_path / "run", "--budget", "lots")
-    assert "'lots' is no size; give one such as 2GB" in wrong.err
+    assert "'lots' is not a size; give one such as 2GB" in wrong.err
     endless = command("recommend", tmp_path / "run", "--budget", "9" * 400)
-    assert "is no size; give one such as 2GB" in endless.err
+    assert "is not a size; give one such as 2GB" in endless.err
 
 
 @pytest.mark.parametrize("option", ["seeds", "steps", "workers"])

@@ -91,7 +91,10 @@ def layer(**changes) -> dict:
             "the plan has upp.weight, which is not a trainable parameter of ModuleDict; nearest:",
         ),
         ({"layers": [PLAN["layers"][0]] * 2}, "the plan has up.weight twice"),
-        (layer(moments="keep"), "the plan has up.weight with moments, which is no setting of a layer: rank, update_"),
+        (
+            layer(moments="keep"),
+            "the plan has up.weight with moments, which is not a setting of a layer; these are: rank",
+        ),
         (layer(rank=0), "the plan has up.weight, where rank must be"),
         (layer(rank="8"), "the plan has up.weight, where rank must be a whole number of at least 1 or None, got '8'"),
         (layer(rank=[8]), "the plan has up.weight, where rank must be a whole number of at least 1 or None, got [8]"),

@@ -106,7 +106,7 @@ def test_an_interrupted_run_and_a_torn_snapshot_are_warned_of(tmp_path):
     run = make_run(tmp_path / "run", layers=transformer(1, {"q_proj": (32, 32)}), steps=(0, 10))
     (run.path / "snapshots" / "step_00000010.safetensors").write_bytes(b"torn")
     page = Page(write_report(edit_manifest(run, finished=False)).read_text(encoding="utf-8"))
-    assert "The run did not come to its end" in page.text
+    assert "The run is not complete" in page.text
     assert "step_00000010.safetensors" in page.text
 
 

@@ -28,7 +28,7 @@ def num_examples(batch: Any) -> int:
 
 
 def split(batch: Any, size: int | None) -> list[Any]:
-    """A batch in micro-batches of the same form; what is no tensor goes into each of them.
+    """A batch in micro-batches of the same form; what is not a tensor goes into each of them.
 
     Args:
         batch: A tensor, or a dict, list or tuple with tensors in it.

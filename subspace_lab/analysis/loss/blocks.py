@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from subspace_lab._checks import check_model
+from subspace_lab._checks import check_module
 from subspace_lab._kinds import kinds_of
 from subspace_lab._names import names_of, raw_parameters
 from subspace_lab._text import nearest_to_pattern
@@ -68,7 +68,7 @@ def select_blocks(model: nn.Module, layers: str | Sequence[str] | None) -> list[
         ValueError: If the model has no trainable parameter, a pattern matches none (the nearest are named), or a
             parameter is complex or, by itself, empty.
     """
-    check_model(model)
+    check_module(model)
     raws = {raw: parameter for raw, parameter in raw_parameters(model) if parameter.requires_grad}
     if not raws:
         raise ValueError(f"{type(model).__name__} has no trainable parameter; set requires_grad of those to look at")

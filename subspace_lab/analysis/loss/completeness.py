@@ -27,14 +27,14 @@ _ALIKE = 0.01  # a derivative and a difference that differ by no more are the sa
 _SURE = 8  # how much further from the derivative than from each other two differences are before they are believed
 _SMALL = 1e-3  # the share of the whole below which a parameter's part is not looked at
 _FAR = 0.05
-_CROSSED = 10  # kinks between two points that a difference of gradients can still be told from curvature with
+_CROSSED = 10  # kinks between two points at which a difference of gradients can still be distinguished from curvature
 _KINKED = (
     "Relu", "Threshold", "Prelu", "Hardtanh", "Hardswish", "Hardsigmoid", "shrink", "Abs", "Sgn", "Clamp", "Max", "Min",
     "Amax", "Amin", "Sort", "Topk", "Kthvalue", "Median", "Quantile", "L1Loss", "Round", "Floor", "Ceil",
 )  # fmt: skip
 _REASONS = (
     "a part of the graph is missing (detach, no_grad, .data, numpy, a reentrant checkpoint, a backward or hook that is "
-    "not differentiable); mend that, or freeze the parameter (requires_grad_(False))"
+    "not differentiable); fix that, or freeze the parameter (requires_grad_(False))"
 )
 
 

@@ -73,7 +73,7 @@ def core_part(block: Block, v: Tensor, core: Core) -> Tensor:
 
 
 def matrix_part(block: Block, v: Tensor) -> Tensor:
-    """A vector (N,) with zeros in the place of everything that is no matrix."""
+    """A vector (N,) with zeros in the place of everything that is not a matrix."""
     if all(p.ndim >= 2 for p in block.parameters):
         return v
     part = v.clone()

@@ -93,7 +93,7 @@ def hessian(
 
     Raises:
         ValueError: If an argument is wrong, a pattern matches nothing, k is larger than a block, dropout is on or
-            batch normalization in training mode, or the loss is no scalar, random, not finite, or without second
+            batch normalization in training mode, or the loss is not a scalar, random, not finite, or without second
             derivative.
     """
     pairs: list[tuple[Block, Eigenpairs]] = []

@@ -88,7 +88,7 @@ def check_repeatable(first: float, second: float) -> None:
 
 
 def check_mean(parts: float, whole: float) -> None:
-    """Refuse micro-batches of a loss that is no mean over examples.
+    """Refuse micro-batches of a loss that is not a mean over examples.
 
     Args:
         parts: The weighted mean over two micro-batches.
@@ -99,7 +99,7 @@ def check_mean(parts: float, whole: float) -> None:
     """
     if abs(parts - whole) > 10 * _SAME * max(abs(parts), abs(whole)):
         raise ValueError(
-            f"the loss of two micro-batches together is {whole:.6g}, their mean {parts:.6g}: it is no mean over "
+            f"the loss of two micro-batches together is {whole:.6g}, their mean {parts:.6g}: it is not a mean over "
             "equally weighted examples, so that micro-batches would measure another loss; leave micro_batch out"
         )
 

@@ -54,7 +54,7 @@ class Context:
 class Rule(Protocol):
     """Chooses bases. Stateless: all that it may depend on is in its arguments.
 
-    A rule may also have ``options``, names of the options that it reads from the group. A rule that is no part of this
+    A rule may also have ``options``, names of the options that it reads from the group. A rule that is not part of this
     package works on copies of S and G, and answers in any floating-point dtype (see `Guarded`).
     """
 

@@ -1,4 +1,4 @@
-"""Rules that are no part of this package: they work on copies, and what they give is checked."""
+"""Rules that are not part of this package: they work on copies, and the bases that they return are checked."""
 
 from __future__ import annotations
 

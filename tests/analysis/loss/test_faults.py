@@ -52,7 +52,13 @@ def test_losses():
 
 def test_no_mean_over_examples():
     model, batch = softmax_problem()
-    refused("it is no mean", model, lambda m, b: len(b["x"]) * m.loss(m, b), batch, micro_batch=5)
+    refused(
+        "it is not a mean over",
+        model,
+        lambda m, b: len(b["x"]) * m.loss(m, b),
+        batch,
+        micro_batch=5,
+    )
 
 
 class Detached(torch.autograd.Function):

@@ -171,7 +171,7 @@ def test_faults(settings, match):
 
 def test_a_loss_that_is_a_sum_and_a_gradient_that_is_not_finite():
     batch = torch.ones(8, 3, 4).double()
-    with pytest.raises(ValueError, match="no mean"):
+    with pytest.raises(ValueError, match="not a mean"):
         sl.analysis.noise(Planted(3, 4), lambda m, b: (b * (m.weight + 1)).sum(), batch)
     with pytest.raises(ValueError, match="gradient of model is not finite"):
         sl.analysis.noise(Planted(3, 4), lambda m, b: m.weight.abs().sqrt().sum() + 0 * b.mean(), batch)
