@@ -86,7 +86,7 @@ def recommend(
     print()
     print(_LEGEND)
     if noisy := sum(not row.above_noise for row in plan.layers):
-        print(f"note: at no rank told from noise: {noisy} of {count(len(plan.layers), 'layer')}; of these the smallest")
+        print(f"note: above noise at no rank: {noisy} of {count(len(plan.layers), 'layer')}; of these the smallest")
         print("measured rank is given, which rests on nothing")
     within = "" if plan.budget_bytes is None else f", of a budget of {_megabytes(plan.budget_bytes)} MB"
     print(f"states of these layers: {_megabytes(plan.state_bytes)} MB{within}; others are AdamW's")

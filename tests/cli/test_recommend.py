@@ -47,7 +47,7 @@ def test_recommend_says_what_rests_on_nothing(command: Command, tmp_path: Path) 
     run = write_run(tmp_path / "run", noise({"blocks.0.w.weight": (16, 24), "blocks.1.w.weight": (16, 24)}))
     sl.analysis.energy(run, ranks=(2, 4))
     done = command("recommend", tmp_path / "run")
-    assert "at no rank told from noise: 2 of 2 layers" in done.out
+    assert "above noise at no rank: 2 of 2 layers" in done.out
     assert done.out.count(" ≤ 2 ") == 2
     assert "-0%" not in done.out
 

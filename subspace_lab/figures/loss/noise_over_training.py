@@ -20,7 +20,7 @@ CAPTION = (
     "Below the noise scale doubling the batch nearly halves the steps needed, far above it wastes compute; a bulk "
     "with a share near zero is noise that recovery scaling would only amplify, one with a high share is signal that a "
     "low-rank optimizer throws away. "
-    "It misleads on few sequences: where no signal is told from zero there is no scale and no point, and estimates "
+    "It misleads on few sequences: where no signal is significant there is no scale and no point, and estimates "
     "of different checkpoints share their sequences, so that they are wrong together."
 )
 _PARTS = ("all", "core", "bulk")
