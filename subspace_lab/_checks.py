@@ -75,6 +75,23 @@ def whole_number(name: str, value: Any, least: int = 1, below: int | None = None
     return operator.index(value)
 
 
+def whole_numbers(name: str, values: Any) -> tuple[int, ...]:
+    """An argument of one or several integers of at least 1.
+
+    Args:
+        name: One of them, for the message.
+        values: Several, or a single one.
+
+    Returns:
+        Python's integers, ascending, without repetition.
+
+    >>> whole_numbers("lag", [4, 1, 4]), whole_numbers("lag", 2)
+    ((1, 4), (2,))
+    """
+    several = values if isinstance(values, Iterable) else (values,)
+    return tuple(sorted({whole_number(name, value) for value in several}))
+
+
 def positive_number(name: str, value: Any, *, otherwise: str = "") -> float:
     """An argument that must be a finite number above zero.
 

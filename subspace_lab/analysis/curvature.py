@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from subspace_lab._checks import whole_number
-from subspace_lab.analysis.arguments import check_lags
+from subspace_lab._checks import whole_number, whole_numbers
 from subspace_lab.analysis.columns import Columns
 from subspace_lab.analysis.layer_step import LayerStep
 from subspace_lab.analysis.pass_over_snapshots import pass_over_snapshots
@@ -102,7 +101,7 @@ def curvature(
         RunError: If the run is not sound.
         TypeError: If `run` is not a run.
     """
-    checked = check_lags(lags)
+    checked = whole_numbers("lag", lags)
     if not checked:
         raise ValueError("lags is empty; the derivative is zero at the fresh basis, give at least one lag")
     measure = Curvature(check_rank(run, rank), whole_number("top", top), checked)

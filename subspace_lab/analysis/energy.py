@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from subspace_lab._checks import whole_numbers
 from subspace_lab._text import count
-from subspace_lab.analysis.arguments import check_lags
 from subspace_lab.analysis.columns import Columns
 from subspace_lab.analysis.layer_step import LayerStep
 from subspace_lab.analysis.notices import AnalysisNotice, level_of_caller
@@ -112,7 +112,7 @@ def energy(
         RunError: If the run is not sound.
         TypeError: If `run` is not a run.
     """
-    measure = Energy(check_ranks(run, ranks), check_lags(lags))
+    measure = Energy(check_ranks(run, ranks), whole_numbers("lag", lags))
     table = pass_over_snapshots(run, [measure], executor)["energy"]
     warn_of_undetermined(table)
     return table

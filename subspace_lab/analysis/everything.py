@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
-from subspace_lab._checks import whole_number
+from subspace_lab._checks import whole_number, whole_numbers
 from subspace_lab.analysis.angles import Angles
-from subspace_lab.analysis.arguments import check_lags
 from subspace_lab.analysis.curvature import Curvature
 from subspace_lab.analysis.energy import Energy, warn_of_undetermined
 from subspace_lab.analysis.pass_over_snapshots import Measure, pass_over_snapshots
@@ -47,7 +46,7 @@ def analyze(
         RunError: If the run is not sound.
         TypeError: If `run` is not a run.
     """
-    chosen, ages = check_rank(run, rank), check_lags(lags)
+    chosen, ages = check_rank(run, rank), whole_numbers("lag", lags)
     measures: list[Measure] = [
         Energy(check_ranks(run, ranks), ages),
         Spectrum(),

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from subspace_lab._text import alike, count, percent, signed
-from subspace_lab.analysis.arguments import check_run
 from subspace_lab.analysis.ranks import telling_rank
 from subspace_lab.analysis.significance import above_chance, above_noise
 from subspace_lab.analysis.trends import change_over_depth, change_over_training, evenness, thirds
 from subspace_lab.runs import Run
+from subspace_lab.runs.run import check_run
 from subspace_lab.runs.tables import TABLES
 
 if TYPE_CHECKING:

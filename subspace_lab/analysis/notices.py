@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from subspace_lab._text import count
-from subspace_lab.analysis.arguments import check_run
 from subspace_lab.runs import Run
+from subspace_lab.runs.run import check_run
 
 _ABSENT = {
     "topk": "no stale energy, no curvature and no depth angles on the other side of square layers",

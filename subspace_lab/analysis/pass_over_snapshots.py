@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from subspace_lab.analysis.arguments import check_run
 from subspace_lab.analysis.columns import Columns, to_table
 from subspace_lab.analysis.layer_step import Layer, LayerStep, Past, load_layer_step
 from subspace_lab.analysis.memory_trim import trim_memory
 from subspace_lab.analysis.notices import Advance, AnalysisNotice, notices, progress
 from subspace_lab.runs import Run, RunError
+from subspace_lab.runs.run import check_run
 
 if TYPE_CHECKING:
     import pandas as pd

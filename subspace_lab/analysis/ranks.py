@@ -6,10 +6,10 @@ import statistics
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from subspace_lab._checks import whole_number
-from subspace_lab.analysis.arguments import check_run, each
+from subspace_lab._checks import whole_numbers
 from subspace_lab.analysis.layer_step import Layer
 from subspace_lab.runs import Run, RunError
+from subspace_lab.runs.run import check_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,14 +78,14 @@ def check_ranks(run: Run, ranks: int | Iterable[int] | None) -> tuple[int, ...]:
     if ranks is None:
         m = 4 * reference_rank(run)
         return tuple(sorted({max(1, m // 2**k) for k in range(1, 7)}))
-    checked = sorted({whole_number("rank", rank) for rank in each(ranks)})
+    checked = whole_numbers("rank", ranks)
     if not checked:
         raise ValueError("ranks is empty; give at least one rank, or None for the default")
     if checked[-1] > max(_sizes(run)):
         raise ValueError(
             f"rank {checked[-1]} is larger than every layer; the largest of {run.path} has m = {max(_sizes(run))}"
         )
-    return tuple(checked)
+    return checked
 
 
 def check_rank(run: Run, rank: int | None) -> int:

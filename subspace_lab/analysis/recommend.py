@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from subspace_lab._checks import positive_number
-from subspace_lab.analysis.arguments import check_run
 from subspace_lab.analysis.budget import Choice, fit_ranks, state_bytes
 from subspace_lab.analysis.energy import energy
 from subspace_lab.analysis.notices import AnalysisNotice
 from subspace_lab.analysis.plan import LayerPlan, Plan
 from subspace_lab.analysis.significance import above_noise
 from subspace_lab.runs import Run, RunError
+from subspace_lab.runs.run import check_run
 from subspace_lab.runs.tables import TABLES
 
 if TYPE_CHECKING:

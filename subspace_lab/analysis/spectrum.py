@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from subspace_lab.analysis.arguments import check_run
 from subspace_lab.analysis.columns import Columns, dtype_of
 from subspace_lab.analysis.layer_step import Layer, LayerStep
 from subspace_lab.analysis.pass_over_snapshots import pass_over_snapshots
 from subspace_lab.numerics import effective_rank, null_spectrum, participation_ratio, stable_rank
 from subspace_lab.runs import Run
+from subspace_lab.runs.run import check_run
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,6 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from subspace_lab.analysis.arguments import check_run
 from subspace_lab.figures import (
     angle_drift,
     depth_overlap,
@@ -27,6 +26,7 @@ from subspace_lab.figures.style import PAGE, style
 from subspace_lab.figures.tables import AbsentError
 from subspace_lab.runs import Run, RunError
 from subspace_lab.runs.files import publish, unwritable
+from subspace_lab.runs.run import check_run
 
 FIGURES: dict[str, ModuleType] = {
     "energy_over_training": energy_over_training,

@@ -11,7 +11,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from subspace_lab._version import __version__
-from subspace_lab.analysis.arguments import check_run
 from subspace_lab.report.facts import facts, packages, settings
 from subspace_lab.report.layers import COLUMNS, layer_rows
 from subspace_lab.report.loss import measured_on
@@ -19,6 +18,7 @@ from subspace_lab.report.sections import draw_sections, find, loss_sections, war
 from subspace_lab.runs import Run, RunError
 from subspace_lab.runs.errors import in_shell, printable
 from subspace_lab.runs.files import publish
+from subspace_lab.runs.run import check_run
 
 
 def write_report(run: Run) -> Path:

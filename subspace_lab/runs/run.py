@@ -337,3 +337,17 @@ def _other_model(where: str, shape: tuple[int, ...], expected: tuple[int, ...] |
 
 def _span(steps: list[int]) -> str:
     return f"{len(steps)} steps from {steps[0]} to {steps[-1]}"
+
+
+def check_run(run: Run) -> None:
+    """Refuse what is not an opened run, above all its path.
+
+    Args:
+        run: What a function was given.
+
+    Raises:
+        TypeError: If it is something else; the message says how to open a run.
+    """
+    if not isinstance(run, Run):
+        path = repr(str(run)) if isinstance(run, str | os.PathLike) else "path"
+        raise TypeError(f"a run is needed, got {run!r}; open one first: subspace_lab.Run.open({path})")

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from subspace_lab._extras import require
-from subspace_lab.analysis.arguments import check_run
 from subspace_lab.runs import Run, RunError
 from subspace_lab.runs.errors import in_shell
+from subspace_lab.runs.run import check_run
 from subspace_lab.training.checkpoint import checkpoint_steps, load_model
 from subspace_lab.training.config import TrainConfig
 from subspace_lab.training.models import build_model

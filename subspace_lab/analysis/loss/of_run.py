@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from subspace_lab._checks import whole_number
-from subspace_lab.analysis.arguments import check_run
 from subspace_lab.analysis.loss.batches import num_examples
 from subspace_lab.analysis.loss.blocks import select_blocks
 from subspace_lab.analysis.loss.hessian import loss_curvature
 from subspace_lab.analysis.loss.noise import noise
 from subspace_lab.analysis.ranks import check_rank
 from subspace_lab.runs import Run
+from subspace_lab.runs.run import check_run
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -4,8 +4,7 @@ Legend: G oriented gradient (m, n), ``m <= n``; ``S (m, r)`` orthonormal basis, 
 """
 
 from subspace_lab.optim.rules.base import Context, Moment, Rule
-from subspace_lab.optim.rules.mixed import GoloreRule, Hybrid
-from subspace_lab.optim.rules.random_bases import Coordinates, Jump
+from subspace_lab.optim.rules.random_bases import Coordinates, GoloreRule, Hybrid, Jump
 from subspace_lab.optim.rules.top_space import Frozen, Power, Svd
 from subspace_lab.optim.rules.track import Track
 from subspace_lab.optim.rules.walk import Walk

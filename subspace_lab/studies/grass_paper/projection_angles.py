@@ -17,8 +17,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pandas as pd
 
-from subspace_lab._checks import whole_number
-from subspace_lab.analysis.arguments import check_lags
+from subspace_lab._checks import whole_number, whole_numbers
 from subspace_lab.analysis.layer_step import Basis, Layer, Past, load_layer_step, narrow
 from subspace_lab.analysis.ranks import check_rank
 from subspace_lab.numerics import null_cosines, principal_angles
@@ -51,7 +50,7 @@ def measure(
         ValueError: If the rank, a lag or the number of bins is none, or every layer is left out.
         RunError: If the run is not sound, keeps no bases, or has no two captures at one of the lags.
     """
-    r, chosen, num_bins = check_rank(run, rank), check_lags(lags), whole_number("num_bins", num_bins)
+    r, chosen, num_bins = check_rank(run, rank), whole_numbers("lag", lags), whole_number("num_bins", num_bins)
     if not run.keep.startswith(_WITH_BASES):
         raise RunError(f"{run.path} kept {run.keep}, without bases; capture with keep='gram', 'full' or 'topk:K'")
     layers = [layer for layer in map(Layer.of, run.manifest["layers"]) if layer.m > r]
