@@ -54,7 +54,7 @@ def whole_number(name: str, value: Any, least: int = 1, below: int | None = None
 
     Args:
         name: The argument, for the message.
-        value: Its value.
+        value: What the caller gave.
         least: The smallest that is allowed.
         below: All that are allowed are smaller; None for no upper limit.
         otherwise: What else is allowed, for the message, from its comma on.
@@ -97,7 +97,7 @@ def positive_number(name: str, value: Any, *, otherwise: str = "") -> float:
 
     Args:
         name: The argument, for the message.
-        value: Its value.
+        value: What the caller gave.
         otherwise: What else is allowed, for the message, from its comma on.
 
     Returns:
@@ -120,7 +120,7 @@ def check_choice(name: str, value: Any, choices: Iterable[Any], *, otherwise: st
 
     Args:
         name: The argument, for the message.
-        value: Its value.
+        value: What the caller gave.
         choices: All that are allowed.
         otherwise: What else is allowed, for the message, from its comma on.
 

@@ -48,7 +48,7 @@ def signed(change: float) -> str:
     """A change with its sign, which zero has not.
 
     Args:
-        change: The change.
+        change: A difference of two shares, for example.
 
     Returns:
         Text.
@@ -144,7 +144,7 @@ def plain_value(word: str) -> bool | int | float | str | None:
     """What a word stands for: a number, true, false, none, or itself.
 
     Args:
-        word: The word.
+        word: As it was typed.
 
     Returns:
         Its value.

@@ -87,7 +87,7 @@ class LayerStep:
     """One layer at one captured step.
 
     Attributes:
-        layer: The layer.
+        layer: A row of the layer table.
         step: The captured step.
         energies: Squared singular values (min(m, n),), float64, descending.
         C: Gram matrix (m, m), or None where the run does not keep it.
@@ -141,9 +141,9 @@ def load_layer_step(
     """Read one layer of a snapshot and decompose it once.
 
     Args:
-        run: The run.
+        run: An opened run.
         snapshot: An open snapshot.
-        layer: The layer.
+        layer: A row of the layer table.
         num_vectors: Size k of the basis; 0 when no analysis needs one.
         residual: Whether the basis on the residual side is needed.
         past: The layer's earlier bases.

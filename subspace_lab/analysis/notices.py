@@ -36,7 +36,7 @@ def notices(run: Run) -> list[str]:
     """What is absent from a run's tables, and why.
 
     Args:
-        run: The run.
+        run: An opened run.
 
     Returns:
         One sentence for what the reduction does not keep, one for gradients that were not finite, one for layers

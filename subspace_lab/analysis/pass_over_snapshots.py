@@ -70,7 +70,7 @@ def pass_over_snapshots(
     """All measures in one pass; their tables are written when the run was opened for writing.
 
     Args:
-        run: The run.
+        run: An opened run.
         measures: What to measure.
         executor: Spreads the chains of layers; None works in this thread.
 

@@ -21,7 +21,7 @@ def reference_rank(run: Run) -> int:
     """A quarter of the median m of the layers, at least 1: the rank the field trains at, and the default here.
 
     Args:
-        run: The run.
+        run: An opened run.
 
     Returns:
         The rank.
@@ -49,7 +49,7 @@ def telling_rank(run: Run, energy: pd.DataFrame) -> int:
     nor a difference between layers can be seen there.
 
     Args:
-        run: The run.
+        run: An opened run.
         energy: Its energy table.
 
     Returns:
@@ -66,7 +66,7 @@ def check_ranks(run: Run, ranks: int | Iterable[int] | None) -> tuple[int, ...]:
     """The ranks as asked, or m/64, m/32, ..., m/2 for the median m of the layers.
 
     Args:
-        run: The run.
+        run: An opened run.
         ranks: Ranks or a single one, or None for the default.
 
     Returns:
@@ -92,7 +92,7 @@ def check_rank(run: Run, rank: int | None) -> int:
     """One rank as asked, or the reference rank.
 
     Args:
-        run: The run.
+        run: An opened run.
         rank: A rank, or None for the default.
 
     Returns:

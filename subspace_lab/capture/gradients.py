@@ -20,7 +20,7 @@ def dense_gradient(layer: Layer, scale: float | None) -> Tensor | None:
     The gradient of a parameter that is sharded over processes is gathered: all of them must call this.
 
     Args:
-        layer: The layer.
+        layer: A captured layer.
         scale: The loss scale that is still in the gradient, None for none.
 
     Returns:

@@ -38,7 +38,7 @@ class StepHook:
         """Record the step, or have it recorded by the closure that computes its gradient.
 
         Args:
-            optimizer: The optimizer.
+            optimizer: The one that takes the steps.
             args: Arguments of its ``step``, itself first.
             kwargs: Keyword arguments of its ``step``.
 

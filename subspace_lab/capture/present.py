@@ -33,7 +33,7 @@ def present(
     """Look up the layers of a table in the model as it is now.
 
     Args:
-        model: The model.
+        model: The watched model, wrapped or not.
         table: The layers when the capture was made.
         patterns: The globs that chose them.
         side: The side that was asked for.
@@ -82,7 +82,7 @@ def left_out(model: nn.Module, patterns: Sequence[str] | None) -> str | None:
     """A line for the trained matrices that are of complex numbers, None where there are none.
 
     Args:
-        model: The model.
+        model: The watched model, wrapped or not.
         patterns: The globs that choose layers; None for all.
 
     Returns:

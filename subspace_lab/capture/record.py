@@ -39,7 +39,7 @@ class Recorder:
     """Records steps into a run; whatever goes wrong is raised.
 
     Args:
-        model: The model.
+        model: The watched model, wrapped or not.
         layers: The layer table.
         patterns: The globs that chose it.
         side: The side that was asked for.

@@ -15,7 +15,7 @@ class Turn:
     Attributes:
         step: The step of the run that it belongs to.
         leads: Whether this step of the run begins with it.
-        optimizer: The optimizer.
+        optimizer: The one that takes the steps.
         others: The other optimizers of the training.
     """
 
@@ -64,7 +64,7 @@ class Rounds:
         """Make an optimizer known.
 
         Args:
-            optimizer: The optimizer.
+            optimizer: The one that takes the steps.
             start_step: Steps that it has taken before.
         """
         self._optimizers.append(optimizer)

@@ -31,7 +31,7 @@ def load(run: Run, name: str) -> pd.DataFrame:
     """A table of the run with a column ``panel``, in the order of the layer table.
 
     Args:
-        run: The run.
+        run: A run that was analysed.
         name: The analysis.
 
     Returns:
@@ -71,7 +71,7 @@ def panel_names(run: Run) -> dict[str, str]:
     """The panel of each layer: its kind, and its shape where layers of that kind differ in it.
 
     Args:
-        run: The run.
+        run: A run that was analysed.
 
     Returns:
         Layer name -> panel name, in the order of the layer table.
@@ -106,7 +106,7 @@ def at_reference_rank(run: Run, table: pd.DataFrame) -> tuple[pd.DataFrame, int]
     """The rows of the rank nearest a quarter of the median m, for tables that hold one rank or more.
 
     Args:
-        run: The run.
+        run: A run that was analysed.
         table: A table with a column ``rank``.
 
     Returns:
@@ -120,7 +120,7 @@ def at_telling_rank(run: Run, energy: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """The rows of the rank at which energies are shown: that of the findings.
 
     Args:
-        run: The run.
+        run: A run that was analysed.
         energy: The energy table.
 
     Returns:

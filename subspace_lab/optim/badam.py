@@ -181,7 +181,7 @@ def block_name(group: Group, place: int, index: int) -> str:
     """The block of a parameter.
 
     Args:
-        group: Its group.
+        group: The one of ``param_groups`` that it is in.
         place: Its place there.
         index: Its place among all parameters.
 

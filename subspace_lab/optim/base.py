@@ -56,7 +56,7 @@ class Live:
 
     Attributes:
         p: The parameter.
-        group: Its group.
+        group: The one of ``param_groups`` that it is in.
         place: Its place in the group.
         index: Its place among all parameters, in the order in which they were added.
         factor: Power of two that the gradient is multiplied by in this step; below 1 where its squares would overflow.

@@ -184,7 +184,7 @@ def by_kind(model: nn.Module) -> dict[str, list[Tensor]]:
     """Trainable parameters by what they are for in every block, weights and biases together.
 
     Args:
-        model: The model.
+        model: A model, wrapped or not.
 
     Returns:
         Kind (``q_proj``, ``embed_tokens``, ...) to parameters, as in the layer table of a capture.

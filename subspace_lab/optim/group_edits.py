@@ -33,7 +33,7 @@ def checked(group: dict[str, Any], known: Iterable[str]) -> Checked:
     """Remember a sound group.
 
     Args:
-        group: The group.
+        group: One of ``param_groups``.
         known: Options that it may have.
 
     Returns:
@@ -46,7 +46,7 @@ def edited(group: dict[str, Any], before: Checked) -> list[str]:
     """Options that may be others than they were.
 
     Args:
-        group: The group.
+        group: One of ``param_groups``.
         before: What it was.
 
     Returns:
@@ -61,7 +61,7 @@ def check_edited(group: dict[str, Any], names: Iterable[str], where: str) -> boo
     """Refuse values that are not sound; numbers of numpy become Python's, as they did when the group was made.
 
     Args:
-        group: The group.
+        group: One of ``param_groups``.
         names: Options that may be others than they were.
         where: Which group it is, for messages.
 

@@ -36,7 +36,7 @@ def param_groups(
     out. Where what was decided is doubtful, there is a warning.
 
     Args:
-        model: The model.
+        model: A model, wrapped or not.
         rank: Rank of the targets; None leaves everything full-rank, in one named group.
         targets: Globs on parameter names (``"*.self_attn.*"``) of the matrices that get the rank; None for all matrices
             but embeddings, heads and norms.

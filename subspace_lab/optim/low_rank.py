@@ -33,7 +33,7 @@ class Turn:
     """What is to be done to one matrix in this step.
 
     Attributes:
-        group: Its group.
+        group: The one of ``param_groups`` that it is in.
         t: The step, counted from 1.
         refresh: Number of the latest refresh, 0 for the first subspace.
         is_refresh: Whether the subspace changes in this step.

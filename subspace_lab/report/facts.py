@@ -20,7 +20,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
     """Name and value of what a reader wants to know first; what the run does not say is left out.
 
     Args:
-        run: The run.
+        run: A run that was analysed.
 
     Returns:
         Pairs of plain text.
@@ -44,7 +44,7 @@ def settings(run: Run) -> list[tuple[str, str]]:
     """All settings of the run, those of the capture first.
 
     Args:
-        run: The run.
+        run: A run that was analysed.
 
     Returns:
         Pairs of plain text.
@@ -62,7 +62,7 @@ def packages(run: Run) -> list[tuple[str, str]]:
     """The versions that the gradients were captured with.
 
     Args:
-        run: The run.
+        run: A run that was analysed.
 
     Returns:
         Pairs of plain text.

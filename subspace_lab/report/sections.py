@@ -91,7 +91,7 @@ def find(run: Run) -> tuple[list[Finding], list[str]]:
     """The findings, or why there are none.
 
     Args:
-        run: The run.
+        run: A run that was analysed.
 
     Returns:
         The findings, and warnings.
@@ -106,7 +106,7 @@ def warnings(run: Run) -> list[str]:
     """What a reader must know before trusting the numbers.
 
     Args:
-        run: The run.
+        run: A run that was analysed.
 
     Returns:
         One sentence each.

@@ -34,7 +34,7 @@ def in_shell(path: str | Path) -> str:
     """A path as it is typed in a shell, for messages that name a command.
 
     Args:
-        path: The path.
+        path: Of a file or a directory.
 
     Returns:
         The path, quoted where it must be.

@@ -73,7 +73,7 @@ def check_number(path: Path, row: Mapping[str, Any], name: str, *, whole: bool =
     Args:
         path: The file, for the message.
         row: The line.
-        name: The name.
+        name: Of the value.
         whole: Whether it must be a whole number.
 
     Raises:

@@ -47,7 +47,7 @@ def tokens_of_run(
     """Find the files of a run again, and read its data.
 
     Args:
-        run: The run.
+        run: An opened run.
         config: How it was trained.
         data: Where its data are now; None looks where they were: at the absolute path, at the path from the run
             directory, at the path as it was typed.
@@ -101,7 +101,7 @@ def plan_of_run(run: Run, path: str) -> str:
     """Where the plan of a run is now: the first of its places that holds what the manifest has of it.
 
     Args:
-        run: The run.
+        run: An opened run.
         path: The path of the plan, as it was typed.
 
     Returns:

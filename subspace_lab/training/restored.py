@@ -28,7 +28,7 @@ class RestoredCheckpoints:
     """The checkpoints of a training run, as `subspace_lab.analysis.hessian_of_run` and `noise_of_run` take them.
 
     Attributes:
-        run: The run.
+        run: An opened run.
         config: How it was trained.
         steps: After how many steps there is a checkpoint, ascending, at least one.
         task: The loss, and the rows that it is measured on: those that the manifest names.

@@ -57,7 +57,7 @@ def select_blocks(model: nn.Module, layers: str | Sequence[str] | None) -> list[
     """The blocks that globs name, or the whole model as one.
 
     Args:
-        model: The model.
+        model: The model that the loss is computed with.
         layers: Globs on canonical parameter names, each matching parameter is a block of its own, vectors too; None
             takes all trainable parameters as one block.
 

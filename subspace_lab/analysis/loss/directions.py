@@ -40,7 +40,7 @@ def core_of(block: Block, g: Tensor, rank: int) -> Core:
     """The core subspace of a gradient.
 
     Args:
-        block: The block.
+        block: Its parameters are taken as one vector (N,).
         g: Its gradient (N,).
         rank: r, of each matrix; matrices of fewer rows are core altogether.
 
@@ -87,7 +87,7 @@ def core_overlap(block: Block, V: Tensor, core: Core) -> float:
     """``1/k sum_i ||core part of v_i||^2``: the share of the dominant Hessian space in the gradient's core subspace.
 
     Args:
-        block: The block.
+        block: Its parameters are taken as one vector (N,).
         V: Orthonormal columns (N, k).
         core: From `core_of`.
 

@@ -151,7 +151,7 @@ def default_layers(run: Run) -> tuple[str, ...]:
     """The captured layers, of the first, the middle and the last block only where they are many.
 
     Args:
-        run: The run.
+        run: An opened run.
 
     Returns:
         Their names, at least one.

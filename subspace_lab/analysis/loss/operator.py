@@ -31,7 +31,7 @@ class LossOnBatch:
     """A loss at the weights of a model, on a batch that may be cut into micro-batches.
 
     Args:
-        model: The model.
+        model: The model that the loss is computed with.
         loss: ``loss(model, batch)``, a mean over the examples where the batch is cut.
         batch: A batch of any form that the loss takes.
         micro_batch: Examples at a time; None takes the batch as it is.

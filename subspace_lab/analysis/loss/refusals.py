@@ -19,7 +19,7 @@ def check_model(model: nn.Module) -> None:
     """Refuse a model whose loss is not a function of its weights and the batch alone.
 
     Args:
-        model: The model.
+        model: The model that the loss is computed with.
 
     Raises:
         ValueError: If dropout is on, or batch normalization in training mode; names the module.
@@ -110,7 +110,7 @@ def check_gradients(block: Block, gradients: tuple[Tensor | None, ...]) -> None:
     A parameter that the loss does not use has the Hessian zero, beside others.
 
     Args:
-        block: The block.
+        block: Its parameters are taken as one vector (N,).
         gradients: Of its parameters, made with ``create_graph=True``; None where the loss does not use one.
 
     Raises:
@@ -137,7 +137,7 @@ def check_products(block: Block, gradients: tuple[Tensor | None, ...], found: tu
     """Refuse a block with a parameter that the loss uses, but that no gradient depends on.
 
     Args:
-        block: The block.
+        block: Its parameters are taken as one vector (N,).
         gradients: Of its parameters; None where the loss does not use one.
         found: The products with the Hessian; None where torch found no way from the gradients to a parameter.
 

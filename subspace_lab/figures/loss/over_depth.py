@@ -22,8 +22,8 @@ class OverDepth:
     Attributes:
         TITLE: Its title.
         CAPTION: What it shows, how to read it, and when it misleads.
-        table: The table.
-        column: Its column.
+        table: Name of an analysis table.
+        column: What is drawn, a column of that table.
         ylabel: What the column is.
         null: The column of its null reference, a dotted line; None for no reference.
         null_label: What the reference is.

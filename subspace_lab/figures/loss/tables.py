@@ -21,7 +21,7 @@ def of_model(run: Run, name: str) -> pd.DataFrame:
     """The rows of the whole model.
 
     Args:
-        run: The run.
+        run: A run that was analysed.
         name: The table.
 
     Returns:
@@ -41,7 +41,7 @@ def of_layers(run: Run, name: str, column: str) -> tuple[dict[str, pd.DataFrame]
     """The rows of layers in blocks with a number in a column, by panel.
 
     Args:
-        run: The run.
+        run: A run that was analysed.
         name: The table.
         column: What is drawn.
 
