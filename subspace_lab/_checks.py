@@ -32,7 +32,8 @@ def is_whole(value: Any, least: int = 1, below: int | None = None) -> TypeGuard[
 
 def is_number(value: Any) -> bool:
     """Whether a value is a finite real number; those of numpy are, True and False are not."""
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    is_real = isinstance(value, Real) and not isinstance(value, bool)
+    return is_real and bool(-math.inf < value < math.inf)
 
 
 def plain_number(value: Any) -> float:

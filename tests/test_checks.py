@@ -35,7 +35,7 @@ def test_limits_and_other_choices_are_in_the_message():
 
 
 def test_numbers_are_finite_and_not_truth_values():
-    assert all(map(is_number, (0, -1.5, np.float32(1), np.int8(1))))
+    assert all(map(is_number, (0, -1.5, 10**400, np.float32(1), np.int8(1))))
     assert not any(map(is_number, (True, np.bool_(True), math.nan, math.inf, "1", None, 1j)))
     assert [type(positive_number("lr", value)) for value in (1, 0.5, np.float32(0.5), np.int64(1))] == [
         int, float, float, int,
@@ -66,5 +66,8 @@ def test_settings_of_a_training_may_be_numpys():
         steps=np.int64(8), lr=np.float32(0.5), weight_decay=np.float64(0.25), betas=(np.float32(0.5), 0)
     )
     assert config == TrainConfig(steps=8, lr=0.5, weight_decay=0.25, betas=(0.5, 0))
+    chosen = TrainConfig(optimizer_options={"walk-step": half}).optimizer_options
+    assert chosen == {"walk_step": 0.5}
+    assert type(chosen["walk_step"]) is float
     numbers = (config.steps, config.lr, config.weight_decay, *config.betas)
     assert [type(value) for value in numbers] == [int, float, float, float, int]
