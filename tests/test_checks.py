@@ -66,7 +66,7 @@ def test_settings_of_a_training_may_be_numpys():
         steps=np.int64(8), lr=np.float32(0.5), weight_decay=np.float64(0.25), betas=(np.float32(0.5), 0)
     )
     assert config == TrainConfig(steps=8, lr=0.5, weight_decay=0.25, betas=(0.5, 0))
-    chosen = TrainConfig(optimizer_options={"walk-step": half}).optimizer_options
+    chosen = TrainConfig(optimizer_options={"walk-step": np.float32(0.5)}).optimizer_options
     assert chosen == {"walk_step": 0.5}
     assert type(chosen["walk_step"]) is float
     numbers = (config.steps, config.lr, config.weight_decay, *config.betas)
