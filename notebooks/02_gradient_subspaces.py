@@ -27,8 +27,8 @@ import pandas as pd
 from IPython.utils.capture import capture_output
 
 import subspace_lab as sl
-from subspace_lab.studies.grass_paper import projection_angles
-from subspace_lab.studies.grass_paper.figures import projection_angles as histogram
+from subspace_lab.studies.grass_paper.captured_tables import angle_histograms
+from subspace_lab.studies.grass_paper.quantities.projection_angles import histogram
 
 # %matplotlib inline
 # %config InlineBackend.print_figure_kwargs = {"bbox_inches": "tight", "facecolor": "white"}
@@ -93,7 +93,7 @@ overlaps.pivot_table(index="comparison", columns="run", values="overlap", observ
 # spaces come. Again the training first, then the weights that stand still.
 
 # %%
-cosines = {name: projection_angles.measure(run, rank=16, lags=(1, 6), num_bins=20) for name, run in runs.items()}
+cosines = {name: angle_histograms(run, rank=16, lags=(1, 6), num_bins=20) for name, run in runs.items()}
 histogram.draw(cosines["training"])
 
 # %%

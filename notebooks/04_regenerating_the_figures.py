@@ -26,7 +26,7 @@ import pandas as pd
 from IPython.display import Image, Markdown, display
 
 import subspace_lab as sl
-from subspace_lab.studies.grass_paper.figures import fig1, fig1_depth
+from subspace_lab.studies.grass_paper.quantities.energy import over_depth, over_training
 
 # %matplotlib inline
 # %config InlineBackend.print_figure_kwargs = {"bbox_inches": "tight", "facecolor": "white"}
@@ -59,10 +59,10 @@ table.head()
 
 # %%
 attention = table[table["kind"].isin(["q_proj", "v_proj"])]
-fig1.draw(attention)
+over_training.draw(attention)
 
 # %%
-fig1_depth.draw(attention)
+over_depth.draw(attention)
 
 # %% [markdown]
 # ## The page

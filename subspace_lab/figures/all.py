@@ -22,7 +22,7 @@ from subspace_lab.figures import (
 )
 from subspace_lab.figures.loss import FIGURES as LOSS_FIGURES
 from subspace_lab.figures.loss.over_depth import OverDepth
-from subspace_lab.figures.style import PAGE, style
+from subspace_lab.figures.style import PAGE, Picture, style
 from subspace_lab.figures.tables import AbsentError
 from subspace_lab.runs import Run, RunError
 from subspace_lab.runs.files import publish, unwritable
@@ -64,7 +64,7 @@ def draw_all(run: Run) -> list[Path]:
     return save_all({**FIGURES, **LOSS_FIGURES}, run, run.path / "figures")
 
 
-def save_all(figures: Mapping[str, ModuleType | OverDepth], source: Any, directory: Path) -> list[Path]:
+def save_all(figures: Mapping[str, ModuleType | OverDepth | Picture], source: Any, directory: Path) -> list[Path]:
     """Draw figures from what they are drawn from, as PNG and PDF.
 
     Args:
@@ -76,10 +76,10 @@ def save_all(figures: Mapping[str, ModuleType | OverDepth], source: Any, directo
         The files.
     """
     written = []
-    for name, module in figures.items():
+    for name, drawing in figures.items():
         paths = [directory / f"{name}.{suffix}" for suffix in _OPTIONS]
         try:
-            figure = module.draw(source)
+            figure = drawing.draw(source)
         except AbsentError:
             _remove(paths)
             continue

@@ -136,3 +136,31 @@ def styled_figure(title: str) -> Callable[[Callable[[Source, Layout], Figure]], 
         return styled
 
     return decorate
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure with the words that go with it.
+
+    Attributes:
+        title: Its title.
+        caption: What it shows, how to read it, when it misleads.
+        draw: Draws it from its source.
+    """
+
+    title: str
+    caption: str
+    draw: Draw[Any]
+
+
+def picture(title: str, caption: str) -> Callable[[Callable[[Any, Layout], Figure]], Picture]:
+    """Decorator that makes a `Picture` of the function that draws it.
+
+    Args:
+        title: The picture's title.
+        caption: What it shows, how to read it, when it misleads.
+
+    Returns:
+        What turns the function into a `Picture`.
+    """
+    return lambda draw: Picture(title, caption, styled_figure(title)(draw))

@@ -15,7 +15,8 @@ import torch
 import subspace_lab as sl
 from subspace_lab.cli import app
 from subspace_lab.optim.options import OPTIONS
-from subspace_lab.studies.grass_paper import ackley, projection_angles
+from subspace_lab.studies.grass_paper.captured_tables import angle_histograms
+from subspace_lab.studies.grass_paper.quantities.ackley import descents
 from subspace_lab.training import PRESETS, TrainConfig
 from tests.docs.pages import ROOT
 
@@ -75,8 +76,8 @@ def test_columns(run: sl.Run, table: str) -> None:
 
 def test_columns_of_experiments(run: sl.Run) -> None:
     tables = {
-        "Ackley's function": ackley.measure(scales=(1.0,), num_seeds=1, steps=1, size=4, rank=1),
-        "Histograms of principal angles": projection_angles.measure(run, rank=2, lags=1),
+        "Ackley's function": descents(scales=(1.0,), num_seeds=1, steps=1, size=4, rank=1),
+        "Histograms of principal angles": angle_histograms(run, rank=2, lags=1),
     }
     for heading, table in tables.items():
         real = [(name, str(dtype)) for name, dtype in table.dtypes.items()]

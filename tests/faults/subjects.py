@@ -18,6 +18,7 @@ import subspace_lab as sl
 from subspace_lab.analysis import Plan
 from subspace_lab.experiments.outcome import Outcome, write_outcome
 from subspace_lab.studies.grass_paper import profiles
+from subspace_lab.studies.grass_paper.quantities import COLUMNS
 from subspace_lab.studies.grass_paper.store import Store
 from subspace_lab.studies.optimizers.cells import cells_of, parse_methods
 from subspace_lab.studies.optimizers.comparison import Comparison
@@ -89,13 +90,13 @@ def _comparison(path: Path) -> None:
 
 
 def _evidence(path: Path) -> None:
-    store = Store(path, profiles.PROFILES["smoke"])
+    store = Store(path, profiles.PROFILES["smoke"], COLUMNS)
     for name in ("cells", "curves"):
         store.add(name, pd.read_parquet(COMMITTED / f"{name}.parquet").head(4))
 
 
 def _read_evidence(path: Path) -> str:
-    store = Store(path, profiles.PROFILES["smoke"])
+    store = Store(path, profiles.PROFILES["smoke"], COLUMNS)
     return "".join(store.read(name).to_json() for name in ("cells", "curves"))
 
 

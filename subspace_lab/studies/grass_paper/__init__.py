@@ -1,7 +1,7 @@
 """The figures and tables of arXiv 2510.01878, and what its reviewers missed, made again by one command.
 
-One file per experiment. What an experiment leaves are tidy tables in ``OUT_DIR/tables``; its figure is drawn from them
-by the file of the same name in `figures`. Importing this package is cheap.
+`quantities` has one file per quantity: what it trains, its table in ``OUT_DIR/tables``, and the figures that are drawn
+from this table. Importing this package is cheap.
 """
 
 from __future__ import annotations

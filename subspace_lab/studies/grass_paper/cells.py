@@ -8,17 +8,18 @@ from pathlib import Path
 import pandas as pd
 
 from subspace_lab.experiments.outcome import read_outcome
-from subspace_lab.studies.grass_paper import captures
+from subspace_lab.studies.grass_paper import captured_tables
 from subspace_lab.studies.grass_paper.profiles import Profile
 from subspace_lab.studies.grass_paper.store import CELLS, CURVES, Store
 from subspace_lab.studies.grass_paper.variants import CAPTURED, Variants
 from subspace_lab.studies.optimizers.cells import Cell, cells_of, common_config, parse_methods
 from subspace_lab.studies.optimizers.statistics import best_lr
-from subspace_lab.studies.optimizers.tables import curves_table, results_table
+from subspace_lab.studies.optimizers.tables import CURVES as CURVE_COLUMNS, RESULTS, curves_table, results_table
 from subspace_lab.training import TrainConfig
 
 ENDED = ("complete", "diverged")  # a cell that failed is begun again by the next call
 _POINTS = 50  # of a curve
+COLUMNS = {CELLS: RESULTS, CURVES: {**CURVE_COLUMNS, "step": "float"}}
 
 
 def base_config(profile: Profile) -> TrainConfig:
@@ -132,7 +133,7 @@ def absorb(store: Store, cells: Sequence[Cell]) -> None:
     if not ended:
         return
     complete = [cell for cell in ended if states[cell.name] == "complete"]
-    captures.absorb(store, [cell for cell in complete if cell.method.startswith(CAPTURED)])
+    captured_tables.absorb(store, [cell for cell in complete if cell.method.startswith(CAPTURED)])
     store.add(CURVES, _thinned(store.cells_dir, ended))
     store.add(CELLS, results_table(store.cells_dir, ended))  # last: where its row is, all of a cell is there
 

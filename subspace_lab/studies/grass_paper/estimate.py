@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from subspace_lab.studies.grass_paper.cells import ENDED, missing, tuning_cells
-from subspace_lab.studies.grass_paper.experiments import EXPERIMENTS
+from subspace_lab.studies.grass_paper.quantities import QUANTITIES
 from subspace_lab.studies.grass_paper.store import CELLS, Store
 from subspace_lab.studies.grass_paper.variants import CAPTURED, Variants
 
@@ -40,8 +40,8 @@ def estimate(store: Store, names: Sequence[str]) -> Estimate:
     variants: Variants = {}
     captured: dict[str, int] = {}
     for name in names:
-        variants |= EXPERIMENTS[name].variants(scale)
-        for method, number in EXPERIMENTS[name].captured(scale).items():
+        variants |= QUANTITIES[name].variants(scale)
+        for method, number in QUANTITIES[name].captured(scale).items():
             captured[method] = max(number, captured.get(method, 0))
     tuning = tuning_cells(variants, scale) if variants else []
     wanted = len(tuning) + len(variants) * (scale.seeds - 1) + sum(captured.values())

@@ -23,8 +23,8 @@ from subspace_lab.runs.lock import lock, unlock
 from subspace_lab.studies.grass_paper import page as pages
 from subspace_lab.studies.grass_paper.cells import absorb, captured_cells, missing, seed_cells, tuning_cells
 from subspace_lab.studies.grass_paper.estimate import Estimate, estimate, in_words
-from subspace_lab.studies.grass_paper.experiments import EXPERIMENTS, Experiment, chosen
 from subspace_lab.studies.grass_paper.profiles import Profile, profile_named
+from subspace_lab.studies.grass_paper.quantities import COLUMNS, QUANTITIES, Quantity, chosen
 from subspace_lab.studies.grass_paper.store import CELLS, TABLES, WORK, Store
 from subspace_lab.studies.grass_paper.variants import CAPTURED, captured
 from subspace_lab.studies.optimizers.cells import Cell
@@ -90,7 +90,7 @@ def regenerate(
     root = local_path(out_dir, error=RunError)
     target = local_path(page, error=RunError) if page else root / PAGE
     running = executor_of(root / WORK / "cells", executor, workers, slurm, processes=scale.processes)
-    store = Store(root, scale)
+    store = Store(root, scale, COLUMNS)
     held = lock(store.path, take_over=False)
     try:
         remove_partial(store.path)
@@ -135,23 +135,23 @@ def settled(profile: str, *, longer: bool) -> Profile:
     return found.longer if longer else found
 
 
-def cells_for(store: Store, experiment: Experiment) -> list[list[Cell]]:
-    """The cells of an experiment in the order in which they can be known: tuning, then all seeds and captured runs.
+def cells_for(store: Store, quantity: Quantity) -> list[list[Cell]]:
+    """The cells of a quantity in the order in which they can be known: tuning, then all seeds and captured runs.
 
     Args:
         store: The tables.
-        experiment: Which.
+        quantity: Which.
 
     Returns:
         Two lists; the second grows when the first is in the tables.
     """
     scale, cells = store.profile, store.read(CELLS)
-    variants = experiment.variants(scale)
+    variants = quantity.variants(scale)
     if not variants:
         return [[], []]
     tuned = {name: settings for name, settings in variants.items() if _is_tuned(store, name, settings)}
     then = seed_cells(tuned, cells, scale)
-    seeds = {method: number for method, number in experiment.captured(scale).items() if method in tuned}
+    seeds = {method: number for method, number in quantity.captured(scale).items() if method in tuned}
     return [tuning_cells(variants, scale), [*then, *captured_cells(captured(scale), seeds, cells, scale)]]
 
 
@@ -160,14 +160,14 @@ def _is_tuned(store: Store, name: str, settings: dict[str, object]) -> bool:
 
 
 def _make(store: Store, name: str, executor: Executor) -> bool:
-    """Train what an experiment lacks, measure and draw; returns whether anything was trained."""
-    experiment, trained = EXPERIMENTS[name], False
+    """Train what a quantity lacks, measure and draw; returns whether anything was trained."""
+    quantity, trained = QUANTITIES[name], False
     for phase in (0, 1):
-        cells = missing(store, cells_for(store, experiment)[phase])
+        cells = missing(store, cells_for(store, quantity)[phase])
         if cells:
             trained = True
             what = ("learning rates", "seeds")[phase]
-            say(f"{name} ({experiment.title}), {what}: {len(cells)} trainings")
+            say(f"{name} ({quantity.title}), {what}: {len(cells)} trainings")
             data_hash = load_tokens(cells[0].config).hash
             store.settle_data(data_hash)
             train_cells(store.cells_dir, cells, executor, data_hash=data_hash, retry=True)
@@ -177,16 +177,16 @@ def _make(store: Store, name: str, executor: Executor) -> bool:
 
 
 def _conclude(store: Store, name: str, *, again: bool) -> None:
-    """Make the table of an experiment where it has to be made, and draw it."""
-    experiment = EXPERIMENTS[name]
+    """Make the table of a quantity where it has to be made, and draw it."""
+    quantity = QUANTITIES[name]
     if again or not store.has(name):
-        table = experiment.measure(store)
+        table = quantity.measure(store)
         if table.empty:
             return
         store.write(name, table)
     table = store.read(name)
     try:
-        save_all(experiment.figures, table, store.path)
+        save_all(quantity.figures, table, store.path)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # values of the right kind that cannot be
         problem = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
         raise RunError(
@@ -197,15 +197,15 @@ def _conclude(store: Store, name: str, *, again: bool) -> None:
 def _absorb_all(store: Store, names: Sequence[str]) -> None:
     for name in names:
         for phase in (0, 1):
-            absorb(store, cells_for(store, EXPERIMENTS[name])[phase])
+            absorb(store, cells_for(store, QUANTITIES[name])[phase])
 
 
 def _forget(store: Store, names: Sequence[str]) -> None:
     for name in names:
-        experiment = EXPERIMENTS[name]
-        runs = [CAPTURED + method for method in experiment.captured(store.profile)]
-        methods = [*experiment.variants(store.profile), *runs]
-        for cell in itertools.chain(*cells_for(store, experiment)):
+        quantity = QUANTITIES[name]
+        runs = [CAPTURED + method for method in quantity.captured(store.profile)]
+        methods = [*quantity.variants(store.profile), *runs]
+        for cell in itertools.chain(*cells_for(store, quantity)):
             shutil.rmtree(store.cells_dir / cell.name, ignore_errors=True)
             outcome_path(store.cells_dir, cell.name).unlink(missing_ok=True)
         store.forget(methods)
@@ -219,7 +219,7 @@ def _announce(found: Estimate, workers: int | None) -> None:
 
 def _tell_left(store: Store, names: Sequence[str]) -> None:
     """Which trainings failed or were cut, and one reason."""
-    cells = itertools.chain.from_iterable(phase for name in names for phase in cells_for(store, EXPERIMENTS[name]))
+    cells = itertools.chain.from_iterable(phase for name in names for phase in cells_for(store, QUANTITIES[name]))
     left = dict.fromkeys(cell.name for cell in missing(store, [*cells]))
     if left:
         first = next(iter(left))

@@ -8,8 +8,8 @@ from pathlib import Path
 from subspace_lab.runs.files import publish
 from subspace_lab.studies.grass_paper.cells import base_config
 from subspace_lab.studies.grass_paper.claims import CLAIMS, Claim
-from subspace_lab.studies.grass_paper.experiments import EXPERIMENTS
 from subspace_lab.studies.grass_paper.profiles import Profile
+from subspace_lab.studies.grass_paper.quantities import QUANTITIES
 from subspace_lab.studies.grass_paper.store import CELLS, Store, read_manifest
 from subspace_lab.studies.grass_paper.verdicts import RULES, Statement, together
 from subspace_lab.studies.optimizers.words import legend, rows_of
@@ -121,10 +121,10 @@ def _table(store: Store) -> str:
 
 def _pictures(store: Store, figures: str) -> str:
     parts = ["## Figures"]
-    for name, experiment in EXPERIMENTS.items():
-        for file, module in experiment.figures.items():
+    for name, quantity in QUANTITIES.items():
+        for file, picture in quantity.figures.items():
             if (store.path / f"{file}.png").is_file():
-                parts.append(f"### {module.TITLE}\n\n![{module.TITLE}]({figures}/{file}.png)\n\n{module.CAPTION}")
+                parts.append(f"### {picture.title}\n\n![{picture.title}]({figures}/{file}.png)\n\n{picture.caption}")
                 parts.append(f"From `{figures}/tables/{name}.parquet`.")
     return "\n\n".join(parts)
 

@@ -14,9 +14,9 @@ from subspace_lab.experiments.executors.torchrun import command
 from subspace_lab.optim import MemoryReport, memory_report, method_named
 from subspace_lab.runs.errors import RunError, in_shell
 from subspace_lab.studies.grass_paper.cells import base_config, tuning_cells
-from subspace_lab.studies.grass_paper.experiments import EXPERIMENTS, chosen
 from subspace_lab.studies.grass_paper.making import settled
 from subspace_lab.studies.grass_paper.profiles import Profile
+from subspace_lab.studies.grass_paper.quantities import QUANTITIES, chosen
 from subspace_lab.studies.grass_paper.store import WORK
 from subspace_lab.studies.grass_paper.variants import CAPTURED, Variants, captured
 from subspace_lab.studies.optimizers.cells import Cell, cells_of, parse_methods
@@ -57,7 +57,7 @@ def plan_lines(
     known: set[str] = set()
     tokens, trainings = 0.0, 0.0
     for name in names:
-        yield f"# {name}: {EXPERIMENTS[name].title}"
+        yield f"# {name}: {QUANTITIES[name].title}"
         for cell in _cells(scale, name):
             if cell.name in known:
                 continue
@@ -72,11 +72,11 @@ def plan_lines(
 
 
 def _cells(scale: Profile, name: str) -> list[Cell]:
-    experiment = EXPERIMENTS[name]
-    variants = experiment.variants(scale)
+    quantity = QUANTITIES[name]
+    variants = quantity.variants(scale)
     if not variants:
         return []
-    seeds, further = experiment.captured(scale), captured(scale)
+    seeds, further = quantity.captured(scale), captured(scale)
     rates = {CAPTURED + method: scale.lrs[len(scale.lrs) // 2] for method in seeds}  # any: the best is not known yet
     extra = [
         dataclasses.replace(cell, method=f"{CAPTURED}{method}")

@@ -7,7 +7,7 @@ measured in captured runs. The run directories themselves lie in ``work`` and ma
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from subspace_lab.runs import RunError, environment
 from subspace_lab.runs.files import publish_json, unwritable
 from subspace_lab.runs.tables import read_table, write_table
 from subspace_lab.studies.grass_paper.profiles import Profile
-from subspace_lab.studies.grass_paper.schemas import SCHEMAS
 
 MANIFEST = "evidence.json"
 FORMAT = "subspace_lab.evidence"
@@ -34,13 +33,15 @@ class Store:
     Args:
         path: ``OUT_DIR``; it is made where there is none.
         profile: What it is to hold.
+        columns: The columns of its tables by the names of the tables; a table is only read if it has them, and one
+            that is not named here may have any.
 
     Raises:
         RunError: If something else is there, or the experiments of other settings.
     """
 
-    def __init__(self, path: Path, profile: Profile) -> None:
-        self.path, self.profile = path, profile
+    def __init__(self, path: Path, profile: Profile, columns: Mapping[str, Mapping[str, str]]) -> None:
+        self.path, self.profile, self._columns = path, profile, columns
         self._tables: dict[str, pd.DataFrame] = {}
         wanted = json.loads(json.dumps(profile.settings))
         if (path / MANIFEST).exists():
@@ -95,7 +96,8 @@ class Store:
         if not self.has(name):
             return pd.DataFrame()
         if name not in self._tables:
-            self._tables[name] = read_table(self._file(name), "remove it, and it is made again", SCHEMAS.get(name))
+            columns = self._columns.get(name)
+            self._tables[name] = read_table(self._file(name), "remove it, and it is made again", columns)
         return self._tables[name]
 
     def write(self, name: str, table: pd.DataFrame) -> None:

@@ -8,18 +8,20 @@ import pytest
 from subspace_lab.optim import METHODS, SubspaceAdam, method_named
 from subspace_lab.studies.grass_paper import cells as evidence_cells
 from subspace_lab.studies.grass_paper.cells import base_config, best_rows, seed_cells, tuning_cells
-from subspace_lab.studies.grass_paper.experiments import EXPERIMENTS
 from subspace_lab.studies.grass_paper.profiles import PROFILES
-from subspace_lab.studies.grass_paper.variants import ablation, ablation_cells, methods, part_name, part_settings
+from subspace_lab.studies.grass_paper.quantities import QUANTITIES
+from subspace_lab.studies.grass_paper.quantities.ablation import ablation, ablation_cells
+from subspace_lab.studies.grass_paper.quantities.methods_overview import methods
+from subspace_lab.studies.grass_paper.variants import part_name, part_settings
 from subspace_lab.studies.optimizers.cells import cells_of, parse_methods
 
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_one_name_means_one_training(name):
-    """Variants of all experiments by name have the same settings, and no two of them would share a directory."""
+    """Variants of all quantities by name have the same settings, and no two of them would share a directory."""
     profile, known = PROFILES[name], {}
-    for experiment in EXPERIMENTS.values():
-        for variant, settings in experiment.variants(profile).items():
+    for quantity in QUANTITIES.values():
+        for variant, settings in quantity.variants(profile).items():
             assert known.setdefault(variant, settings) == settings
     assert len(tuning_cells(known, profile)) == len(known) * len(profile.lrs)
 

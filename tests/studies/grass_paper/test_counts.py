@@ -13,6 +13,7 @@ from subspace_lab.studies.grass_paper import making
 from subspace_lab.studies.grass_paper.estimate import Estimate, estimate, in_words
 from subspace_lab.studies.grass_paper.plan import plan_lines, tokens_of
 from subspace_lab.studies.grass_paper.profiles import PROFILES
+from subspace_lab.studies.grass_paper.quantities import COLUMNS
 from subspace_lab.studies.grass_paper.store import Store
 from subspace_lab.studies.optimizers.cells import Cell
 from subspace_lab.studies.optimizers.tables import RESULTS
@@ -93,7 +94,7 @@ def test_what_is_there_is_not_counted_again_and_what_failed_is(tmp_path, begun, 
     table = pd.concat([ended(tuned), ended(measured[1:], "failed"), ended(captured[:1], "failed")])
     table.loc[table["cell"] == tuned[2].name, "status"] = "diverged"
     table.loc[table["cell"] == measured[1].name, "status"] = "complete"
-    store = Store(path, PROFILES["smoke"])
+    store = Store(path, PROFILES["smoke"], COLUMNS)
     store.write("cells", table.assign(wall_s=[1.0, 2.0, 3.0, 4.0, 50.0, 6.0, 7.0, 8.0, 90.0, 100.0]))
     found = estimate(store, ["relation"])
     assert (found.there, found.cells) == (6, 9)

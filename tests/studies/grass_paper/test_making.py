@@ -13,7 +13,7 @@ import pytest
 from subspace_lab.experiments.outcome import Outcome, write_outcome
 from subspace_lab.runs import RunError
 from subspace_lab.studies.grass_paper import EvidenceInterrupted, making, profiles, regenerate
-from subspace_lab.studies.grass_paper.experiments import EXPERIMENTS
+from subspace_lab.studies.grass_paper.quantities import COLUMNS, QUANTITIES
 from subspace_lab.studies.grass_paper.store import Store
 
 
@@ -47,9 +47,9 @@ def trained(monkeypatch):
 
 
 def test_everything_is_there(whole):
-    files = {name for experiment in EXPERIMENTS.values() for name in experiment.figures}
+    files = {name for quantity in QUANTITIES.values() for name in quantity.figures}
     assert set(pictures(whole)) == {f"{name}.{suffix}" for name in files for suffix in ("png", "pdf")}
-    assert all(len(read(whole, name)) for name in EXPERIMENTS)
+    assert all(len(read(whole, name)) for name in QUANTITIES)
     assert (whole / "tables" / "tables.csv").is_file()
     assert (whole / "tables" / "tables.tex").is_file()
     page = (whole / "evidence.md").read_text(encoding="utf-8")
@@ -77,8 +77,8 @@ def test_all_methods_of_a_seed_begin_alike(whole):
 
 
 def test_the_same_pictures_without_any_computation(whole, clone, no_training, monkeypatch):
-    for name, experiment in EXPERIMENTS.items():
-        monkeypatch.setitem(EXPERIMENTS, name, dataclasses.replace(experiment, measure=None))
+    for name, quantity in QUANTITIES.items():
+        monkeypatch.setitem(QUANTITIES, name, dataclasses.replace(quantity, measure=None))
     before = {file.name: file.read_bytes() for file in (clone / "tables").iterdir()}
     regenerate(clone, profile="smoke")
     assert pictures(clone) == pictures(whole)
@@ -238,7 +238,7 @@ def test_profiles_say_what_they_are():
 
 
 def test_the_store_keeps_rows_apart(tmp_path, small):
-    store = Store(tmp_path / "figures", small)
+    store = Store(tmp_path / "figures", small, COLUMNS)
     store.add("rows", pd.DataFrame({"cell": ["a", "b"], "method": ["x", "y"], "value": [1, 2]}))
     store.add("rows", pd.DataFrame({"cell": ["b", "c"], "method": ["y", "x"], "value": [3, 4]}))
     assert dict(zip(store.read("rows")["cell"], store.read("rows")["value"], strict=True)) == {"a": 1, "b": 3, "c": 4}

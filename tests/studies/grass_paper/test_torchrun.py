@@ -19,7 +19,7 @@ from subspace_lab.experiments.progress import TrialsProgress, last_line
 from subspace_lab.runs import Run
 from subspace_lab.studies.grass_paper import EvidenceInterrupted, profiles, regenerate
 from subspace_lab.studies.grass_paper.cells import tuning_cells
-from subspace_lab.studies.grass_paper.variants import methods
+from subspace_lab.studies.grass_paper.quantities.methods_overview import methods
 from subspace_lab.training import train
 
 

@@ -9,7 +9,8 @@ from scipy import stats
 
 from subspace_lab.studies.grass_paper.claims import CLAIMS
 from subspace_lab.studies.grass_paper.profiles import profile_named
-from subspace_lab.studies.grass_paper.variants import part_name, sensitivity
+from subspace_lab.studies.grass_paper.quantities.sensitivity import sensitivity
+from subspace_lab.studies.grass_paper.variants import part_name
 from subspace_lab.studies.grass_paper.verdicts import FAILS, HOLDS, OPEN, Statement, below, statement, together
 
 

@@ -1,9 +1,10 @@
-"""Energy ratios by kind of layer, one panel per rank: what the two halves of Fig. 1 share."""
+"""Fig. 1: how much of the gradient a core of rank r holds, over training and over depth, beside noise."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -11,17 +12,41 @@ from matplotlib.lines import Line2D
 from subspace_lab.figures.axis import limits, step_axis
 from subspace_lab.figures.labels import wrapped
 from subspace_lab.figures.panels import FIXED, NOISE, grid, line_style
-from subspace_lab.figures.style import Layout
+from subspace_lab.figures.style import Layout, picture
 from subspace_lab.figures.tables import AbsentError
+from subspace_lab.studies.grass_paper.captured_tables import ENERGY
+from subspace_lab.studies.grass_paper.quantities.quantity import Quantity
+from subspace_lab.studies.grass_paper.store import Store
+from subspace_lab.studies.grass_paper.variants import CAPTURED, adamw, every_seed
+
+
+def measure(store: Store) -> pd.DataFrame:
+    """The energy ratios of AdamW's captured runs.
+
+    Args:
+        store: The tables.
+
+    Returns:
+        One row per (seed, step, kind, depth, rank): m, ratio, and as ratios null_noise (the own top-r space of Gaussian
+        noise) and null_isotropic (any fixed basis).
+    """
+    table = store.read(ENERGY)
+    if table.empty:
+        return table
+    rows = table[table["method"] == f"{CAPTURED}adamw"]
+    nulls = {name: np.sqrt(rows[name]) for name in ("null_noise", "null_isotropic")}
+    columns = ["seed", "step", "kind", "depth", "rank", "m", "ratio", "null_noise", "null_isotropic"]
+    return rows.assign(**nulls)[columns].reset_index(drop=True)
+
 
 _DASHES: tuple[Any, ...] = (NOISE["linestyle"], (0, (9, 2.5)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 
 
-def draw_energies(table: pd.DataFrame, layout: Layout, *, x: str, xlabel: str) -> Figure:
+def _draw(table: pd.DataFrame, layout: Layout, *, x: str, xlabel: str) -> Figure:
     """Means over seeds and whatever is not shown, by kind, with both nulls.
 
     Args:
-        table: Of the experiment ``fig1``.
+        table: Of the quantity ``fig1``.
         layout: The size of the figure.
         x: ``step`` or ``depth``.
         xlabel: Its label.
@@ -95,3 +120,40 @@ def _in_columns(kinds: list[Line2D], nulls: list[Line2D], layout: Layout) -> lis
     rows = max(-(-len(kinds) // 2), len(nulls))
     empty = Line2D([], [], linestyle="", label=" ")
     return [*kinds, *([empty] * (2 * rows - len(kinds))), *nulls, *([empty] * (rows - len(nulls)))]
+
+
+@picture(
+    "Energy in the core over training",
+    "Share of the gradient's norm that its own top-r left singular space holds, by kind of layer (mean over blocks and "
+    "seeds), in trainings by AdamW. Dashed: what the own space of Gaussian noise of that shape holds (one "
+    "line per shape "
+    "of matrix); dotted: what any fixed basis holds of isotropic noise. A ratio above 0.5 means nothing by itself: at "
+    "r/m = 1/4 a fixed basis has it on noise. It misleads when everything above the lines is read as signal, since the "
+    "noise of real gradients is not isotropic.",
+)
+def over_training(table: pd.DataFrame, layout: Layout) -> Figure:
+    """Draw the ratios over the steps, a panel per rank."""
+    return _draw(table, layout, x="step", xlabel="optimizer step")
+
+
+@picture(
+    "Energy in the core over depth",
+    "The same ratios by block, means over the steps and seeds. A line that falls to the right says that deeper layers "
+    "have less of their gradient in the core.",
+)
+def over_depth(table: pd.DataFrame, layout: Layout) -> Figure:
+    """Draw the ratios over the blocks, a panel per rank."""
+    return _draw(table, layout, x="depth", xlabel="block")
+
+
+QUANTITY = Quantity(
+    title="energy ratio",
+    measure=measure,
+    figures={"fig1": over_training, "fig1_depth": over_depth},
+    columns={
+        "seed": "int", "step": "int", "kind": "str", "depth": "int", "rank": "int", "m": "int", "ratio": "float",
+        "null_noise": "float", "null_isotropic": "float",
+    },
+    variants=adamw,
+    captured=every_seed,
+)  # fmt: skip

@@ -1,4 +1,4 @@
-"""Histograms of principal angles between gradients' subspaces at different steps, beside random ones (FRUGAL)."""
+"""Principal angles between the top-r spaces of gradients at different steps, as histograms beside random ones."""
 
 from __future__ import annotations
 
@@ -12,26 +12,41 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from subspace_lab.figures.panels import grid, line_style
-from subspace_lab.figures.style import INK, Layout, styled_figure
+from subspace_lab.figures.style import INK, Layout, picture
 from subspace_lab.figures.tables import AbsentError
+from subspace_lab.studies.grass_paper.captured_tables import ANGLES
+from subspace_lab.studies.grass_paper.quantities.quantity import Quantity
+from subspace_lab.studies.grass_paper.store import Store
+from subspace_lab.studies.grass_paper.variants import adamw, every_seed
 
-TITLE = "Principal angles between steps"
-CAPTION = (
-    "How the cosines of the principal angles between the top-r spaces of a layer's gradients at two captures are "
-    "distributed, by how many steps lie between them, over all pairs and all layers of a kind. 1 is a direction that "
-    "both share. The grey area is what two random subspaces of these dimensions have: cosines to the right of "
-    "its edge are directions that stayed, those within are no nearer than chance. "
-    "It misleads as motion of the training: the directions of smallest energy are those of the noise of single "
-    "batches, and they would not be found again if the weights stood still."
-)
+
+def measure(store: Store) -> pd.DataFrame:
+    """The histograms of the first seed, which were counted while its captures were there.
+
+    Args:
+        store: The tables.
+
+    Returns:
+        As `angle_histograms` has it, of AdamW's captured run.
+    """
+    table = store.read(ANGLES)
+    return table if table.empty else table[table["seed"] == 0].drop(columns=["cell", "method", "seed"])
 
 
 _RANDOM: dict[str, Any] = {"fill": True, "facecolor": INK, "alpha": 0.16, "linewidth": 0, "zorder": 1}
 
 
-@styled_figure(TITLE)
-def draw(table: pd.DataFrame, layout: Layout) -> Figure:
-    """Draw the figure; see CAPTION."""
+@picture(
+    "Principal angles between steps",
+    "How the cosines of the principal angles between the top-r spaces of a layer's gradients at two captures are "
+    "distributed, by how many steps lie between them, over all pairs and all layers of a kind. 1 is a direction that "
+    "both share. The grey area is what two random subspaces of these dimensions have: cosines to the right of "
+    "its edge are directions that stayed, those within are no nearer than chance. "
+    "It misleads as motion of the training: the directions of smallest energy are those of the noise of single "
+    "batches, and they would not be found again if the weights stood still.",
+)
+def histogram(table: pd.DataFrame, layout: Layout) -> Figure:
+    """Draw the densities of the cosines, a panel per kind of layer."""
     if table.empty:
         raise AbsentError("No two captures were compared.")
     panels = {str(name): rows for name, rows in table.groupby(_names(table), sort=False)}
@@ -68,3 +83,16 @@ def _names(table: pd.DataFrame) -> pd.Series:
 
 def _edges(bins: pd.DataFrame) -> np.ndarray:
     return np.append(bins["bin_low"], bins["bin_high"].iloc[-1])
+
+
+QUANTITY = Quantity(
+    title="principal angles",
+    measure=measure,
+    figures={"projection_angles": histogram},
+    columns={
+        "kind": "str", "m": "int", "rank": "int", "lag_steps": "int", "bin_low": "float", "bin_high": "float",
+        "count": "int", "density": "float", "null_density": "float",
+    },
+    variants=adamw,
+    captured=every_seed,
+)  # fmt: skip

@@ -1,4 +1,4 @@
-"""What the histogram of principal angles draws, against its table."""
+"""The histogram of principal angles: which rows are shown, and what is drawn of them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 from matplotlib.patches import StepPatch
 
 from subspace_lab.figures import NARROW, PAGE, AbsentError
-from subspace_lab.studies.grass_paper.figures import projection_angles
+from subspace_lab.studies.grass_paper.quantities.projection_angles import histogram, measure
 from tests.figures.test_drawings import KINDS, axes_of, check_texts, text_boxes
+from tests.studies.grass_paper.by_hand import Tables, table as table_of
 
 EDGES = np.linspace(0, 1, 26)
 
@@ -30,12 +31,18 @@ def table() -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def test_angles_are_those_of_the_first_seed() -> None:
+    rows = table_of("kind count cell method seed", ("q_proj", 3, "a", "captured adamw", 0), ("q_proj", 5, "b", "x", 1))
+    found = measure(Tables(captured_angles=rows))  # type: ignore[arg-type]
+    assert found.to_dict("records") == [{"kind": "q_proj", "count": 3}]
+
+
 def outlines(ax: Any) -> list[StepPatch]:
     return [patch for patch in ax.patches if isinstance(patch, StepPatch)]
 
 
 def test_outlines_are_the_densities_by_lag_and_the_null(table: pd.DataFrame) -> None:
-    axes = axes_of(projection_angles.draw(table))
+    axes = axes_of(histogram.draw(table))
     assert list(axes) == KINDS
     for kind, ax in axes.items():
         *shown, null = outlines(ax)
@@ -50,16 +57,16 @@ def test_outlines_are_the_densities_by_lag_and_the_null(table: pd.DataFrame) -> 
 def test_kinds_of_several_sizes_have_a_panel_for_each(table: pd.DataFrame) -> None:
     of_one = table[table["kind"] == "q_proj"]
     mixed = pd.concat([table[table["kind"] != "k_proj"], of_one.assign(m=128)])
-    first, *_, last = axes_of(projection_angles.draw(mixed))
+    first, *_, last = axes_of(histogram.draw(mixed))
     assert (first, last) == ("q_proj, m = 256", "q_proj, m = 128")
 
 
 def test_an_empty_table_is_not_drawn(table: pd.DataFrame) -> None:
     with pytest.raises(AbsentError):
-        projection_angles.draw(table.head(0))
+        histogram.draw(table.head(0))
 
 
 @pytest.mark.parametrize("layout", [PAGE, NARROW], ids=["page", "narrow"])
 def test_no_text_is_cut_or_covered(table: pd.DataFrame, layout: Any) -> None:
-    figure = projection_angles.draw(table, layout)
-    check_texts(projection_angles.TITLE, text_boxes(figure, layout), figure.bbox)
+    figure = histogram.draw(table, layout)
+    check_texts(histogram.title, text_boxes(figure, layout), figure.bbox)

@@ -1,9 +1,9 @@
-"""Principal angles between the top-r spaces of gradients at different steps, as histograms beside random ones.
+"""What is measured in captured runs: energy by rank, the derivative of the subspace error, and principal angles.
 
-FRUGAL (arXiv 2411.07837) shows such histograms of cosines, between GaLore's projections at different steps and between
-random ones, to argue that subspaces keep some directions and change most others no more slowly than chance. Known to
-us second-hand: its model, layers, rank and steps are not taken over here. Every pair of captures at a lag is counted,
-for all layers of a kind.
+FRUGAL (arXiv 2411.07837) shows histograms of the cosines of principal angles, between GaLore's projections at different
+steps and between random ones, to argue that subspaces keep some directions and change most others no more slowly than
+chance. Known to us second-hand: its model, layers, rank and steps are not taken over here. Every pair of captures at a
+lag is counted, for all layers of a kind.
 
 Legend: ``S1, S2 (m, r)`` top-r left singular bases of one layer at two captures; cosines are the singular values of
 ``S1^T S2``.
@@ -12,21 +12,71 @@ Legend: ``S1, S2 (m, r)`` top-r left singular bases of one layer at two captures
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
 from subspace_lab._checks import whole_number, whole_numbers
+from subspace_lab.analysis import curvature, energy
 from subspace_lab.analysis.layer_step import Basis, Layer, Past, load_layer_step, narrow
 from subspace_lab.analysis.ranks import check_rank
 from subspace_lab.numerics import null_cosines, principal_angles
 from subspace_lab.runs import Run, RunError
+from subspace_lab.studies.grass_paper.store import Store
+from subspace_lab.studies.grass_paper.variants import CAPTURED
+from subspace_lab.studies.optimizers.cells import Cell
 
+ENERGY, TANGENT, ANGLES = "captured_energy", "captured_tangent", "captured_angles"
+_ENERGY = {"step": "int", "kind": "str", "depth": "int", "rank": "int", "m": "int", "n": "int", "ratio": "float",
+           "null_isotropic": "float", "null_noise": "float"}  # fmt: skip
+_TANGENT = {"step": "int", "kind": "str", "depth": "int", "rank": "int", "lag_steps": "int", "index": "int",
+            "singular_value": "float", "normalized": "float", "null_noise": "float"}  # fmt: skip
+_ANGLES = {"kind": "str", "m": "int", "rank": "int", "lag_steps": "int", "bin_low": "float", "bin_high": "float",
+           "count": "int", "density": "float", "null_density": "float"}  # fmt: skip
+_CELL = {"cell": "str", "method": "str", "seed": "int"}
+COLUMNS = {ENERGY: _ENERGY | _CELL, TANGENT: _TANGENT | _CELL, ANGLES: _ANGLES | _CELL}
+TOP = 20
+_LAGS = (1, 4, 16)  # in captures
 _WITH_BASES = ("full", "gram", "topk")
 
 
-def measure(
+def absorb(store: Store, cells: Sequence[Cell]) -> None:
+    """Measure captured runs that are complete, and take what was measured into the tables.
+
+    Args:
+        store: The tables.
+        cells: Their cells.
+    """
+    for cell in cells:
+        run = Run.open(store.cells_dir / cell.name)
+        width = int(run.layers[["rows", "cols"]].min(axis=1).median())
+        ranks = sorted({max(1, width // share) for share in store.profile.shares} | {cell_rank(store)})
+        own = energy(run, ranks=ranks, lags=())
+        tangent = curvature(run, rank=max(1, width // 4), top=TOP)  # the habit of the field
+        store.add(ENERGY, _about(own[list(_ENERGY)], cell))
+        store.add(TANGENT, _about(tangent[list(_TANGENT)], cell))
+        if cell.method == f"{CAPTURED}adamw":
+            lags = [lag for lag in _LAGS if lag < len(run.steps)]
+            store.add(ANGLES, _about(angle_histograms(run, rank=cell_rank(store), lags=lags), cell))
+
+
+def cell_rank(store: Store) -> int:
+    """The rank that the methods use, at which energies and derivatives are related to their losses."""
+    from subspace_lab.training import preset
+
+    config = store.profile.config
+    assert config.preset is not None
+    return config.rank or preset(config.preset).usual_rank
+
+
+def _about(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:
+    whole = {name: "int32" for name in ("step", "depth", "rank", "m", "n", "index", "lag_steps") if name in table}
+    named = table.assign(cell=cell.name, method=cell.method, seed=cell.seed, kind=table["kind"].astype(str))
+    return named.astype(whole)
+
+
+def angle_histograms(
     run: Run, *, rank: int | None = None, lags: int | Iterable[int] = (1, 4, 16), num_bins: int = 25
 ) -> pd.DataFrame:
     """Histograms of the cosines of principal angles between captures, by kind of layer and lag.

@@ -1,4 +1,4 @@
-"""Losses of single seeds as points with their mean as a bar, by category."""
+"""What the pictures of several quantities share: seeds as points with their mean as a bar, and names of methods."""
 
 from __future__ import annotations
 
@@ -68,3 +68,21 @@ def seeds_of(table: pd.DataFrame) -> str:
     counts = table.groupby(keys, dropna=False)["seed"].nunique()
     low, high = int(counts.min()), int(counts.max())
     return f"{low} to {high} seeds" if low != high else f"{low} seed{'s' * (low != 1)}"
+
+
+def shown(method: str) -> str:
+    """The name of a method as it is written: that of its class; what is no method's keyword stays as it is.
+
+    Args:
+        method: As a table has it: ``grasswalk``, or with settings, ``grasswalk rank=32``.
+
+    Returns:
+        The name.
+
+    >>> shown("grasswalk rank=32"), shown("walk+AO")
+    ('GrassWalk rank=32', 'walk+AO')
+    """
+    from subspace_lab.optim import METHODS
+
+    name, space, rest = method.partition(" ")
+    return (METHODS[name].__name__ if name in METHODS else name) + space + rest

@@ -1,4 +1,4 @@
-"""What the figures of the trained experiments draw, against their tables."""
+"""What the pictures of quantities of trainings show, against their tables."""
 
 from __future__ import annotations
 
@@ -11,19 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from subspace_lab.figures import NARROW, PAGE, AbsentError
-from subspace_lab.studies.grass_paper.figures import (
-    fig1,
-    fig1_depth,
-    fig2,
-    fig2_raw,
-    fig3,
-    random_bases,
-    recovery,
-    refresh,
-    relation,
-    sensitivity,
-    tables,
-)
+from subspace_lab.studies.grass_paper.quantities import QUANTITIES
 from tests.figures.test_drawings import check_texts, text_boxes
 
 KINDS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -42,23 +30,25 @@ def rows(**columns: list) -> pd.DataFrame:
 
 
 TABLES = {
-    fig1: rows(seed=[0, 1], step=[0, 10, 20], kind=KINDS, depth=[0, 1], rank=[4, 32]).assign(
+    "fig1": rows(seed=[0, 1], step=[0, 10, 20], kind=KINDS, depth=[0, 1], rank=[4, 32]).assign(
         m=128, null_noise=0.7, null_isotropic=0.5),
-    fig2: rows(seed=[0, 1], step=[10, 100], kind=KINDS, index=list(range(20))).assign(
+    "fig2": rows(seed=[0, 1], step=[10, 100], kind=KINDS, index=list(range(20))).assign(
         rank=32, lag_steps=10, null_noise=0.01),
-    fig3: rows(rule=RULES, moments=["keep", "transport"], recovery=["none", "limited", "free"], seed=[0, 1, 2]),
-    recovery: rows(rule=RULES, recovery=["none", "limited", "free"], seed=[0, 1], step=[5, 10, 15]),
-    random_bases: rows(rule=["walk", "hybrid", "jump", "coordinates"], recovery=["limited", "free"], seed=[0, 1]),
-    sensitivity: rows(setting=["rank", "update_interval", "walk_step", "zeta", "scale"], value=[1.0, 2.0, float("nan")],
-                      seed=[0, 1]).assign(usual=lambda t: t["value"] == 2.0),
-    refresh: rows(method=METHODS, seed=[0, 1]),
-    relation: rows(method=METHODS).assign(energy=lambda t: t["ratio"], flatness=lambda t: t["limiter"],
+    "fig3": rows(rule=RULES, moments=["keep", "transport"], recovery=["none", "limited", "free"], seed=[0, 1, 2]),
+    "recovery": rows(rule=RULES, recovery=["none", "limited", "free"], seed=[0, 1], step=[5, 10, 15]),
+    "random_bases": rows(rule=["walk", "hybrid", "jump", "coordinates"], recovery=["limited", "free"], seed=[0, 1]),
+    "sensitivity": rows(setting=["rank", "update_interval", "walk_step", "zeta", "scale"],
+                        value=[1.0, 2.0, float("nan")], seed=[0, 1]).assign(usual=lambda t: t["value"] == 2.0),
+    "refresh": rows(method=METHODS, seed=[0, 1]),
+    "relation": rows(method=METHODS).assign(energy=lambda t: t["ratio"], flatness=lambda t: t["limiter"],
                                           steepness=0.5, rho_energy=0.1, p_energy=0.5, rho_flatness=float("nan"),
                                           p_flatness=float("nan"), rho_steepness=-1.0, p_steepness=0.0),
-    tables: rows(method=METHODS).assign(seeds=3, eval_high=lambda t: t["eval_loss"] + 0.1, state_bytes=1e6, wall_s=9.0),
+    "tables": rows(method=METHODS).assign(seeds=3, eval_high=lambda t: t["eval_loss"] + 0.1, state_bytes=1e6,
+                                          wall_s=9.0),
 }  # fmt: skip
-TABLES |= {fig1_depth: TABLES[fig1], fig2_raw: TABLES[fig2]}
-each_figure = pytest.mark.parametrize("module", TABLES, ids=lambda module: module.__name__.rpartition(".")[2])
+TABLES |= {"fig1_depth": TABLES["fig1"], "fig2_raw": TABLES["fig2"]}
+PICTURES = {name: picture for quantity in QUANTITIES.values() for name, picture in quantity.figures.items()}
+each_picture = pytest.mark.parametrize("name", TABLES)
 
 
 def panel(figure: Figure, title: str):
@@ -66,47 +56,47 @@ def panel(figure: Figure, title: str):
     return ax
 
 
-@each_figure
+@each_picture
 @pytest.mark.parametrize("layout", [PAGE, NARROW], ids=["page", "narrow"])
-def test_no_text_is_cut_or_covered(module, layout):
-    figure = module.draw(TABLES[module], layout)
-    check_texts(module.TITLE, text_boxes(figure, layout), figure.bbox)
+def test_no_text_is_cut_or_covered(name, layout):
+    figure = PICTURES[name].draw(TABLES[name], layout)
+    check_texts(PICTURES[name].title, text_boxes(figure, layout), figure.bbox)
 
 
-@each_figure
-def test_a_table_is_read_only(module):
-    before = TABLES[module].copy()
-    module.draw(TABLES[module])
-    pd.testing.assert_frame_equal(TABLES[module], before)
+@each_picture
+def test_a_table_is_read_only(name):
+    before = TABLES[name].copy()
+    PICTURES[name].draw(TABLES[name])
+    pd.testing.assert_frame_equal(TABLES[name], before)
 
 
-@each_figure
-def test_an_empty_table_is_said_to_be_one(module):
+@each_picture
+def test_an_empty_table_is_said_to_be_one(name):
     with pytest.raises(AbsentError):
-        module.draw(TABLES[module].head(0))
+        PICTURES[name].draw(TABLES[name].head(0))
 
 
 def test_energy_lines_are_means_of_seeds_and_blocks():
-    table = TABLES[fig1]
-    ax = panel(fig1.draw(table), "r = 32, r/m = 1/4")
+    table = TABLES["fig1"]
+    ax = panel(PICTURES["fig1"].draw(table), "r = 32, r/m = 1/4")
     of_kind = table.query("rank == 32 and kind == 'v_proj'").groupby("step")["ratio"].mean()
     np.testing.assert_allclose(ax.lines[KINDS.index("v_proj")].get_xydata(), of_kind.reset_index().to_numpy())
     assert {line.get_ydata()[0] for line in ax.lines[len(KINDS) :]} == {0.7, 0.5}
 
 
 def test_tangent_lines_are_of_single_steps():
-    table = TABLES[fig2]
-    for module, column in ((fig2, "normalized"), (fig2_raw, "singular_value")):
-        ax = panel(module.draw(table), "o_proj")
+    table = TABLES["fig2"]
+    for name, column in (("fig2", "normalized"), ("fig2_raw", "singular_value")):
+        ax = panel(PICTURES[name].draw(table), "o_proj")
         late = table.query("kind == 'o_proj' and step == 100").groupby("index")[column].mean()
         np.testing.assert_allclose(ax.lines[1].get_ydata(), late)
         assert ax.lines[1].get_xdata()[0] == 1
-        assert len(ax.lines) == 2 + (module is fig2)  # with the null
+        assert len(ax.lines) == 2 + (name == "fig2")  # with the null
 
 
 def test_the_ablation_shows_every_seed_the_null_and_the_limiters_factor():
-    table = TABLES[fig3]
-    figure = fig3.draw(table)
+    table = TABLES["fig3"]
+    figure = PICTURES["fig3"].draw(table)
     ax = panel(figure, "AO, RS")
     of_panel = table.query("moments == 'transport' and recovery == 'limited'")
     for place, rule in enumerate(RULES):
@@ -121,17 +111,17 @@ def test_the_ablation_shows_every_seed_the_null_and_the_limiters_factor():
 
 
 def test_how_many_seeds_is_said():
-    table = TABLES[fig3]
-    assert "rule (3 seeds)" in [text.get_text() for text in fig3.draw(table).findobj(Text)]
+    table = TABLES["fig3"]
+    assert "rule (3 seeds)" in [text.get_text() for text in PICTURES["fig3"].draw(table).findobj(Text)]
     part = table[(table["seed"] == 0) | (table["rule"] == "svd")]
-    assert "rule (1 to 3 seeds)" in [text.get_text() for text in fig3.draw(part).findobj(Text)]
+    assert "rule (1 to 3 seeds)" in [text.get_text() for text in PICTURES["fig3"].draw(part).findobj(Text)]
 
 
 def test_refresh_shares_are_percent():
-    bars = {round(bar.get_width(), 6) for bar in refresh.draw(TABLES[refresh]).axes[0].patches}
-    assert bars == set((100 * TABLES[refresh].groupby("method")["refresh_share"].mean()).round(6))
+    bars = {round(bar.get_width(), 6) for bar in PICTURES["refresh"].draw(TABLES["refresh"]).axes[0].patches}
+    assert bars == set((100 * TABLES["refresh"].groupby("method")["refresh_share"].mean()).round(6))
 
 
 def test_no_zeta_is_called_none():
-    ax = sensitivity.draw(TABLES[sensitivity]).axes[3]
+    ax = PICTURES["sensitivity"].draw(TABLES["sensitivity"]).axes[3]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "2", "none"]

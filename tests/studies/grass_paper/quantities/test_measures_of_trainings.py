@@ -1,4 +1,4 @@
-"""What is measured of trainings, row by row, on tables made by hand."""
+"""What quantities of trainings measure, row by row, on tables made by hand."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from subspace_lab.studies.grass_paper import ablation, methods, random_bases, recovery, refresh, sensitivity
 from subspace_lab.studies.grass_paper.profiles import PROFILES
+from subspace_lab.studies.grass_paper.quantities import (
+    ablation,
+    methods_overview,
+    random_bases,
+    recovery,
+    refresh,
+    sensitivity,
+)
 from tests.studies.grass_paper.by_hand import T1, Tables, records, table, trainings
 
 NAN = math.nan
@@ -135,7 +142,7 @@ def test_the_tables_have_every_method_of_the_profile_and_no_other(tmp_path: Path
     losses = {"galore": {1e-3: [5.0], 3e-3: [4.0, 4.4]}, "grasswalk": {1e-3: [3.9, 4.1]}, "svd": {1e-3: [1.0]}}
     cells = trainings(losses).assign(tokens=100, state_bytes=8, state_bytes_formula=8, peak_bytes=16, base_bytes=4)
     (tmp_path / "tables").mkdir()
-    found = methods.measure(Tables(PROFILES["cpu"], tmp_path, cells=cells.assign(reason="")))
+    found = methods_overview.measure(Tables(PROFILES["cpu"], tmp_path, cells=cells.assign(reason="")))
     assert records(found, "method lr edge lrs seeds failed") == [
         ("grasswalk", 1e-3, "only", 1, 2, 0), ("galore", 3e-3, "high", 2, 2, 0),
     ]  # fmt: skip
@@ -160,7 +167,7 @@ def test_the_tables_have_every_method_of_the_profile_and_no_other(tmp_path: Path
     assert r"galore & 0.003" in (tmp_path / "tables" / "tables.tex").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("module", [ablation, methods, random_bases, recovery, refresh, sensitivity])
+@pytest.mark.parametrize("module", [ablation, methods_overview, random_bases, recovery, refresh, sensitivity])
 def test_where_there_is_nothing_there_is_no_row(module, tmp_path: Path) -> None:
     assert module.measure(Tables(PROFILES["cpu"], tmp_path)).empty
     other = trainings({"something else": {1e-3: [4.0]}})

@@ -1,1 +1,0 @@
-"""The figures of papers, one file each: ``draw(table)`` draws what an experiment measured, nothing else."""

@@ -1,0 +1,134 @@
+"""Fig. 3: rule x transported moments (AO) x recovery scaling (RS), and a basis that is never refreshed as null."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from subspace_lab.figures.labels import wrapped
+from subspace_lab.figures.panels import grid
+from subspace_lab.figures.style import Layout, picture
+from subspace_lab.figures.tables import AbsentError
+from subspace_lab.studies.grass_paper.cells import best_rows
+from subspace_lab.studies.grass_paper.profiles import Profile
+from subspace_lab.studies.grass_paper.quantities.drawing import (
+    note_handle,
+    null_level,
+    seed_handles,
+    seed_points,
+    seeds_of,
+)
+from subspace_lab.studies.grass_paper.quantities.quantity import Quantity
+from subspace_lab.studies.grass_paper.store import CELLS, CURVES, Store
+from subspace_lab.studies.grass_paper.variants import MOMENTS, RECOVERIES, Variants, part, part_name
+
+
+def ablation_cells(profile: Profile) -> Iterator[tuple[str, str, str]]:
+    """Rule, moments and recovery of every cell of the ablation."""
+    for moments in MOMENTS:
+        for recovery in RECOVERIES:
+            for rule in profile.rules:
+                yield rule, moments, recovery
+
+
+def ablation(profile: Profile) -> Variants:
+    """Rule x AO x RS, RS with the limiter and without."""
+    return {part_name(*parts): part(*parts) for parts in ablation_cells(profile)}
+
+
+_SHARES = ["bulk_share", "recovery_share", "limiter", "limited_share"]
+
+
+def measure(store: Store) -> pd.DataFrame:
+    """The losses of all parts at their best learning rates.
+
+    Args:
+        store: The tables.
+
+    Returns:
+        One row per (rule, moments, recovery, seed): method, lr, edge, eval_loss, train_loss, and means over the steps
+        that were looked at of bulk_share, recovery_share, limiter (the factor that the limiter applied) and
+        limited_share.
+    """
+    parts = pd.DataFrame(
+        [(part_name(*parts), *parts) for parts in ablation_cells(store.profile)],
+        columns=["method", "rule", "moments", "recovery"],
+    )
+    rows = best_rows(store.read(CELLS), list(parts["method"]))
+    if rows.empty:
+        return pd.DataFrame()
+    shares = store.read(CURVES).groupby("cell", as_index=False)[_SHARES].mean()
+    found = parts.merge(rows[["method", "cell", "lr", "edge", "seed", "eval_loss", "train_loss"]], on="method")
+    return found.merge(shares, on="cell", how="left").drop(columns="cell")
+
+
+_NOTES = (
+    "AO: at a refresh the moments are transported to the new basis (no AO: kept as they are)",
+    "RS: what the basis leaves of the gradient is recovered, scaled; a limiter bounds its growth (unlimited: none)",
+    "×0.87: the factor that the limiter applied to what was recovered, mean over steps and matrices",
+)
+_COLUMNS = {"none": "no RS", "limited": "RS", "free": "RS unlimited"}
+_ROWS = {"keep": "no AO", "transport": "AO"}
+
+
+@picture(
+    "Rule, moments and recovery",
+    "Held-out loss of every rule for the basis with moments kept or transported (AO), without recovery "
+    "scaling, with it "
+    "(RS) and with it but without its limiter; the learning rate is tuned for each of the thirty cells. Points are "
+    "seeds, bars their means. The dashed line is the mean of the basis that is never refreshed: a rule that "
+    "is not below "
+    "it has gained nothing by moving. Numbers under the points are the factor that the limiter applied to what was "
+    "recovered, mean over steps and matrices: where it differs between rules, RS is not the same thing for them. "
+    "Overlapping points are no proof of equality, since seeds pair up: the page has the paired differences.",
+)
+def losses(table: pd.DataFrame, layout: Layout) -> Figure:
+    """Draw a panel per moments and recovery, with the seeds of every rule in it."""
+    table = table.dropna(subset=["eval_loss"])
+    if table.empty:
+        raise AbsentError("No cell came to its end.")
+    panels = {
+        (moments, recovery): f"{row}, {column}"
+        for moments, row in _ROWS.items()
+        for recovery, column in _COLUMNS.items()
+    }
+    rules = list(dict.fromkeys(table["rule"]))
+    columns = min(3, layout.columns)
+    shape = Layout(layout.width, columns, layout.font_size, layout.titled)
+    figure, axes = grid(shape, list(panels.values()), xlabel="", ylabel="held-out loss", height=2.35)
+    low, high = table["eval_loss"].min(), table["eval_loss"].max()
+    room = 0.08 * (high - low) or 0.05
+    for (moments, recovery), name in panels.items():
+        ax, rows = axes[name], table[(table["moments"] == moments) & (table["recovery"] == recovery)]
+        ax.set_ylim(low - 2.2 * room, high + room)
+        seed_points(ax, rows, rules, by="rule", y="eval_loss")
+        if (rows["rule"] == "frozen").any():
+            null_level(ax, float(rows.loc[rows["rule"] == "frozen", "eval_loss"].mean()))
+        if recovery == "limited":  # the factors that the key explains
+            for place, rule in enumerate(rules):
+                factor = rows.loc[rows["rule"] == rule, "limiter"].mean()
+                if factor == factor:
+                    ax.text(place, low - 1.9 * room, f"×{factor:.2f}", ha="center", fontsize=layout.font_size - 2)
+    for ax in list(axes.values())[-columns:]:
+        ax.set_xlabel(f"rule ({seeds_of(table)})")
+    key = [
+        *seed_handles("the rule that never moves the basis (frozen)"),
+        *(note_handle(wrapped(note, layout)) for note in _NOTES),
+    ]
+    figure.legend(handles=key, loc="outside lower left")
+    return figure
+
+
+QUANTITY = Quantity(
+    title="rule x AO x RS",
+    measure=measure,
+    figures={"fig3": losses},
+    columns={
+        "method": "str", "rule": "str", "moments": "str", "recovery": "str", "lr": "float", "edge": "str",
+        "seed": "int", "eval_loss": "float", "train_loss": "float", "bulk_share": "float", "recovery_share": "float",
+        "limiter": "float", "limited_share": "float",
+    },
+    variants=ablation,
+)  # fmt: skip

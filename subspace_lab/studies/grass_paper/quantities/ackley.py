@@ -1,0 +1,328 @@
+"""Minimizing Ackley's function in subspaces: how the rule for the basis fares where the slope misleads.
+
+SubTrack++ (arXiv 2502.01586, Fig. 6) shows trajectories of tracking and of GaLore's SVD on Ackley's function: 100
+steps, a refresh every 10, scale factors 1 and 3. What it says of them: with scale 1 GaLore makes abrupt jumps and does
+not reach the minimum; with scale 3 it does, by longer jumps; tracking is robust. Known to us is that figure's text
+only, from a transcript; dimensions, rank, learning rate and starting points are not in it. **Those are chosen here**:
+the coordinates of one Ackley function are the entries of a 16 x 16 matrix, the rank is m/4, and every seed draws its
+own starting point. So this asks the paper's question in a setting of our own; it does not repeat its trajectories.
+
+A scale factor multiplies the learning rate and does nothing else: two scales are two learning rates. That is why
+neighbouring scales are measured too, full-rank AdamW included.
+
+A basis that is never refreshed (frozen) is the null of every rule: alone for the SVD and for tracking alone, with
+transport and recovery for the others.
+
+Legend: W (m, m) the matrix; d = m^2 its entries; r rank.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator
+from torch import Tensor
+
+from subspace_lab import optim
+from subspace_lab.figures.axis import log_axis, step_axis
+from subspace_lab.figures.labels import end_labels
+from subspace_lab.figures.panels import grid, line_style
+from subspace_lab.figures.style import Layout, picture
+from subspace_lab.figures.tables import AbsentError
+from subspace_lab.studies.grass_paper.quantities.quantity import Quantity
+from subspace_lab.studies.grass_paper.store import Store
+
+SCALES = (0.3, 1.0, 3.0, 10.0)  # the paper's are 1 and 3
+_ALONE: dict[str, Any] = {"moments": "keep", "recovery": "none"}  # as GaLore, but for the rule
+_WHOLE: dict[str, Any] = {"moments": "transport", "recovery": "scaled"}  # as SubTrack, GrassWalk and GrassJump
+_REACH = 5.0  # starting points are uniform in a cube from -5 to 5
+
+Make = Callable[..., torch.optim.Optimizer]
+METHODS: dict[str, tuple[Make, dict[str, Any]]] = {
+    "GaLore (SVD)": (optim.GaLore, {}),
+    "tracking alone": (optim.SubspaceAdam, {"rule": "track", **_ALONE}),
+    "frozen alone": (optim.SubspaceAdam, {"rule": "frozen", **_ALONE}),
+    "frozen": (optim.SubspaceAdam, {"rule": "frozen", **_WHOLE}),
+    "SubTrack": (optim.SubTrack, {}),
+    "GrassWalk": (optim.GrassWalk, {}),
+    "GrassJump": (optim.GrassJump, {}),
+}
+FULL_RANK = "AdamW"
+
+
+def ackley(W: Tensor) -> Tensor:
+    """Ackley's function of all entries of a matrix: one deep minimum, 0 at the origin, among many shallow ones.
+
+    ``20 + e - 20 exp(-0.2 sqrt(mean w^2)) - exp(mean cos(2 pi w))``: nearly flat far out, with a minimum near every
+    point of whole coordinates.
+
+    Args:
+        W: Any shape.
+
+    Returns:
+        A scalar, at least 0.
+
+    >>> round(float(ackley(torch.zeros(2, 2))), 5), round(float(ackley(torch.ones(2, 2))), 3)
+    (0.0, 3.625)
+    """
+    bowl = 20 * torch.exp(-0.2 * W.square().mean().sqrt())
+    return 20 + math.e - bowl - torch.exp(torch.cos(2 * math.pi * W).mean())
+
+
+def descents(
+    *,
+    scales: Iterable[float] = SCALES,
+    num_seeds: int = 8,
+    steps: int = 100,
+    size: int = 16,
+    rank: int = 4,
+    lr: float = 1.0,
+    update_interval: int = 10,
+) -> pd.DataFrame:
+    """Minimize Ackley's function with every method, at every scale, from several starting points.
+
+    Args:
+        scales: Scale factors; each multiplies the learning rate.
+        num_seeds: Starting points, the same for all methods and scales; the seed also draws walks and jumps.
+        steps: Optimizer steps.
+        size: Rows m and columns of the matrix.
+        rank: Rank r of the subspaces.
+        lr: Learning rate, before the scale.
+        update_interval: Steps from refresh to refresh.
+
+    Returns:
+        One row per method, scale, seed and step: method, scale, seed, step (0 is the start), value, move (Frobenius
+        norm of the change of W that led there; NaN at the start).
+
+    Raises:
+        ValueError: If there is no scale, seed or step, or the rank exceeds the size.
+    """
+    scales = tuple(scales)
+    if not scales or min(num_seeds, steps, rank) < 1:
+        raise ValueError(
+            f"at least one scale, seed and step and a rank of 1 are needed, got scales={scales}, "
+            f"num_seeds={num_seeds}, steps={steps}, rank={rank}"
+        )
+    if rank > size:
+        raise ValueError(f"rank {rank} is larger than the matrix, which has {size} rows; give a larger size")
+    common = {"rank": rank, "update_interval": update_interval}
+    return pd.concat(
+        [
+            _descent(method, scale, seed, steps, size, lr, common)
+            for method in (*METHODS, FULL_RANK)
+            for scale in scales
+            for seed in range(num_seeds)
+        ],
+        ignore_index=True,
+    )
+
+
+def _descent(
+    method: str, scale: float, seed: int, steps: int, size: int, lr: float, common: dict[str, int]
+) -> pd.DataFrame:
+    W = starting_point(size, seed).requires_grad_()
+    optimizer = _optimizer(method, W, lr, scale, seed, common)
+    values, moves = [], [math.nan]
+    for _ in range(steps):
+        optimizer.zero_grad()
+        value = ackley(W)
+        value.backward()  # type: ignore[no-untyped-call]
+        before = W.detach().clone()
+        optimizer.step()
+        values.append(value.item())
+        moves.append((W.detach() - before).norm().item())
+    values.append(ackley(W.detach()).item())
+    return pd.DataFrame({
+        "method": method, "scale": scale, "seed": seed, "step": range(steps + 1), "value": values, "move": moves,
+    })  # fmt: skip
+
+
+def starting_point(size: int, seed: int) -> Tensor:
+    """Where a seed starts.
+
+    Args:
+        size: Rows and columns.
+        seed: The seed.
+
+    Returns:
+        A matrix (size, size), float64, uniform between -5 and 5.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return _REACH * (2 * torch.rand(size, size, generator=generator, dtype=torch.float64) - 1)
+
+
+def _optimizer(
+    method: str, W: Tensor, lr: float, scale: float, seed: int, common: dict[str, int]
+) -> torch.optim.Optimizer:
+    if method == FULL_RANK:
+        return torch.optim.AdamW([W], lr=lr * scale, weight_decay=0.0)
+    make, options = METHODS[method]
+    groups = [{"params": [W], "rank": common["rank"]}]
+    return make(groups, lr=lr, scale=scale, seed=seed, update_interval=common["update_interval"], **options)
+
+
+def measure(store: Store) -> pd.DataFrame:
+    """The descents as `descents` makes them by default; a smoke test takes a corner of them.
+
+    Args:
+        store: Says which profile it is; nothing is trained for this quantity.
+
+    Returns:
+        As `descents` has it.
+    """
+    if store.profile.name == "smoke":
+        return descents(scales=(1.0, 3.0), num_seeds=2, steps=12, size=8, rank=2)
+    return descents()
+
+
+_SHOWN = (1.0, 3.0)
+
+
+@picture(
+    "Ackley's function in subspaces",
+    "Value over the steps (the minimum is 0): the line is the median over the starting points, the band holds the "
+    "middle half of them. The entries of a 16 × 16 matrix are the coordinates, rank 4, a refresh every 10 steps; "
+    "the scale factors are those of the published figure, its other settings are not known. "
+    "A scale only multiplies the learning rate, so the panels are two learning rates, and what suits one method need "
+    "not suit another: see the value by scale before ranking them. What a rule has to beat is a basis that is never "
+    "refreshed: frozen alone for GaLore and tracking alone, frozen for the others, which carry the moments over and "
+    "recover the rest of the gradient.",
+)
+def values_by_step(table: pd.DataFrame, layout: Layout) -> Figure:
+    """Draw the values over the steps, a panel per scale."""
+    scales = [scale for scale in _SHOWN if (table["scale"] == scale).any()]
+    if not scales:
+        raise AbsentError("Neither scale 1 nor scale 3 was measured.")
+    names = {scale: f"scale {scale:g}" for scale in scales}
+    figure, axes = grid(
+        replace(layout, columns=max(1, layout.columns // 2)),
+        list(names.values()),
+        xlabel="step",
+        ylabel="value of Ackley's function",
+        height=2.6,
+    )
+    shown = table[table["scale"].isin(scales)]
+    places = {method: place for place, method in enumerate(dict.fromkeys(table["method"]))}
+    curves = {scale: _quartiles(shown[shown["scale"] == scale], "value") for scale in scales}
+    top = max(float(curve["high"].max()) for curve in curves.values())
+    for scale, name in names.items():
+        axes[name].set_ylim(0, 1.05 * top)
+        step_axis(axes[name])
+        _lines(axes[name], curves[scale], places, layout)
+    return figure
+
+
+def _quartiles(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Median and quartiles over the seeds.
+
+    Args:
+        rows: Of one scale.
+        column: What to summarize.
+
+    Returns:
+        Columns middle, low and high, by method and step.
+    """
+    summary = rows.groupby(["method", "step"])[column].quantile(np.array([0.25, 0.5, 0.75])).unstack()
+    return summary.set_axis(["low", "middle", "high"], axis=1)
+
+
+def _lines(ax: Axes, curves: pd.DataFrame, places: dict[str, int], layout: Layout) -> None:
+    """One labelled line with its band per method.
+
+    Args:
+        ax: Where to draw, its limits final.
+        curves: From `_quartiles`.
+        places: Methods in their order, which decides the style.
+        layout: The size of the figure.
+    """
+    ends = {}
+    for method, place in places.items():
+        curve, style = curves.loc[method].dropna(), line_style(place)
+        every = max(1, len(curve) // 6)
+        ax.fill_between(curve.index, curve["low"], curve["high"], color=style["color"], alpha=0.18, linewidth=0)
+        ax.plot(curve.index, curve["middle"], **style, markevery=(place * every // len(places), every))
+        ends[method] = (float(curve.index[-1]), float(curve["middle"].iloc[-1]), style["color"])
+    end_labels(ax, ends, layout)
+
+
+@picture(
+    "Ackley's function: the value reached by scale",
+    "Value after the last step against the scale factor, which multiplies the learning rate: median over the starting "
+    "points, the bars hold the middle half of them. A method is as good as its lowest point; a comparison at one "
+    "scale is a vertical cut, and the order of methods in it may be that of their step lengths. Values above 20 are "
+    "those of the plain far out, onto which steps that are too long lead.",
+)
+def values_by_scale(table: pd.DataFrame, layout: Layout) -> Figure:
+    """Draw the values after the last step over the scales."""
+    last = table[table["step"] == table["step"].max()]
+    summary = last.groupby(["method", "scale"])["value"].quantile(np.array([0.25, 0.5, 0.75])).unstack()
+    scales = sorted(set(last["scale"]))
+    figure = Figure(figsize=(layout.width, 3.2), layout="constrained")
+    ax = figure.subplots()
+    ax.set_ylim(0, 1.05 * float(summary[0.75].max()))
+    log_axis(ax, x=True, low=scales[0], high=scales[-1])
+    ax.xaxis.set_major_locator(FixedLocator(scales))
+    methods = list(dict.fromkeys(table["method"]))
+    for place, method in enumerate(methods):
+        rows, style = summary.loc[method], line_style(place)
+        aside = rows.index * 1.2 ** (place / max(1, len(methods) - 1) - 0.5)  # so that bars do not cover one another
+        bars = (rows[0.5] - rows[0.25], rows[0.75] - rows[0.5])
+        ax.errorbar(aside, rows[0.5], bars, **style, elinewidth=0.8, label=method)
+    ax.set(xlabel="scale factor", ylabel="value after the last step")
+    if layout.columns <= 2:
+        figure.legend(loc="outside lower left", ncols=2)
+    else:
+        figure.legend(loc="outside right upper")
+    return figure
+
+
+@picture(
+    "Ackley's function: length of the steps",
+    "Frobenius norm of each step: median over the starting points, the band holds the middle half of them; one panel "
+    "per method, the lower line at scale factor 1, the upper one at 3. The basis is refreshed before steps 11, 21, "
+    "...: a peak there is the abrupt jump that the published figure ascribes to the SVD. Lengths between methods "
+    "compare little, since the recovered part of the gradient and its limiter set them; peaks within a line do.",
+)
+def step_lengths(table: pd.DataFrame, layout: Layout) -> Figure:
+    """Draw the lengths of the steps, a panel per method."""
+    shown = table[table["scale"].isin(_SHOWN) & (table["step"] > 0)]
+    if shown.empty:
+        raise AbsentError("Neither scale 1 nor scale 3 was measured.")
+    methods = list(dict.fromkeys(shown["method"]))
+    curves = {scale: _quartiles(shown[shown["scale"] == scale], "move") for scale in sorted(set(shown["scale"]))}
+    styles = {scale: {**line_style(place), "marker": ""} for place, scale in enumerate(curves)}
+    figure, axes = grid(
+        layout,
+        methods,
+        xlabel="step",
+        ylabel="length of the step, ‖ΔW‖",
+        key=[Line2D([], [], label=f"scale {scale:g}", **style) for scale, style in styles.items()],
+    )
+    everything = pd.concat(curves.values())
+    low, high = float(everything["low"].clip(lower=1e-3).min()), float(everything["high"].max())
+    for method, ax in axes.items():
+        log_axis(ax, low=low, high=high)
+        ax.set_ylim(low / 1.3, high * 1.3)
+        step_axis(ax)
+        for scale, curve in curves.items():
+            rows, style = curve.loc[method], styles[scale]
+            ax.fill_between(rows.index, rows["low"], rows["high"], color=style["color"], alpha=0.2, linewidth=0)
+            ax.plot(rows.index, rows["middle"], **style)
+    return figure
+
+
+QUANTITY = Quantity(
+    title="Ackley's function",
+    measure=measure,
+    figures={"ackley": values_by_step, "ackley_scales": values_by_scale, "ackley_jumps": step_lengths},
+    columns={"method": "str", "scale": "float", "seed": "int", "step": "int", "value": "float", "move": "float"},
+)

@@ -1,0 +1,84 @@
+"""Random bases of four kinds: walks, walks with occasional jumps, jumps (QR of a Gaussian), random coordinates."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from subspace_lab.figures.panels import grid
+from subspace_lab.figures.style import Layout, picture
+from subspace_lab.figures.tables import AbsentError
+from subspace_lab.studies.grass_paper.cells import best_rows
+from subspace_lab.studies.grass_paper.profiles import Profile
+from subspace_lab.studies.grass_paper.quantities.drawing import seed_points, seeds_of
+from subspace_lab.studies.grass_paper.quantities.quantity import Quantity
+from subspace_lab.studies.grass_paper.store import CELLS, Store
+from subspace_lab.studies.grass_paper.variants import Variants, part, part_name
+
+RANDOM_RULES = ("walk", "hybrid", "jump", "coordinates")
+
+
+def random_bases(profile: Profile) -> Variants:  # noqa: ARG001
+    """Random bases of four kinds, with transport, with the limiter and without."""
+    return {
+        part_name(rule, "transport", recovery): part(rule, "transport", recovery)
+        for recovery in ("limited", "free")
+        for rule in RANDOM_RULES
+    }
+
+
+def measure(store: Store) -> pd.DataFrame:
+    """Losses and refresh times, all with projection-aware moments and recovery scaling.
+
+    Args:
+        store: The tables.
+
+    Returns:
+        One row per (rule, recovery, seed): method, lr, edge, eval_loss, refresh_share.
+    """
+    parts = pd.DataFrame(
+        [(part_name(rule, "transport", free), rule, free) for free in ("limited", "free") for rule in RANDOM_RULES],
+        columns=["method", "rule", "recovery"],
+    )
+    rows = best_rows(store.read(CELLS), list(parts["method"]))
+    if rows.empty:
+        return pd.DataFrame()
+    return parts.merge(rows[["method", "lr", "edge", "seed", "eval_loss", "refresh_share"]], on="method")
+
+
+_PANELS = {"limited": "with the limiter", "free": "without it"}
+
+
+@picture(
+    "Random bases of four kinds",
+    "Held-out loss with bases that walk, that walk and jump at every fifth refresh, that jump (QR of a "
+    "Gaussian matrix), "
+    "and that are random coordinates, which take no QR; moments are transported and the bulk is recovered. Points are "
+    "seeds, bars their means; the learning rate is tuned for each.",
+)
+def losses(table: pd.DataFrame, layout: Layout) -> Figure:
+    """Draw the seeds of every rule, a panel with the limiter and one without."""
+    table = table.dropna(subset=["eval_loss"])
+    if table.empty:
+        raise AbsentError("No cell came to its end.")
+    rules = list(dict.fromkeys(table["rule"]))
+    shown = {name: label for name, label in _PANELS.items() if (table["recovery"] == name).any()}
+    shape = Layout(layout.width, 2 if layout.columns > 2 else 1, layout.font_size, layout.titled)
+    figure, axes = grid(
+        shape, list(shown.values()), xlabel=f"rule ({seeds_of(table)})", ylabel="held-out loss", height=2.2
+    )
+    for name, label in shown.items():
+        seed_points(axes[label], table[table["recovery"] == name], rules, by="rule", y="eval_loss")
+    return figure
+
+
+QUANTITY = Quantity(
+    title="hybrid, random coordinates",
+    measure=measure,
+    figures={"random_bases": losses},
+    columns={
+        "method": "str", "rule": "str", "recovery": "str", "lr": "float", "edge": "str", "seed": "int",
+        "eval_loss": "float", "refresh_share": "float",
+    },
+    variants=random_bases,
+)  # fmt: skip

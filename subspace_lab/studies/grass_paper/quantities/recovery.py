@@ -1,0 +1,89 @@
+"""``||L|| / ||G||`` over training by rule, with the limiter and without, and what lies in the bulk."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from subspace_lab.figures.axis import log_axis, step_axis
+from subspace_lab.figures.panels import grid, line_style
+from subspace_lab.figures.style import Layout, picture
+from subspace_lab.figures.tables import AbsentError
+from subspace_lab.studies.grass_paper.cells import best_rows
+from subspace_lab.studies.grass_paper.quantities.ablation import ablation, ablation_cells
+from subspace_lab.studies.grass_paper.quantities.quantity import Quantity
+from subspace_lab.studies.grass_paper.store import CELLS, CURVES, Store
+from subspace_lab.studies.grass_paper.variants import part_name
+
+
+def measure(store: Store) -> pd.DataFrame:
+    """The shares over the steps, of the cells with projection-aware moments at their best learning rates.
+
+    Args:
+        store: The tables.
+
+    Returns:
+        One row per (rule, recovery, seed, step): bulk_share ||G - S A|| / ||G||, recovery_share ||L|| / ||G||, limiter.
+    """
+    parts = pd.DataFrame(
+        [(part_name(*parts), parts[0], parts[2]) for parts in ablation_cells(store.profile) if parts[1] == "transport"],
+        columns=["method", "rule", "recovery"],
+    )
+    rows = best_rows(store.read(CELLS), list(parts["method"]))
+    if rows.empty:
+        return pd.DataFrame()
+    shares = ["bulk_share", "recovery_share", "limiter"]
+    curves = store.read(CURVES)[["cell", "seed", "step", *shares]].dropna(subset=["bulk_share"])
+    found = parts.merge(rows[["method", "cell"]], on="method").merge(curves, on="cell")
+    return found.drop(columns=["cell", "method"])
+
+
+_LINES = {"limited": ("recovered, with limiter: ‖L‖/‖G‖", "recovery_share"),
+          "free": ("recovered, no limiter: ‖L‖/‖G‖", "recovery_share"),
+          "none": ("lost without RS: ‖G − SSᵀG‖/‖G‖", "bulk_share")}  # fmt: skip
+
+
+@picture(
+    "What is recovered from outside of the core",
+    "‖L‖/‖G‖ of what recovery scaling (RS) recovers, L, over training, with its limiter and without it, and, where "
+    "nothing is recovered, the share ‖G − SSᵀG‖/‖G‖ that is lost; one panel per rule of the basis S. Moments are "
+    "transported, norms are over all matrices, means over seeds. L is in the units of Adam's direction and G is a "
+    "gradient, so that the first two are no shares: they are far above 1 and grow as gradients get smaller. Compare "
+    "rules and steps, not the level. The limiter only lets L grow by a factor per step: a basis that begins with a "
+    "small residual keeps L small for long.",
+)
+def recovered_part(table: pd.DataFrame, layout: Layout) -> Figure:
+    """Draw the shares over the steps, a panel per rule."""
+    if table.empty:
+        raise AbsentError("No cell came to its end.")
+    rules = list(dict.fromkeys(table["rule"]))
+    styles = {recovery: {**line_style(place), "marker": ""} for place, recovery in enumerate(_LINES)}
+    key = [Line2D([], [], label=label, **styles[recovery]) for recovery, (label, _) in _LINES.items()]
+    shape = Layout(layout.width, min(3, layout.columns), layout.font_size, layout.titled)
+    figure, axes = grid(
+        shape, rules, xlabel="optimizer step", ylabel="norm over that of the gradient", key=key, height=1.7
+    )
+    shown = pd.concat([table.loc[table["recovery"] == name, column] for name, (_, column) in _LINES.items()])
+    shown = shown[shown > 0]
+    for rule in rules:
+        ax = axes[rule]
+        log_axis(ax, low=float(shown.min()), high=float(shown.max()))
+        step_axis(ax)
+        for recovery, (_, column) in _LINES.items():
+            rows = table[(table["rule"] == rule) & (table["recovery"] == recovery)]
+            line = rows.groupby("step")[column].mean()
+            ax.plot(line.index, line.where(line > 0), **styles[recovery])
+    return figure
+
+
+QUANTITY = Quantity(
+    title="size of L over training",
+    measure=measure,
+    figures={"recovery": recovered_part},
+    columns={
+        "rule": "str", "recovery": "str", "seed": "int", "step": "float", "bulk_share": "float",
+        "recovery_share": "float", "limiter": "float",
+    },
+    variants=ablation,
+)  # fmt: skip

@@ -1,0 +1,67 @@
+"""Which share of the time of a training goes into subspaces."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from subspace_lab.figures.style import COLOURS, Layout, picture
+from subspace_lab.figures.tables import AbsentError
+from subspace_lab.studies.grass_paper.cells import best_rows
+from subspace_lab.studies.grass_paper.quantities.drawing import shown
+from subspace_lab.studies.grass_paper.quantities.methods_overview import methods
+from subspace_lab.studies.grass_paper.quantities.quantity import Quantity
+from subspace_lab.studies.grass_paper.store import CELLS, Store
+
+
+def measure(store: Store) -> pd.DataFrame:
+    """Times of all methods with a subspace, at their best learning rates.
+
+    Args:
+        store: The tables.
+
+    Returns:
+        One row per (method, seed): refresh_share, refresh_s, wall_s, step_s (median).
+    """
+    names = [name for name in methods(store.profile) if name.partition(" ")[0] not in {"adamw", "badam"}]
+    rows = best_rows(store.read(CELLS), names)
+    if rows.empty:
+        return pd.DataFrame()
+    columns = ["method", "seed", "refresh_share", "refresh_s", "wall_s", "step_s"]
+    return rows[columns].sort_values(["method", "seed"], ignore_index=True)
+
+
+@picture(
+    "Time that goes into subspaces",
+    "Share of the time of training spent on choosing subspaces, drawing random matrices and carrying moments over, at "
+    "the profile's interval; bars are means over seeds, points single seeds. The share depends on size, interval and "
+    "machine: decompositions grow with the cube of the width, where a step grows with its square times the tokens.",
+)
+def time_shares(table: pd.DataFrame, layout: Layout) -> Figure:
+    """Draw a bar per method, and its seeds as points."""
+    if table.empty:
+        raise AbsentError("No cell came to its end.")
+    means = table.groupby("method")["refresh_share"].mean().sort_values()
+    figure = Figure(figsize=(layout.width, 0.9 + 0.21 * len(means)), layout="constrained")
+    ax = figure.subplots()
+    ax.barh(range(len(means)), 100 * means, color=COLOURS[0], height=0.6, alpha=0.75)
+    for place, method in enumerate(means.index):
+        values = 100 * table.loc[table["method"] == method, "refresh_share"]
+        ax.plot(values, [place] * len(values), "o", color=COLOURS[1], markersize=3)
+    ax.set_yticks(range(len(means)), [shown(str(method)) for method in means.index])
+    seeds = table["seed"].nunique()
+    ax.set_xlabel(f"share of the time (%), {seeds} seed{'s' * (seeds != 1)}")
+    ax.grid(axis="y", visible=False)
+    return figure
+
+
+QUANTITY = Quantity(
+    title="share of refresh time",
+    measure=measure,
+    figures={"refresh": time_shares},
+    columns={
+        "method": "str", "seed": "int", "refresh_share": "float", "refresh_s": "float", "wall_s": "float",
+        "step_s": "float",
+    },
+    variants=methods,
+)  # fmt: skip

@@ -1,0 +1,144 @@
+"""Whether methods whose gradients have more energy in the core, or a flatter derivative, reach a lower loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from scipy import stats
+
+from subspace_lab.figures.axis import log_axis
+from subspace_lab.figures.style import COLOURS, INK, MARKERS, Layout, picture
+from subspace_lab.figures.tables import AbsentError
+from subspace_lab.studies.grass_paper.captured_tables import ENERGY, TANGENT, cell_rank
+from subspace_lab.studies.grass_paper.cells import best_rows
+from subspace_lab.studies.grass_paper.profiles import Profile
+from subspace_lab.studies.grass_paper.quantities.drawing import shown
+from subspace_lab.studies.grass_paper.quantities.methods_overview import methods
+from subspace_lab.studies.grass_paper.quantities.quantity import Quantity
+from subspace_lab.studies.grass_paper.store import CELLS, Store
+from subspace_lab.studies.grass_paper.variants import CAPTURED
+
+_LATE = 0.5  # of the training: what is measured before belongs to the steep beginning, which all methods share
+
+
+def measure(store: Store) -> pd.DataFrame:
+    """Energy and derivative in the second half of a captured run, beside the method's mean held-out loss.
+
+    Args:
+        store: The tables.
+
+    Returns:
+        One row per method: energy (mean ratio at the methods' rank), flatness (20th over 1st singular value of the
+        derivative), steepness (the 1st, normalized), eval_loss; and, the same in every row, Spearman's correlation
+        of the loss with each (rho_...) and its p value (p_...), NaN below four methods.
+    """
+    energies, tangents = store.read(ENERGY), store.read(TANGENT)
+    rows = best_rows(store.read(CELLS))
+    if energies.empty or tangents.empty or rows.empty:
+        return pd.DataFrame()
+    losses: pd.Series[float] = rows.groupby("method")["eval_loss"].mean()
+    own = _late(energies[energies["rank"] == cell_rank(store)])
+    table = pd.DataFrame({
+        "energy": own.groupby("method")["ratio"].mean(),
+        "flatness": _flatness(_late(tangents)),
+        "steepness": _late(tangents[tangents["index"] == 0]).groupby("method")["normalized"].mean(),
+    })
+    table.index = table.index.str.removeprefix(CAPTURED)
+    table = table.assign(eval_loss=losses).dropna().rename_axis("method").reset_index()
+    for name in ("energy", "flatness", "steepness"):
+        found = stats.spearmanr(table[name], table["eval_loss"]) if len(table) > 3 else None
+        table[f"rho_{name}"] = float("nan") if found is None else float(found.statistic)
+        table[f"p_{name}"] = float("nan") if found is None else float(found.pvalue)
+    return table
+
+
+def _late(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the second half, of the first seed."""
+    rows: pd.DataFrame = table[(table["seed"] == 0) & (table["step"] >= _LATE * table["step"].max())]
+    return rows
+
+
+def _flatness(tangents: pd.DataFrame) -> pd.Series[float]:
+    last = int(tangents["index"].max())
+    keys = ["method", "step", "kind", "depth"]
+    values = tangents[tangents["index"].isin([0, last])].pivot_table(index=keys, columns="index", values="normalized")
+    ratio: pd.Series[float] = (values[last] / values[0]).groupby("method").mean()
+    return ratio
+
+
+_PANELS = {"energy": "‖SᵀG‖ / ‖G‖", "flatness": "evenness, σ₂₀ / σ₁", "steepness": "σ₁ / ‖G‖²"}
+
+
+@picture(
+    "Energy, flatness and loss",
+    "For every method, from one captured run at its best learning rate: the mean energy ratio of its gradients at the "
+    "methods' rank, how even the derivative's singular values are (20th over 1st) and how large the 1st is "
+    "(over ‖G‖²), "
+    "all in the second half of training, against its mean held-out loss. ρ is Spearman's correlation over "
+    "methods with its "
+    "p value. A dozen points that share much else prove no cause: a lower loss changes gradients, too.",
+)
+def scatter(table: pd.DataFrame, layout: Layout) -> Figure:
+    """Draw a point per method, a panel per property of its gradients."""
+    if table.empty:
+        raise AbsentError("No captured run came to its end.")
+    wide = layout.columns > 2
+    key_columns, height = (5, 2.7) if wide else (2, 6.5)
+    rows_of_key = -(-len(table) // key_columns)
+    figure = Figure(figsize=(layout.width, height + 0.2 * rows_of_key), layout="constrained")
+    axes = figure.subplots(1 if wide else len(_PANELS), len(_PANELS) if wide else 1, sharey=True)
+    key = []
+    for ax, (column, label) in zip(axes, _PANELS.items(), strict=True):
+        for place, row in enumerate(table.to_dict("records")):
+            style = _style(place)
+            ax.plot(row[column], row["eval_loss"], **style)
+            if column == "energy":
+                key.append(Line2D([], [], label=shown(row["method"]), **style))
+        if table[column].min() > 0 and table[column].max() > 10 * table[column].min():
+            log_axis(ax, x=True, low=float(table[column].min()), high=float(table[column].max()))
+        rho, p = table[f"rho_{column}"].iloc[0], table[f"p_{column}"].iloc[0]
+        chance = "p < 0.01" if p < 0.01 else f"p = {p:.2f}"
+        ax.set_title("" if rho != rho else f"ρ = {rho:+.2f} ({chance})")
+        ax.set_xlabel(label)
+    axes[0].set_ylabel("held-out loss")
+    figure.legend(handles=key, loc="outside lower center", ncols=key_columns)
+    return figure
+
+
+def _style(place: int) -> dict[str, Any]:
+    """Hollow and of two sizes, so that no point hides another; a second round of colours is darker than the first."""
+    colour = np.array(to_rgb(COLOURS[place % len(COLOURS)]))
+    if place >= len(COLOURS):
+        colour = (colour + np.array(to_rgb(INK))) / 2
+    return {
+        "color": tuple(colour.tolist()),
+        "marker": MARKERS[place % len(MARKERS)],
+        "linestyle": "",
+        "markersize": 7.5 if place % 2 == 0 else 4.5,
+        "zorder": 3 + place % 2,
+        "markerfacecolor": "none",
+        "markeredgewidth": 1.3,
+    }
+
+
+def _every_method(profile: Profile) -> dict[str, int]:
+    return dict.fromkeys(profile.methods, 1)
+
+
+QUANTITY = Quantity(
+    title="energy, flatness and loss",
+    measure=measure,
+    figures={"relation": scatter},
+    columns={
+        "method": "str", "energy": "float", "flatness": "float", "steepness": "float", "eval_loss": "float",
+        "rho_energy": "float", "p_energy": "float", "rho_flatness": "float", "p_flatness": "float",
+        "rho_steepness": "float", "p_steepness": "float",
+    },
+    variants=methods,
+    captured=_every_method,
+)  # fmt: skip

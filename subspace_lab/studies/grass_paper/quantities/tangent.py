@@ -1,0 +1,120 @@
+"""Fig. 2: the leading singular values of the derivative of the subspace error, raw and normalized."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from subspace_lab.figures.axis import log_axis
+from subspace_lab.figures.panels import NOISE, NOISE_HANDLE, grid, stage_style
+from subspace_lab.figures.style import COLOURS, INK, Layout, picture
+from subspace_lab.figures.tables import AbsentError
+from subspace_lab.studies.grass_paper.captured_tables import TANGENT
+from subspace_lab.studies.grass_paper.quantities.quantity import Quantity
+from subspace_lab.studies.grass_paper.store import Store
+from subspace_lab.studies.grass_paper.variants import CAPTURED, adamw, every_seed
+
+_MOMENTS = 3  # of training at which they are shown
+
+
+def measure(store: Store) -> pd.DataFrame:
+    """Early, in the middle and at the end of AdamW's captured runs, means over the layers of a kind.
+
+    Args:
+        store: The tables.
+
+    Returns:
+        One row per (seed, step, kind, index): rank, lag_steps (age of the basis), singular_value, normalized (divided
+        by ||G||_F^2) and null_noise (normalized, of Gaussian noise).
+    """
+    table = store.read(TANGENT)
+    if table.empty:
+        return table
+    rows = table[table["method"] == f"{CAPTURED}adamw"]
+    steps = sorted(rows["step"].unique())
+    shown = sorted({steps[round(place * (len(steps) - 1) / (_MOMENTS - 1))] for place in range(_MOMENTS)})
+    keys = ["seed", "step", "kind", "index", "rank", "lag_steps"]
+    values = ["singular_value", "normalized", "null_noise"]
+    return rows[rows["step"].isin(shown)].groupby(keys, as_index=False, sort=False)[values].mean()
+
+
+def _draw(table: pd.DataFrame, layout: Layout, *, y: str, ylabel: str) -> Figure:
+    """Means over seeds and layers, a line per step.
+
+    Args:
+        table: Of the quantity ``fig2``.
+        layout: The size of the figure.
+        y: ``singular_value`` or ``normalized``, which has a null.
+        ylabel: Its label, but for the rank at its end.
+
+    Returns:
+        The figure, not yet laid out.
+
+    Raises:
+        AbsentError: If there is nothing to draw.
+    """
+    table = table[table[y] > 0]
+    if table.empty:
+        raise AbsentError("No captured run came to its end.")
+    means = table.groupby(["kind", "step", "index"], sort=False)[[y, "null_noise"]].mean().reset_index()
+    kinds, steps = list(dict.fromkeys(table["kind"])), sorted(set(table["step"]))
+    key = [
+        Line2D([], [], color=INK, label=f"step {step}", **stage_style(place, len(steps)))
+        for place, step in enumerate(steps)
+    ]
+    has_null = y == "normalized"
+    lag, seeds = int(table["lag_steps"].min()), table["seed"].nunique()
+    figure, axes = grid(
+        layout, kinds, ylabel=f"{ylabel} {int(table['rank'].iloc[0])}",
+        key=[*key, *([NOISE_HANDLE] if has_null else [])],
+        xlabel=f"index, at a basis {lag} steps old (mean of {seeds} seed{'s' * (seeds != 1)})",
+    )  # fmt: skip
+    low, high = float(means[y].quantile(0.02)), float(means[y].max())
+    for place, kind in enumerate(kinds):
+        ax, rows = axes[kind], means[means["kind"] == kind]
+        log_axis(ax, low=low, high=high)
+        ax.set_xticks([1, 5, 10, 15, 20])
+        for number, step in enumerate(steps):
+            line = rows[rows["step"] == step]
+            ax.plot(line["index"] + 1, line[y], color=COLOURS[place % len(COLOURS)], **stage_style(number, len(steps)))
+        if has_null:
+            null = rows.groupby("index")["null_noise"].mean()
+            ax.plot(null.index + 1, null.where(null > 0), **NOISE)
+    return figure
+
+
+@picture(
+    "Singular values of the subspace error's derivative",
+    "The largest singular values, twenty at most, of −2 (I − SSᵀ) GGᵀS at the basis of the capture before, divided by "
+    "‖G‖², by kind of layer at the beginning, in the middle and at the end of trainings by AdamW. The dashed line is "
+    "what Gaussian noise gives at a basis chosen blindly: small values alone are no sign of a flat landscape. "
+    "They grow "
+    "with the age of the basis.",
+)
+def normalized(table: pd.DataFrame, layout: Layout) -> Figure:
+    """Draw the values over the squared norm of the gradient, a panel per kind of layer."""
+    return _draw(table, layout, y="normalized", ylabel="σ / ‖G‖² at rank")
+
+
+@picture(
+    "Singular values of the subspace error's derivative, raw",
+    "The same values without the division. They mostly follow the squared norm of the gradient, which differs between "
+    "kinds of layers and falls over training: that they are tiny says that gradients are small.",
+)
+def raw(table: pd.DataFrame, layout: Layout) -> Figure:
+    """Draw the values as they are, a panel per kind of layer."""
+    return _draw(table, layout, y="singular_value", ylabel="σ at rank")
+
+
+QUANTITY = Quantity(
+    title="tangent singular values",
+    measure=measure,
+    figures={"fig2": normalized, "fig2_raw": raw},
+    columns={
+        "seed": "int", "step": "int", "kind": "str", "index": "int", "rank": "int", "lag_steps": "int",
+        "singular_value": "float", "normalized": "float", "null_noise": "float",
+    },
+    variants=adamw,
+    captured=every_seed,
+)  # fmt: skip
