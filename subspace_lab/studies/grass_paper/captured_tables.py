@@ -97,7 +97,7 @@ def angle_histograms(
         density, null_density.
 
     Raises:
-        ValueError: If the rank, a lag or the number of bins is none, or every layer is left out.
+        ValueError: If the rank, a lag or the number of bins is not a positive integer, or every layer is left out.
         RunError: If the run is not sound, keeps no bases, or has no two captures at one of the lags.
     """
     r, chosen, num_bins = check_rank(run, rank), whole_numbers("lag", lags), whole_number("num_bins", num_bins)

@@ -75,20 +75,19 @@ _ROWS = {"keep": "no AO", "transport": "AO"}
 
 @picture(
     "Rule, moments and recovery",
-    "Held-out loss of every rule for the basis with moments kept or transported (AO), without recovery "
-    "scaling, with it "
-    "(RS) and with it but without its limiter; the learning rate is tuned for each of the thirty cells. Points are "
-    "seeds, bars their means. The dashed line is the mean of the basis that is never refreshed: a rule that "
-    "is not below "
-    "it has gained nothing by moving. Numbers under the points are the factor that the limiter applied to what was "
-    "recovered, mean over steps and matrices: where it differs between rules, RS is not the same thing for them. "
-    "Overlapping points are no proof of equality, since seeds pair up: the page has the paired differences.",
+    "Held-out loss of every rule for the basis. Rows: moments are kept or transported (AO). Columns: without recovery "
+    "scaling, with it (RS), and with it but without its limiter. The learning rate is tuned for each of the thirty "
+    "cells. Points are seeds, bars their means. The dashed line is the mean of the basis that is never refreshed: a "
+    "rule that does not lie below it gains nothing from updating the basis. The number under the points, in the "
+    "panels with the limiter, is the factor that the limiter applied to the recovered part, mean over steps and "
+    "matrices; where it differs, the rules are not compared under the same RS. Overlapping points do not prove that "
+    "two rules are equal: differences are paired by seed, and the page lists them.",
 )
 def losses(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw a panel per moments and recovery, with the seeds of every rule in it."""
     table = table.dropna(subset=["eval_loss"])
     if table.empty:
-        raise AbsentError("No cell came to its end.")
+        raise AbsentError("No training is complete.")
     panels = {
         (moments, recovery): f"{row}, {column}"
         for moments, row in _ROWS.items()

@@ -189,12 +189,12 @@ _SHOWN = (1.0, 3.0)
 
 @picture(
     "Ackley's function in subspaces",
-    "Value over the steps (the minimum is 0): the line is the median over the starting points, the band holds the "
-    "middle half of them. The entries of a 16 × 16 matrix are the coordinates, rank 4, a refresh every 10 steps; "
-    "the scale factors are those of the published figure, its other settings are not known. "
-    "A scale only multiplies the learning rate, so the panels are two learning rates, and what suits one method need "
-    "not suit another: see the value by scale before ranking them. What a rule has to beat is a basis that is never "
-    "refreshed: frozen alone for GaLore and tracking alone, frozen for the others, which carry the moments over and "
+    "Value of the function over the steps (its minimum is 0). Lines are medians over starting points, bands the "
+    "middle half. The function is minimized over the entries of a 16 × 16 matrix, at rank 4 with a refresh every 10 "
+    "steps. The scale factors are those of the published figure; its other settings are not known. The scale only "
+    "multiplies the learning rate, so the two panels are two learning rates, and the best learning rate may differ "
+    "between methods: see the values by scale before ranking methods. The reference is a basis that is never "
+    'refreshed: "frozen alone" for GaLore and tracking alone, "frozen" for the methods that transport moments and '
     "recover the rest of the gradient.",
 )
 def values_by_step(table: pd.DataFrame, layout: Layout) -> Figure:
@@ -256,10 +256,10 @@ def _lines(ax: Axes, curves: pd.DataFrame, places: dict[str, int], layout: Layou
 
 @picture(
     "Ackley's function: the value reached by scale",
-    "Value after the last step against the scale factor, which multiplies the learning rate: median over the starting "
-    "points, the bars hold the middle half of them. A method is as good as its lowest point; a comparison at one "
-    "scale is a vertical cut, and the order of methods in it may be that of their step lengths. Values above 20 are "
-    "those of the plain far out, onto which steps that are too long lead.",
+    "Value after the last step against the scale factor, which multiplies the learning rate. Lines are medians over "
+    "starting points, bars the middle half. Compare methods at their lowest points: at a single scale the order of "
+    "methods may reflect only the length of their steps. Values above 20 belong to the flat region far from the "
+    "minimum, which too long steps lead to.",
 )
 def values_by_scale(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the values after the last step over the scales."""
@@ -287,10 +287,10 @@ def values_by_scale(table: pd.DataFrame, layout: Layout) -> Figure:
 
 @picture(
     "Ackley's function: length of the steps",
-    "Frobenius norm of each step: median over the starting points, the band holds the middle half of them; one panel "
-    "per method, the lower line at scale factor 1, the upper one at 3. The basis is refreshed before steps 11, 21, "
-    "...: a peak there is the abrupt jump that the published figure ascribes to the SVD. Lengths between methods "
-    "compare little, since the recovered part of the gradient and its limiter set them; peaks within a line do.",
+    "Frobenius norm of each step, one panel per method. Lines are medians over starting points, bands the middle "
+    "half; the lower line is scale factor 1, the upper one 3. The basis is refreshed before steps 11, 21, ...: a peak "
+    "at these steps is the abrupt jump that the published figure attributes to the SVD. Compare the peaks within a "
+    "line rather than the level between methods, which depends on the recovered part of the gradient and its limiter.",
 )
 def step_lengths(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the lengths of the steps, a panel per method."""

@@ -58,7 +58,7 @@ def _draw(table: pd.DataFrame, layout: Layout, *, x: str, xlabel: str) -> Figure
         AbsentError: If there is nothing to draw.
     """
     if table.empty:
-        raise AbsentError("No captured run came to its end.")
+        raise AbsentError("No captured run is complete.")
     ranks = sorted(set(table["rank"]))
     width = int(table["m"].median())
     panels = {rank: f"r = {rank}, r/m = 1/{width / rank:g}" for rank in ranks}
@@ -124,12 +124,11 @@ def _in_columns(kinds: list[Line2D], nulls: list[Line2D], layout: Layout) -> lis
 
 @picture(
     "Energy in the core over training",
-    "Share of the gradient's norm that its own top-r left singular space holds, by kind of layer (mean over blocks and "
-    "seeds), in trainings by AdamW. Dashed: what the own space of Gaussian noise of that shape holds (one "
-    "line per shape "
-    "of matrix); dotted: what any fixed basis holds of isotropic noise. A ratio above 0.5 means nothing by itself: at "
-    "r/m = 1/4 a fixed basis has it on noise. It misleads when everything above the lines is read as signal, since the "
-    "noise of real gradients is not isotropic.",
+    "Energy ratio ‖SᵀG‖ / ‖G‖: the share of the gradient's norm in its own top-r left singular space, by kind of "
+    "layer (mean over blocks and seeds), in trainings with AdamW. Dashed lines: the ratio of Gaussian noise in its "
+    "own top-r space, one line per matrix shape. Dotted line: the ratio of isotropic noise in any fixed basis. A "
+    "ratio above 0.5 is not evidence of structure: at r/m = 1/4 a fixed basis reaches it on noise. Energy above the "
+    "lines is not necessarily signal, since the noise of real gradients is not isotropic.",
 )
 def over_training(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the ratios over the steps, a panel per rank."""
@@ -138,8 +137,8 @@ def over_training(table: pd.DataFrame, layout: Layout) -> Figure:
 
 @picture(
     "Energy in the core over depth",
-    "The same ratios by block, means over the steps and seeds. A line that falls to the right says that deeper layers "
-    "have less of their gradient in the core.",
+    "The same ratios by block, means over steps and seeds. A line that falls to the right means that in deeper layers "
+    "a smaller share of the gradient lies in the core.",
 )
 def over_depth(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the ratios over the blocks, a panel per rank."""

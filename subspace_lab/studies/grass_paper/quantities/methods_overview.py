@@ -62,17 +62,17 @@ _PANELS = {
 
 @picture(
     "Every method",
-    "Held-out loss of every method at its best learning rate (mean over seeds with Student's 95 % interval), "
-    "bytes of the "
-    "optimizer's tensors and time of training. The table beside it has train losses, peak memory, formulas, refresh "
-    "shares and the gaps paired by seed, which are sharper than these intervals. Embeddings, head and norms are "
-    "full-rank AdamW in all methods, and in a model this small most of the state.",
+    "Held-out loss of every method at its best learning rate (mean over seeds with Student's 95 % interval), bytes of "
+    "the optimizer's tensors, and training time. The table of methods also has train losses, peak memory, memory by "
+    "formula, refresh shares, and the gaps paired by seed, which compare methods more precisely than these intervals. "
+    "In all methods full-rank AdamW trains the embeddings, the head and the norms; in a model this small they account "
+    "for most of the state.",
 )
 def every_method(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw a row per method, with its loss, its bytes and its time side by side."""
     table = table.dropna(subset=["eval_loss"]).iloc[::-1].reset_index(drop=True)
     if table.empty:
-        raise AbsentError("No cell came to its end.")
+        raise AbsentError("No training is complete.")
     figure = Figure(figsize=(layout.width, 0.9 + 0.21 * len(table)), layout="constrained")
     axes = figure.subplots(1, len(_PANELS), sharey=True, width_ratios=[2, 1, 1])
     for ax, (column, (label, unit)), colour in zip(axes, _PANELS.items(), COLOURS, strict=False):

@@ -38,12 +38,12 @@ _RANDOM: dict[str, Any] = {"fill": True, "facecolor": INK, "alpha": 0.16, "linew
 
 @picture(
     "Principal angles between steps",
-    "How the cosines of the principal angles between the top-r spaces of a layer's gradients at two captures are "
-    "distributed, by how many steps lie between them, over all pairs and all layers of a kind. 1 is a direction that "
-    "both share. The grey area is what two random subspaces of these dimensions have: cosines to the right of "
-    "its edge are directions that stayed, those within are no nearer than chance. "
-    "It misleads as motion of the training: the directions of smallest energy are those of the noise of single "
-    "batches, and they would not be found again if the weights stood still.",
+    "Distribution of the cosines of the principal angles between the top-r spaces of a layer's gradients at two "
+    "captures, by the number of steps between them, over all pairs of captures and all layers of a kind. A cosine of "
+    "1 is a direction that both spaces share. The grey area is the distribution for two random subspaces of the same "
+    "dimensions: cosines to the right of its edge belong to directions that persisted, cosines within it are "
+    "consistent with chance. Small cosines do not show that training moves the space: the directions of smallest "
+    "energy come from the noise of single batches and would change even if the weights did not.",
 )
 def histogram(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the densities of the cosines, a panel per kind of layer."""

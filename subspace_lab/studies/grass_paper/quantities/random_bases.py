@@ -51,16 +51,16 @@ _PANELS = {"limited": "with the limiter", "free": "without it"}
 
 @picture(
     "Random bases of four kinds",
-    "Held-out loss with bases that walk, that walk and jump at every fifth refresh, that jump (QR of a "
-    "Gaussian matrix), "
-    "and that are random coordinates, which take no QR; moments are transported and the bulk is recovered. Points are "
-    "seeds, bars their means; the learning rate is tuned for each.",
+    "Held-out loss with four kinds of random bases: a walk, a walk with a jump at every fifth refresh (hybrid), a "
+    "jump at every refresh (QR of a Gaussian matrix), and random coordinates, which need no QR. Moments are "
+    "transported, and the part outside of the core is recovered. Points are seeds, bars their means; the learning "
+    "rate is tuned for each kind.",
 )
 def losses(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the seeds of every rule, a panel with the limiter and one without."""
     table = table.dropna(subset=["eval_loss"])
     if table.empty:
-        raise AbsentError("No cell came to its end.")
+        raise AbsentError("No training is complete.")
     rules = list(dict.fromkeys(table["rule"]))
     shown = {name: label for name, label in _PANELS.items() if (table["recovery"] == name).any()}
     shape = Layout(layout.width, 2 if layout.columns > 2 else 1, layout.font_size, layout.titled)

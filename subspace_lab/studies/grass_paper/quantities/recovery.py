@@ -46,17 +46,17 @@ _LINES = {"limited": ("recovered, with limiter: ‖L‖/‖G‖", "recovery_shar
 
 @picture(
     "What is recovered from outside of the core",
-    "‖L‖/‖G‖ of what recovery scaling (RS) recovers, L, over training, with its limiter and without it, and, where "
-    "nothing is recovered, the share ‖G − SSᵀG‖/‖G‖ that is lost; one panel per rule of the basis S. Moments are "
-    "transported, norms are over all matrices, means over seeds. L is in the units of Adam's direction and G is a "
-    "gradient, so that the first two are no shares: they are far above 1 and grow as gradients get smaller. Compare "
-    "rules and steps, not the level. The limiter only lets L grow by a factor per step: a basis that begins with a "
-    "small residual keeps L small for long.",
+    "The norm of the recovered part L over training, as ‖L‖/‖G‖, with the limiter of recovery scaling (RS) and "
+    "without it; and without RS the share ‖G − SSᵀG‖/‖G‖ of the gradient that is lost. One panel per rule of the "
+    "basis S; moments are transported, norms are taken over all matrices, lines are means over seeds. L has the units "
+    "of Adam's direction and G those of a gradient, so ‖L‖/‖G‖ is not a share: it lies far above 1 and grows as "
+    "gradients get smaller. Compare rules and steps, not the level. The limiter bounds the growth of L per step: "
+    "where the residual is small at the start, L stays small for a long time.",
 )
 def recovered_part(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the shares over the steps, a panel per rule."""
     if table.empty:
-        raise AbsentError("No cell came to its end.")
+        raise AbsentError("No training is complete.")
     rules = list(dict.fromkeys(table["rule"]))
     styles = {recovery: {**line_style(place), "marker": ""} for place, recovery in enumerate(_LINES)}
     key = [Line2D([], [], label=label, **styles[recovery]) for recovery, (label, _) in _LINES.items()]

@@ -33,14 +33,15 @@ def measure(store: Store) -> pd.DataFrame:
 
 @picture(
     "Time that goes into subspaces",
-    "Share of the time of training spent on choosing subspaces, drawing random matrices and carrying moments over, at "
-    "the profile's interval; bars are means over seeds, points single seeds. The share depends on size, interval and "
-    "machine: decompositions grow with the cube of the width, where a step grows with its square times the tokens.",
+    "Share of the training time that is spent on choosing subspaces, drawing random matrices and transporting "
+    "moments, at the refresh interval of the profile. Bars are means over seeds, points single seeds. The share "
+    "depends on model size, interval and machine: the time of a decomposition grows with the cube of the width, the "
+    "time of a step with the square of the width times the number of tokens.",
 )
 def time_shares(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw a bar per method, and its seeds as points."""
     if table.empty:
-        raise AbsentError("No cell came to its end.")
+        raise AbsentError("No training is complete.")
     means = table.groupby("method")["refresh_share"].mean().sort_values()
     figure = Figure(figsize=(layout.width, 0.9 + 0.21 * len(means)), layout="constrained")
     ax = figure.subplots()

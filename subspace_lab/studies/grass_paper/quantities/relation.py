@@ -76,17 +76,16 @@ _PANELS = {"energy": "‖SᵀG‖ / ‖G‖", "flatness": "evenness, σ₂₀ / 
 
 @picture(
     "Energy, flatness and loss",
-    "For every method, from one captured run at its best learning rate: the mean energy ratio of its gradients at the "
-    "methods' rank, how even the derivative's singular values are (20th over 1st) and how large the 1st is "
-    "(over ‖G‖²), "
-    "all in the second half of training, against its mean held-out loss. ρ is Spearman's correlation over "
-    "methods with its "
-    "p value. A dozen points that share much else prove no cause: a lower loss changes gradients, too.",
+    "Each point is a method, from one captured run at its best learning rate. Horizontal axes, means over the second "
+    "half of training: the energy ratio at the methods' rank, the evenness of the derivative's singular values (20th "
+    "over 1st), and the 1st singular value over ‖G‖². Vertical axis: mean held-out loss. ρ is Spearman's correlation "
+    "over methods, with its p value. About a dozen methods with much else in common cannot establish a cause, and a "
+    "lower loss changes the gradients too.",
 )
 def scatter(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw a point per method, a panel per property of its gradients."""
     if table.empty:
-        raise AbsentError("No captured run came to its end.")
+        raise AbsentError("No captured run is complete.")
     wide = layout.columns > 2
     key_columns, height = (5, 2.7) if wide else (2, 6.5)
     rows_of_key = -(-len(table) // key_columns)

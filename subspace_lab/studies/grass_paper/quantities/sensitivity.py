@@ -82,15 +82,16 @@ _LABELS = {
 @picture(
     "Sensitivity of GrassWalk",
     "Held-out loss of GrassWalk with one setting changed and the learning rate tuned again. Points are seeds, bars "
-    "their means; the dashed line is the mean at the usual settings. A higher rank costs state, a shorter interval "
-    "costs time. The scale multiplies the step of the matrices and not that of embeddings, head and norms: where it "
-    "matters, so does how the two are balanced, which methods differ in by their defaults.",
+    "their means; the dashed line is the mean at the usual settings. A higher rank needs more state, a shorter "
+    "interval more time. The scale multiplies the step of the matrices, but not the step of the embeddings, the head "
+    "and the norms. Where the loss depends on the scale, it depends on the balance of the two, and the default "
+    "balance differs between methods.",
 )
 def losses(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the seeds of every value, a panel per setting."""
     table = table.dropna(subset=["eval_loss"])
     if table.empty:
-        raise AbsentError("No cell came to its end.")
+        raise AbsentError("No training is complete.")
     table = table.assign(shown=[("none" if v != v else f"{v:g}") for v in table["value"]])
     columns = 2 if layout.columns > 2 else 1
     rows_of_panels = -(-len(_LABELS) // columns)

@@ -56,7 +56,7 @@ def _draw(table: pd.DataFrame, layout: Layout, *, y: str, ylabel: str) -> Figure
     """
     table = table[table[y] > 0]
     if table.empty:
-        raise AbsentError("No captured run came to its end.")
+        raise AbsentError("No captured run is complete.")
     means = table.groupby(["kind", "step", "index"], sort=False)[[y, "null_noise"]].mean().reset_index()
     kinds, steps = list(dict.fromkeys(table["kind"])), sorted(set(table["step"]))
     key = [
@@ -86,11 +86,10 @@ def _draw(table: pd.DataFrame, layout: Layout, *, y: str, ylabel: str) -> Figure
 
 @picture(
     "Singular values of the subspace error's derivative",
-    "The largest singular values, twenty at most, of −2 (I − SSᵀ) GGᵀS at the basis of the capture before, divided by "
-    "‖G‖², by kind of layer at the beginning, in the middle and at the end of trainings by AdamW. The dashed line is "
-    "what Gaussian noise gives at a basis chosen blindly: small values alone are no sign of a flat landscape. "
-    "They grow "
-    "with the age of the basis.",
+    "The largest singular values (at most twenty) of −2 (I − SSᵀ) GGᵀS, divided by ‖G‖², by kind of layer, at the "
+    "beginning, in the middle and at the end of trainings with AdamW. S is the basis of the previous capture. The "
+    "dashed line is the expected value for Gaussian noise and a random basis: small values alone do not show that the "
+    "landscape is flat. The values grow with the age of the basis.",
 )
 def normalized(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the values over the squared norm of the gradient, a panel per kind of layer."""
@@ -99,8 +98,8 @@ def normalized(table: pd.DataFrame, layout: Layout) -> Figure:
 
 @picture(
     "Singular values of the subspace error's derivative, raw",
-    "The same values without the division. They mostly follow the squared norm of the gradient, which differs between "
-    "kinds of layers and falls over training: that they are tiny says that gradients are small.",
+    "The same singular values, not divided by ‖G‖². They mostly follow the squared norm of the gradient, which "
+    "differs between kinds of layers and falls over training: small values here mean small gradients.",
 )
 def raw(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the values as they are, a panel per kind of layer."""
