@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import stats
 
+from subspace_lab.analysis.trends import evenness
 from subspace_lab.figures.axis import log_axis
 from subspace_lab.figures.style import COLOURS, INK, MARKERS, Layout, picture
 from subspace_lab.figures.tables import AbsentError
@@ -45,7 +46,7 @@ def measure(store: Store) -> pd.DataFrame:
     own = _late(energies[energies["rank"] == cell_rank(store)])
     table = pd.DataFrame({
         "energy": own.groupby("method")["ratio"].mean(),
-        "flatness": _flatness(_late(tangents)),
+        "flatness": evenness(_late(tangents), by=("method", "step", "kind", "depth")).groupby("method").mean(),
         "steepness": _late(tangents[tangents["index"] == 0]).groupby("method")["normalized"].mean(),
     })
     table.index = table.index.str.removeprefix(CAPTURED)
@@ -61,14 +62,6 @@ def _late(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of the second half, of the first seed."""
     rows: pd.DataFrame = table[(table["seed"] == 0) & (table["step"] >= _LATE * table["step"].max())]
     return rows
-
-
-def _flatness(tangents: pd.DataFrame) -> pd.Series[float]:
-    last = int(tangents["index"].max())
-    keys = ["method", "step", "kind", "depth"]
-    values = tangents[tangents["index"].isin([0, last])].pivot_table(index=keys, columns="index", values="normalized")
-    ratio: pd.Series[float] = (values[last] / values[0]).groupby("method").mean()
-    return ratio
 
 
 _PANELS = {"energy": "‖SᵀG‖ / ‖G‖", "flatness": "evenness, σ₂₀ / σ₁", "steepness": "σ₁ / ‖G‖²"}
