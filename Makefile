@@ -20,11 +20,11 @@ test-slow: $(INSTALLED)  ## the tests that take long: several processes, killed 
 faults: $(INSTALLED)  ## mutants of everything on disk, signals, full disks: results/benchmarks/faults.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.faults
 
-pages: $(INSTALLED)  ## the generated parts of the pages, from committed results and figures/tables; trains nothing
+pages: $(INSTALLED)  ## the generated parts of the pages, from committed results; trains nothing
 	$(BIN)/python -m benchmarks.pages
 	$(BIN)/python -m subspace_lab.studies.grass_paper.analyzed_runs
 	$(BIN)/python -m subspace_lab.studies.plans.page
-	$(BIN)/subspace-lab figures figures --profile cpu --page docs/evidence.md
+	$(BIN)/subspace-lab figures results/grass_paper --profile cpu --page docs/evidence.md --pictures figures
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -91,7 +91,7 @@ def _number(word: str) -> float:
 
 def tell(found: Comparison) -> None:
     """Print what came out of a comparison."""
-    from subspace_lab.studies.optimizers.words import legend, terminal_table, verdicts
+    from subspace_lab.experiments.present import legend, terminal_table, verdicts
 
     show(terminal_table(found.table, wide=output().width >= _WIDE))
     print()

@@ -20,6 +20,7 @@ def figures(
     slurm: dict[str, str] | None = None,
     recompute: bool = False,
     page: File | None = None,
+    pictures: File | None = None,
     dry_run: bool = False,
 ) -> None:
     """Make the paper's figures and tables again, training whatever is missing.
@@ -46,14 +47,16 @@ def figures(
         Forget what the chosen figures rest on and train it again.
     page
         Where the page goes; OUT_DIR/evidence.md by default.
+    pictures
+        Where the figures go, as PNG and PDF; OUT_DIR by default.
     dry_run
         Print every training with its memory and tokens, and begin none.
     """
     chosen, options = None if only is None else split(only), slurm_options(slurm)
     if dry_run:
-        given = {"recompute": recompute, "page": page is not None, "workers": workers is not None}
-        _refuse([name for name, is_given in given.items() if is_given])
-        from subspace_lab.studies.grass_paper.plan import plan_lines
+        values = {"page": page, "pictures": pictures, "workers": workers}
+        _refuse([*(["recompute"] if recompute else []), *(name for name, one in values.items() if one is not None)])
+        from subspace_lab.studies.grass_paper.dry_run import plan_lines
 
         for line in plan_lines(out_dir, profile, only=chosen, longer=longer, executor=executor, slurm=options):
             print(line)
@@ -62,9 +65,9 @@ def figures(
 
     written = regenerate(
         out_dir, profile=profile, only=chosen, longer=longer, executor=executor, workers=workers, slurm=options,
-        recompute=recompute, page=page,
+        recompute=recompute, page=page, pictures=pictures,
     )  # fmt: skip
-    print(f"figures: {out_dir}\ntables: {out_dir / 'tables'}\nclaims: {written}")
+    print(f"figures: {pictures or out_dir}\ntables: {out_dir / 'tables'}\nclaims: {written}")
 
 
 def _refuse(given: list[str]) -> None:

@@ -94,14 +94,14 @@ def recommend(
     print(use if len(use) <= _WIDTH else "use it: sl.optim.from_plan(model, PLAN, lr=...), PLAN the path that follows")
     print(f"saved {in_shell(path)}")
     if check:
-        from subspace_lab.studies.optimizers.check import check_plan, gap_to
+        from subspace_lab.studies.optimizers import compare
+        from subspace_lab.studies.plans.validate_plan import gap_to, validation
 
         print()
-        found = check_plan(
-            run, plan, seeds=seeds, steps=steps, workers=workers, data=data, model=model, tokenizer=tokenizer
-        )
+        wanted = validation(run, plan, steps=steps, data=data, model=model, tokenizer=tokenizer)
+        found = compare(wanted.path, wanted.methods, lrs=wanted.lrs, seeds=seeds, config=wanted.config, workers=workers)
         tell(found)
-        print(_verdict(**gap_to(found)))
+        print(_verdict(**gap_to(found.results)))
 
 
 def _verdict(gap: float, gap_low: float, gap_high: float) -> str:

@@ -14,6 +14,7 @@ from subspace_lab.runs.files import publish_json
 
 Status = Literal["complete", "diverged", "failed", "killed", "cut", "pending"]
 GOES_ON: tuple[Status, ...] = ("pending", "cut", "killed")  # by the same command; what failed would fail again
+ENDED: tuple[Status, ...] = ("complete", "diverged")  # with an answer: what failed, or was killed, has none
 _SYSTEM_STATUS = Path("/proc/self/status")
 
 

@@ -84,7 +84,7 @@ class Train:
         settings = TrainConfig.from_dict(config)
         content = {name: value for name, value in settings.to_dict().items() if name not in _NOT_CONTENT}
         content["lr_rest"] = settings.lr if settings.lr_rest is None else settings.lr_rest
-        content["data_hash"] = data_hash or _data_hash(settings)
+        content["data_hash"] = _data_hash(settings) if data_hash is None else data_hash
         content["revision"] = revision_of(settings)
         content["optimizer_options"] = filled_options(settings)
         if (plan := plan_of(settings)) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,14 +12,15 @@ from typing import Any
 from subspace_lab.experiments.hashing import FORMAT_VERSION, content_hash
 
 Plain = str | int | float | bool | None
-_SHORT = 10  # hexadecimal digits of the hash in a directory's name
+_SHORT = 12  # hexadecimal digits of the hash in a directory's name
 
 
 @dataclass(frozen=True)
 class Trial:
     """One thing that is done once: a training, say.
 
-    A trial is what its content hash says; factors and label are for tables and people.
+    A trial is what its content hash says; factors and label are for tables and people. Two trials of the same content
+    are one, which runs once, whatever each is called.
 
     Attributes:
         factors: What varies, by name: method, lr, seed, ...; columns of the result table.
@@ -26,6 +28,7 @@ class Trial:
         config: Everything that the recipe needs, plain and resolved.
         content: What of it decides the outcome, data and revisions included, from the recipe's `identity`.
         parents: Content hashes of the trials that it begins from.
+        label: What people call it; the factors in a few characters by default.
     """
 
     factors: Mapping[str, Plain]
@@ -33,6 +36,11 @@ class Trial:
     config: Mapping[str, Any]
     content: Mapping[str, Any] = field(default_factory=dict)
     parents: tuple[str, ...] = ()
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        text = self.label or "_".join(filter(None, (_short(*pair) for pair in self.factors.items())))
+        object.__setattr__(self, "label", re.sub(r"[^A-Za-z0-9_.=+-]+", "-", text))
 
     @cached_property
     def hash(self) -> str:
@@ -45,19 +53,17 @@ class Trial:
         })
 
     @property
-    def label(self) -> str:
-        """What people call it: its factors in a few characters."""
-        method, *rest = (_short(name, value) for name, value in self.factors.items() if name != "phase")
-        return re.sub(r"[^A-Za-z0-9_.=+-]+", "-", "_".join([method, *filter(None, rest)]))
-
-    @property
     def name(self) -> str:
         """Its directory: the label, and enough of the hash."""
         return f"{self.label}-{self.hash[:_SHORT]}"
 
+    def with_factors(self, **factors: Plain) -> Trial:
+        """The same trial with some factors changed, which its hash does not depend on."""
+        return dataclasses.replace(self, factors={**self.factors, **factors})
+
 
 def _short(name: str, value: Plain) -> str:
-    if value is None or value == "":
+    if value is None or value == "" or name == "phase":
         return ""
     if isinstance(value, float):
         return f"{name}{value:g}"

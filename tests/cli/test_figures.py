@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from subspace_lab.experiments.study import StudyInterrupted
 from subspace_lab.studies import grass_paper
-from subspace_lab.studies.grass_paper import EvidenceInterrupted
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_what_it_passes_on(command, asked, tmp_path):
     assert (outcome.status, outcome.err) == (0, "")
     assert asked == [
         (tmp_path, {"profile": "cpu", "only": ["fig1", "fig3", "tables"], "longer": True, "executor": "local",
-                    "workers": 1, "slurm": None, "recompute": False, "page": None})
+                    "workers": 1, "slurm": None, "recompute": False, "pictures": None, "page": None})
     ]  # fmt: skip
     assert outcome.out.splitlines()[-1] == f"claims: {tmp_path / 'evidence.md'}"
 
@@ -42,7 +42,7 @@ def test_slurm_and_its_options(command, asked, tmp_path):
 
 def test_ctrl_c_says_how_to_go_on(command, monkeypatch, tmp_path):
     def pressed(out_dir, **_):
-        raise EvidenceInterrupted(out_dir)
+        raise StudyInterrupted(out_dir)
 
     monkeypatch.setitem(vars(grass_paper), "regenerate", pressed)
     outcome = command("figures", tmp_path, "--profile", "cpu")
@@ -87,7 +87,8 @@ def test_dry_run_prints_and_begins_nothing(command, tmp_path):
     lines = outcome.out.splitlines()
     assert (outcome.status, outcome.err) == (0, "")
     assert lines[0] == "# fig1: energy ratio"
-    assert sum(not line.startswith("#") for line in lines) == 5 + 3  # a grid of five, three captured runs
+    assert sum(not line.startswith("#") for line in lines) == 5  # a grid of five
+    assert sum(", seed " in line for line in lines) == 5 + 2 + 3  # two more seeds and three captured runs wait for it
     assert not (tmp_path / "figures").exists()
 
 

@@ -14,9 +14,11 @@ import torch
 
 import subspace_lab as sl
 from subspace_lab.cli import app
+from subspace_lab.experiments.statistics import summary
 from subspace_lab.optim.options import OPTIONS
 from subspace_lab.studies.grass_paper.captured_tables import angle_histograms
 from subspace_lab.studies.grass_paper.quantities.ackley import descents
+from subspace_lab.studies.optimizers.comparison import COMPARISON
 from subspace_lab.training import PRESETS, TrainConfig
 from tests.docs.pages import ROOT
 
@@ -84,6 +86,30 @@ def test_columns_of_experiments(run: sl.Run) -> None:
         text = {name for name in table if pd.api.types.is_string_dtype(table[name])}
         documented = [(cells[0].strip("`"), cells[1]) for cells in rows(section(heading))]
         assert documented == [(name, "string" if name in text else dtype) for name, dtype in real]
+
+
+def test_columns_of_a_comparison() -> None:
+    schemas = COMPARISON.schemas
+    documented = [(cells[0].strip("`"), cells[1]) for cells in rows(section("results.parquet"))]
+    assert documented == [*schemas["results"].items()]
+    text = section("The comparison")
+    curves = re.search(r"every trial: (.*?)\n  table\.csv", text, re.DOTALL)
+    assert curves
+    listed = re.sub(r"and of the step before|\(see metrics\.jsonl\)", "", curves[1])
+    assert re.findall(r"\w+", listed) == [*schemas["curves"]]
+    settings = {"method": "a", "lr": 0.1, "status": "complete", "seed": 0}
+    table = summary(pd.DataFrame([{**dict.fromkeys(schemas["results"], 1.0), **settings}]))
+    assert [cells[0].strip("`") for cells in rows(section("table.csv"))] == [*table]
+
+
+@pytest.mark.parametrize("subpackage", ["experiments", "studies.plans"])
+def test_documented_names_exist(subpackage: str) -> None:
+    """Of subpackages that have no list of their public names."""
+    documented = [re.match(r"`(\w+)\.(\w+)", cells[0]) for cells in rows(section(f"subspace_lab.{subpackage}"))]
+    assert documented
+    for match in documented:
+        assert match
+        assert hasattr(importlib.import_module(f"subspace_lab.{subpackage}.{match[1]}"), match[2])
 
 
 def test_all_tables_are_documented(run: sl.Run) -> None:

@@ -96,6 +96,6 @@ def test_a_changed_line_of_a_plug_in_makes_new_trials(tmp_path, monkeypatch):
 def test_labels_are_for_people():
     one = Trial({"method": "grasswalk:rank=16", "lr": 0.003, "seed": 2, "phase": "tune"}, "train", {"a": 1})
     assert one.label == "grasswalk-rank=16_lr0.003_seed2"
-    assert one.name == f"{one.label}-{one.hash[:10]}"
+    assert one.name == f"{one.label}-{one.hash[:12]}"
     other = Trial({"method": "grasswalk"}, "train", {"a": 1})
     assert other.hash == one.hash

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
 
 from subspace_lab.experiments.progress import last_line
+from tests.studies.optimizers.conftest import directory
 
 pytestmark = pytest.mark.kill
 WALK = "grasswalk_lr0.001_seed0"
@@ -34,6 +36,10 @@ def wait_until(is_so: Callable[[], object], seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
+def metrics_of_walk(path: Path) -> Path:
+    return directory(path, WALK) / "metrics.jsonl"
+
+
 def gone(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
@@ -47,9 +53,9 @@ def test_trials_end_with_what_began_them_and_the_same_command_goes_on(settings, 
     path, config = tmp_path / "sweep", settings(steps=100_000, eval_every=100_000)
     command = [sys.executable, "-c", CODE.format(disposition=disposition), str(path), json.dumps(config.to_dict())]
     process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    metrics = path / "cells" / WALK / "metrics.jsonl"
-    wait_until(lambda: process.poll() is not None or last_line(metrics).get("step", 0) >= 3)
+    wait_until(lambda: process.poll() is not None or last_line(metrics_of_walk(path)).get("step", 0) >= 3)
     assert process.poll() is None, process.stderr.read()
+    metrics = metrics_of_walk(path)
     (server,) = psutil.Process(process.pid).children()
     (trial,) = server.children()
     (server if victim == "server" else process).send_signal(signal.SIGKILL)

@@ -16,20 +16,20 @@ import torch
 
 import subspace_lab as sl
 from subspace_lab.analysis import Plan
+from subspace_lab.experiments.grid import Grid
 from subspace_lab.experiments.outcome import Outcome, write_outcome
-from subspace_lab.studies.grass_paper import profiles
-from subspace_lab.studies.grass_paper.quantities import COLUMNS
-from subspace_lab.studies.grass_paper.store import Store
-from subspace_lab.studies.optimizers.cells import cells_of, parse_methods
-from subspace_lab.studies.optimizers.comparison import Comparison
-from subspace_lab.studies.optimizers.manifest import join_comparison
+from subspace_lab.experiments.store import Store
+from subspace_lab.experiments.variants import Trainings, common_config, parse_methods, rates
+from subspace_lab.studies.grass_paper.out_dir import PAPER, open_store
+from subspace_lab.studies.grass_paper.profiles import PROFILES
+from subspace_lab.studies.optimizers.comparison import COMPARISON, Comparison
 from subspace_lab.training import TrainConfig
 from subspace_lab.training.cache import cached_array, cached_text
 from subspace_lab.training.start import stored_config
 from tests.runs_by_hand import noise, write_run
 
 LAYERS = {"blocks.0.w.weight": (6, 9), "blocks.1.w.weight": (6, 9)}
-COMMITTED = Path(__file__).parents[2] / "figures" / "tables"
+COMMITTED = Path(__file__).parents[2] / "results" / "grass_paper"
 Opener = Callable[[Path], Any]
 
 
@@ -71,33 +71,45 @@ def _from_plan(path: Path) -> str:
     return repr(sl.optim.from_plan(model, path / "plan.json", lr=1e-3))
 
 
+BASE = common_config(TrainConfig(preset="llama-2m", steps=4, eval_every=2, data=__file__))
+METHODS = parse_methods(["grasswalk", "adamw"])
+
+
 def _comparison(path: Path) -> None:
-    base = TrainConfig(preset="llama-2m", steps=4, eval_every=2, data=__file__)
-    methods = parse_methods(["grasswalk", "adamw"])
-    cells = cells_of(methods, [1e-3], 2, base)
-    path.mkdir()
-    join_comparison(path, base, methods, cells)
-    for cell in cells:
-        run = write_run(path / "cells" / cell.name, noise({"a.w": (3, 4)}), steps=1)
+    trials = Grid([*METHODS], rates([1e-3]), range(2), Trainings(BASE, METHODS, "data")).trials()
+    store = Store.begin(path, COMPARISON, {"config": BASE.to_dict(), "methods": METHODS})
+    store.data_hash(lambda: "data")
+    for trial in trials:
+        run = write_run(path / "cells" / trial.name, noise({"a.w": (3, 4)}), steps=1)
         rows = [
             {"step": n, "loss": 5.0 - n, "eval_loss": 5.0 - n, "tokens": 64, "seconds": 0.1, "refresh_seconds": 0.01}
             for n in range(4)
         ]
         (run.path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         kept = {"state_bytes": 1000, "peak_bytes": 2000, "base_bytes": 500}
-        write_outcome(path / "cells", cell.name, Outcome("complete", attempts=1, **kept))
-    Comparison.collect(path)
+        write_outcome(path / "cells", trial.name, Outcome("complete", attempts=1, **kept))
+    store.enroll(trials)
+
+
+def _continued(path: Path) -> str:
+    """What a comparison does that goes on, up to its first training: nothing here has to be trained."""
+    trials = Grid([*METHODS], rates([1e-3]), range(2), Trainings(BASE, METHODS, "data")).trials()
+    store = Store.begin(path, COMPARISON, {"config": BASE.to_dict(), "methods": METHODS})
+    with store.writing():
+        store.refresh()
+        store.enroll(trials)
+        return repr(Comparison(store))
 
 
 def _evidence(path: Path) -> None:
-    store = Store(path, profiles.PROFILES["smoke"], COLUMNS)
-    for name in ("cells", "curves"):
+    store = open_store(path, PROFILES["smoke"])
+    for name in ("results", "curves"):
         store.add(name, pd.read_parquet(COMMITTED / f"{name}.parquet").head(4))
 
 
 def _read_evidence(path: Path) -> str:
-    store = Store(path, profiles.PROFILES["smoke"], COLUMNS)
-    return "".join(store.read(name).to_json() for name in ("cells", "curves"))
+    store = Store.open(path, PAPER)
+    return str(store.settings) + "".join(store.read(name).to_json() for name in ("results", "curves"))
 
 
 @contextmanager
@@ -141,7 +153,7 @@ SUBJECTS: dict[str, Subject] = {
         {
             "open": lambda path: repr(sl.Comparison.open(path)),
             "tables": lambda path: sl.Comparison.open(path).table.to_json(),
-            "collect": lambda path: repr(Comparison.collect(path)),
+            "continue": _continued,
         },
     ),
     "evidence": Subject(_evidence, {"read": _read_evidence}),

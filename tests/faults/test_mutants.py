@@ -64,12 +64,13 @@ def test_what_may_not_be_is_seen(opener, kind: str, tmp_path: Path, monkeypatch:
 )
 def test_metrics_of_a_cell_are_numbers(name: str, value: object, tmp_path: Path) -> None:
     SUBJECTS["comparison"].write(tmp_path / "sweep")
-    path = tmp_path / "sweep" / "cells" / "adamw_lr0.001_seed1" / "metrics.jsonl"
+    (path,) = (tmp_path / "sweep" / "cells").glob("adamw_lr0.001_seed1-*/metrics.jsonl")
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rows[2][name] = value
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "sweep" / "results.parquet").unlink()  # so that it is made of the directories
     with pytest.raises(RunError, match=rf"{path}, step 2: {name} is .* not a number; remove the line"):
-        SUBJECTS["comparison"].openers["collect"](tmp_path / "sweep")
+        SUBJECTS["comparison"].openers["continue"](tmp_path / "sweep")
 
 
 def test_a_comparison_without_rows_says_so(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from selenium.webdriver.common.by import By
 
+from subspace_lab.experiments.statistics import summary
 from subspace_lab.studies.optimizers.figures import FIGURES, Tables
 from subspace_lab.studies.optimizers.report import write_comparison_report
-from subspace_lab.studies.optimizers.statistics import summary
 from tests.report.test_browser import DESKTOP, PHONE, contrast, number, show
 from tests.studies.optimizers.figures.test_drawings import tables
 
@@ -22,10 +22,10 @@ METHODS = {
     "adamw": (1.9, 9e6),
     "a_method_with_a_rather_long_name:rank=16": (3, 3e6),
 }
-MANIFEST = {
+SETTINGS = {
     "config": {"preset": "llama-2m", "model": None, "data": "stdlib", "steps": 150, "precision": "float32"},
-    "environment": {"processor": "a processor", "platform": "Linux"},
 }
+ENVIRONMENT = {"processor": "a processor", "platform": "Linux"}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,10 @@ def report(tmp_path_factory):
     results.loc[lost, ["status", "reason"]] = ["diverged", "at step 3: loss nan, gradient norm nan"]
     results.loc[lost, ["eval_loss", "train_loss", "step_s", "state_bytes"]] = np.nan
     return write_comparison_report(
-        tmp_path_factory.mktemp("comparison"), MANIFEST, Tables(results, made.curves, summary(results))
+        tmp_path_factory.mktemp("comparison"),
+        SETTINGS,
+        ENVIRONMENT,
+        Tables(results, made.curves, summary(results)),
     )
 
 

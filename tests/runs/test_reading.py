@@ -13,11 +13,12 @@ from subspace_lab._reading import read_bytes, read_json
 from subspace_lab.analysis import Plan
 from subspace_lab.experiments.outcome import Outcome, outcome_path, read_outcome, write_outcome
 from subspace_lab.experiments.progress import last_line
+from subspace_lab.experiments.store import Store
 from subspace_lab.runs import Run, RunError
 from subspace_lab.runs.metrics import read_metrics
 from subspace_lab.runs.snapshot import Snapshot, snapshot_path
-from subspace_lab.studies.grass_paper.store import read_manifest as read_evidence
-from subspace_lab.studies.optimizers.manifest import read_comparison, stored_cells
+from subspace_lab.studies.grass_paper.out_dir import PAPER
+from subspace_lab.studies.optimizers.comparison import COMPARISON
 from subspace_lab.training.checkpoint import checkpoint_steps
 from tests.runs.build import make_run, refuses
 
@@ -51,8 +52,8 @@ READERS = {
     "manifest.json": lambda path: Run.open(path.parent),
     "metrics.jsonl": read_metrics,
     "plan.json": Plan.load,
-    "comparison.json": lambda path: read_comparison(path.parent),
-    "evidence.json": lambda path: read_evidence(path.parent),
+    "comparison.json": lambda path: Store.open(path.parent, COMPARISON),
+    "evidence.json": lambda path: Store.open(path.parent, PAPER),
 }
 
 
@@ -133,7 +134,15 @@ def test_comparisons_of_another_schema(tmp_path, cells):
     }
     (tmp_path / "comparison.json").write_text(json.dumps(content))
     with pytest.raises(RunError, match=r"comparison\.json .*; (restore|choose)"):
-        stored_cells(read_comparison(tmp_path))
+        Store.open(tmp_path, COMPARISON)
+
+
+@pytest.mark.parametrize("change", [{"settings": []}, {"settings": None}, {"environment": 3}, {"format_version": 3}])
+def test_comparisons_of_format_2_with_another_schema(tmp_path, change):
+    content = {"format": "subspace_lab.comparison", "format_version": 2, "settings": {}, "environment": {}, **change}
+    (tmp_path / "comparison.json").write_text(json.dumps(content))
+    with pytest.raises(RunError, match=r"comparison\.json has [^\n]*; (restore|upgrade)[^\n]*$"):
+        Store.open(tmp_path, COMPARISON)
 
 
 def denied(*args, **kwargs):

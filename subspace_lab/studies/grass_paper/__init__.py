@@ -9,14 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from subspace_lab.studies.grass_paper.making import EvidenceInterrupted, regenerate
     from subspace_lab.studies.grass_paper.profiles import PROFILES, Profile
+    from subspace_lab.studies.grass_paper.study import regenerate
 
-__all__ = ["PROFILES", "EvidenceInterrupted", "Profile", "regenerate"]
+__all__ = ["PROFILES", "Profile", "regenerate"]
 
-_LATE = {
-    "PROFILES": "profiles", "Profile": "profiles", "EvidenceInterrupted": "making", "regenerate": "making",
-}  # fmt: skip
+_LATE = {"PROFILES": "profiles", "Profile": "profiles", "regenerate": "study"}
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,8 @@ Legend: ``S1, S2 (m, r)`` top-r left singular bases of one layer at two captures
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,9 +24,7 @@ from subspace_lab.analysis.layer_step import Basis, Layer, Past, load_layer_step
 from subspace_lab.analysis.ranks import check_rank
 from subspace_lab.numerics import null_cosines, principal_angles
 from subspace_lab.runs import Run, RunError
-from subspace_lab.studies.grass_paper.store import Store
-from subspace_lab.studies.grass_paper.variants import CAPTURED
-from subspace_lab.studies.optimizers.cells import Cell
+from subspace_lab.studies.grass_paper.store import PaperStore
 
 ENERGY, TANGENT, ANGLES = "captured_energy", "captured_tangent", "captured_angles"
 _ENERGY = {"step": "int", "kind": "str", "depth": "int", "rank": "int", "m": "int", "n": "int", "ratio": "float",
@@ -41,39 +40,32 @@ _LAGS = (1, 4, 16)  # in captures
 _WITH_BASES = ("full", "gram", "topk")
 
 
-def absorb(store: Store, cells: Sequence[Cell]) -> None:
+def absorb(store: PaperStore, rows: pd.DataFrame) -> None:
     """Measure captured runs that are complete, and take what was measured into the tables.
 
     Args:
         store: The tables.
-        cells: Their cells.
+        rows: Rows of trials that have become complete; those that captured nothing are passed over.
     """
-    for cell in cells:
-        run = Run.open(store.cells_dir / cell.name)
+    for row in rows[rows["captured"]].to_dict("records"):
+        run = Run.open(store.trials_dir / row["cell"])
         width = int(run.layers[["rows", "cols"]].min(axis=1).median())
-        ranks = sorted({max(1, width // share) for share in store.profile.shares} | {cell_rank(store)})
+        ranks = sorted({max(1, width // share) for share in store.profile.shares} | {store.profile.rank})
         own = energy(run, ranks=ranks, lags=())
         tangent = curvature(run, rank=max(1, width // 4), top=TOP)  # the habit of the field
-        store.add(ENERGY, _about(own[list(_ENERGY)], cell))
-        store.add(TANGENT, _about(tangent[list(_TANGENT)], cell))
-        if cell.method == f"{CAPTURED}adamw":
+        about = {name: row[name] for name in _CELL}
+        store.add(ENERGY, _about(own[list(_ENERGY)], about))
+        store.add(TANGENT, _about(tangent[list(_TANGENT)], about))
+        if row["method"] == "adamw":
             lags = [lag for lag in _LAGS if lag < len(run.steps)]
-            store.add(ANGLES, _about(angle_histograms(run, rank=cell_rank(store), lags=lags), cell))
+            store.add(ANGLES, _about(angle_histograms(run, rank=store.profile.rank, lags=lags), about))
 
 
-def cell_rank(store: Store) -> int:
-    """The rank that the methods use, at which energies and derivatives are related to their losses."""
-    from subspace_lab.training import preset
-
-    config = store.profile.config
-    assert config.preset is not None
-    return config.rank or preset(config.preset).usual_rank
-
-
-def _about(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:
+def _about(table: pd.DataFrame, about: Mapping[str, Any]) -> pd.DataFrame:
     whole = {name: "int32" for name in ("step", "depth", "rank", "m", "n", "index", "lag_steps") if name in table}
-    named = table.assign(cell=cell.name, method=cell.method, seed=cell.seed, kind=table["kind"].astype(str))
-    return named.astype(whole)
+    return table.assign(**{str(name): value for name, value in about.items()}, kind=table["kind"].astype(str)).astype(
+        whole
+    )
 
 
 def angle_histograms(

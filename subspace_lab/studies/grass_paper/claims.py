@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import pandas as pd
 
 from subspace_lab.analysis.ranks import nearest_rank
 from subspace_lab.analysis.trends import change_over_depth, change_over_training, evenness
-from subspace_lab.studies.grass_paper.cells import best_rows
-from subspace_lab.studies.grass_paper.store import CELLS, Store
+from subspace_lab.experiments.claims import MATCH, Claim, Statement, below, statement
+from subspace_lab.experiments.statistics import best_rows
+from subspace_lab.experiments.store import RESULTS
+from subspace_lab.studies.grass_paper.store import PaperStore
 from subspace_lab.studies.grass_paper.variants import part_name
-from subspace_lab.studies.grass_paper.verdicts import MATCH, Statement, below, statement
 
 _PEERS = ("galore", "apollo", "ldadam", "frugal", "subtrack")
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A claim and what decides it.
-
-    Attributes:
-        name: As the papers' page has it.
-        text: What is claimed, where.
-        figures: The figures that show it.
-        statements: What is stated of the tables; an empty list where they are not there yet.
-    """
-
-    name: str
-    text: str
-    figures: tuple[str, ...]
-    statements: Callable[[Store], list[Statement]]
 
 
 def _usual_share(table: pd.DataFrame) -> pd.DataFrame:
@@ -40,7 +23,7 @@ def _usual_share(table: pd.DataFrame) -> pd.DataFrame:
     return table.loc[table["rank"] == rank]
 
 
-def _w1(store: Store) -> list[Statement]:
+def _w1(store: PaperStore) -> list[Statement]:
     table = store.read("fig1")
     if table.empty:
         return []
@@ -54,17 +37,17 @@ def _w1(store: Store) -> list[Statement]:
     ]
 
 
-def _w2(store: Store) -> list[Statement]:
+def _w2(store: PaperStore) -> list[Statement]:
     text = "the ratio falls over training (last third minus first third)"
     return _at_each_rank(store, text, lambda rows: change_over_training(rows, by=("seed", "kind", "depth")))
 
 
-def _w3(store: Store) -> list[Statement]:
+def _w3(store: PaperStore) -> list[Statement]:
     text = "the ratio falls over depth (last block minus first, along a fitted line)"
     return _at_each_rank(store, text, lambda rows: change_over_depth(rows, by=("seed", "kind")))
 
 
-def _at_each_rank(store: Store, text: str, change: Callable[[pd.DataFrame], pd.Series[float]]) -> list[Statement]:
+def _at_each_rank(store: PaperStore, text: str, change: Callable[[pd.DataFrame], pd.Series[float]]) -> list[Statement]:
     table = store.read("fig1")
     if table.empty:
         return []
@@ -75,7 +58,7 @@ def _at_each_rank(store: Store, text: str, change: Callable[[pd.DataFrame], pd.S
     return found
 
 
-def _w4(store: Store) -> list[Statement]:
+def _w4(store: PaperStore) -> list[Statement]:
     table = store.read("fig2")
     if table.empty:
         return []
@@ -105,8 +88,8 @@ def _w4(store: Store) -> list[Statement]:
 Losses = dict[str, "pd.Series[float]"]
 
 
-def _losses(store: Store) -> Losses:
-    rows = best_rows(store.read(CELLS))
+def _losses(store: PaperStore) -> Losses:
+    rows = best_rows(store.read(RESULTS))
     if rows.empty:
         return {}
     return {str(name): of.set_index("seed")["eval_loss"] for name, of in rows.groupby("method")}
@@ -120,7 +103,7 @@ def _compared(
     return [below(text, losses[one], losses[other], margin=margin)]
 
 
-def _w5(store: Store) -> list[Statement]:
+def _w5(store: PaperStore) -> list[Statement]:
     losses, found = _losses(store), []
     for rule in ("walk", "jump"):
         for informed in ("svd", "track"):
@@ -136,7 +119,7 @@ def _w5(store: Store) -> list[Statement]:
     return found
 
 
-def _null(store: Store) -> list[Statement]:
+def _null(store: PaperStore) -> list[Statement]:
     losses, found = _losses(store), []
     for recovery, words in (("limited", "AO and RS"), ("free", "AO and RS without its limiter")):
         null = part_name("frozen", "transport", recovery)
@@ -146,7 +129,7 @@ def _null(store: Store) -> list[Statement]:
     return found
 
 
-def _limiter(store: Store) -> list[Statement]:
+def _limiter(store: PaperStore) -> list[Statement]:
     losses, found = _losses(store), []
     for rule in store.profile.rules:
         limited, free = (part_name(rule, "transport", recovery) for recovery in ("limited", "free"))
@@ -154,7 +137,7 @@ def _limiter(store: Store) -> list[Statement]:
     return found
 
 
-def _w6(store: Store) -> list[Statement]:
+def _w6(store: PaperStore) -> list[Statement]:
     losses, found = _losses(store), []
     for method in ("grasswalk", "grassjump"):
         for peer in _PEERS:
@@ -162,7 +145,7 @@ def _w6(store: Store) -> list[Statement]:
     return found
 
 
-def _scale(store: Store) -> list[Statement]:
+def _scale(store: PaperStore) -> list[Statement]:
     losses, found = _losses(store), []
     small = "grasswalk scale=0.25"
     for one, other, text in (
@@ -175,7 +158,7 @@ def _scale(store: Store) -> list[Statement]:
     return found
 
 
-def _subtrack(store: Store) -> list[Statement]:
+def _subtrack(store: PaperStore) -> list[Statement]:
     losses = _losses(store)
     alone, ao, rs = (
         part_name("track", *parts) for parts in (("keep", "none"), ("transport", "none"), ("keep", "limited"))

@@ -5,36 +5,38 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from subspace_lab.experiments.claims import RULES, SUPPORTED, Claim, Statement, together
+from subspace_lab.experiments.present import legend, rows_of
 from subspace_lab.runs.files import publish
-from subspace_lab.studies.grass_paper.cells import base_config
-from subspace_lab.studies.grass_paper.claims import CLAIMS, Claim
+from subspace_lab.studies.grass_paper.claims import CLAIMS
 from subspace_lab.studies.grass_paper.profiles import Profile
 from subspace_lab.studies.grass_paper.quantities import QUANTITIES
-from subspace_lab.studies.grass_paper.store import CELLS, Store, read_manifest
-from subspace_lab.studies.grass_paper.verdicts import RULES, Statement, together
-from subspace_lab.studies.optimizers.words import legend, rows_of
+from subspace_lab.studies.grass_paper.store import PaperStore
 
 
-def write(store: Store, path: Path) -> None:
+def write(store: PaperStore, path: Path, pictures: Path) -> None:
     """Write the page.
 
     Args:
         store: The tables.
-        path: Where it goes; it refers to the figures by a relative path.
+        path: Where it goes; it refers to tables and pictures by relative paths.
+        pictures: Where the pictures are.
 
     Raises:
         RunError: If it cannot be written.
     """
-    figures = Path(os.path.relpath(str(store.path), str(path.parent))).as_posix()
+    tables, figures = (
+        Path(os.path.relpath(str(place), str(path.parent))).as_posix() for place in (store.path, pictures)
+    )
     found = {claim.name: claim.statements(store) for claim in CLAIMS}
     parts = [_head(store), _verdicts(found), _rules(), *(_claim(claim, found[claim.name]) for claim in CLAIMS)]
-    parts += [_table(store), _pictures(store, figures), _failures(store)]
+    parts += [_table(store), _pictures(pictures, tables, figures), _failures(store)]
     with publish(path) as aside:
         aside.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
 
 
-def _head(store: Store) -> str:
-    cells, environment = store.read(CELLS), read_manifest(store.path)["environment"]
+def _head(store: PaperStore) -> str:
+    cells, environment = store.results, store.manifest["environment"]
     done = 0 if cells.empty else int((cells["status"] == "complete").sum())
     where = ", ".join(f"{name} {environment[name]}" for name in ("torch", "python") if name in environment)
     return (
@@ -55,7 +57,7 @@ def command(profile: Profile) -> str:
 
 def scale(profile: Profile) -> str:
     """What is trained, in a sentence."""
-    config = base_config(profile)
+    config = profile.base
     assert config.steps
     assert config.batch_size
     assert config.accumulation
@@ -73,9 +75,9 @@ def scale(profile: Profile) -> str:
 
 
 def _verdicts(found: dict[str, list[Statement]]) -> str:
-    lines = ["| claim | verdict | statements that hold |", "|---|---|---|"]
+    lines = ["| claim | verdict | statements supported |", "|---|---|---|"]
     for name, statements in found.items():
-        holding = sum(one.verdict == "holds" for one in statements)
+        holding = sum(one.verdict == SUPPORTED for one in statements)
         verdict = together(statements) if statements else "not measured yet"
         lines.append(f"| {name} | *{verdict}* | {holding} of {len(statements)} |")
     return "## In short\n\n" + "\n".join(lines)
@@ -103,7 +105,7 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _table(store: Store) -> str:
+def _table(store: PaperStore) -> str:
     table = store.read("tables")
     if table.empty:
         return ""
@@ -119,20 +121,20 @@ def _table(store: Store) -> str:
     )
 
 
-def _pictures(store: Store, figures: str) -> str:
+def _pictures(pictures: Path, tables: str, figures: str) -> str:
     parts = ["## Figures"]
     for name, quantity in QUANTITIES.items():
         for file, picture in quantity.figures.items():
-            if (store.path / f"{file}.png").is_file():
+            if (pictures / f"{file}.png").is_file():
                 parts.append(f"### {picture.title}\n\n![{picture.title}]({figures}/{file}.png)\n\n{picture.caption}")
-                parts.append(f"From `{figures}/tables/{name}.parquet`.")
+                parts.append(f"From `{tables}/tables/{name}.parquet`.")
     return "\n\n".join(parts)
 
 
-def _failures(store: Store) -> str:
-    cells = store.read(CELLS)
-    if cells.empty or (cells["status"] == "complete").all():
+def _failures(store: PaperStore) -> str:
+    cells = store.results
+    lost = cells[~cells["status"].isin(["complete", "pending"])] if len(cells) else cells
+    if lost.empty:
         return ""
-    lost = cells[cells["status"] != "complete"]
     lines = [f"- {row['cell']}: {row['status']} ({row['reason']})" for row in lost.to_dict("records")]
     return "## Trainings without a result\n\n" + "\n".join(lines)

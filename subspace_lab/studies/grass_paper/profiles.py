@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from subspace_lab._text import unknown
-from subspace_lab.training import TrainConfig
+from subspace_lab.experiments.variants import common_config
+from subspace_lab.training import TrainConfig, preset
 
 _METHODS = (  # named here, so that what was measured stays what a profile says when there is one more optimizer
     "adamw", "grasswalk", "grassjump", "subtrack", "galore", "golore", "fira", "ldadam", "apollo", "frugal",
@@ -62,6 +63,17 @@ class Profile:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del values["cell_s"]
         return {**values, "config": self.config.to_dict()}
+
+    @property
+    def base(self) -> TrainConfig:
+        """What all trainings have in common, resolved."""
+        return common_config(self.config)
+
+    @property
+    def rank(self) -> int:
+        """The rank that the methods use, at which energies and derivatives are related to their losses."""
+        assert self.config.preset is not None
+        return self.config.rank or preset(self.config.preset).usual_rank
 
     @property
     def longer(self) -> Profile:

@@ -13,7 +13,6 @@ Variants = dict[str, dict[str, Any]]
 
 MOMENTS = ("keep", "transport")
 RECOVERIES = ("none", "limited", "free")  # free: the limiter is off
-CAPTURED = "captured "
 _NAMED = {"walk": "grasswalk", "jump": "grassjump", "track": "subtrack"}  # with transport and the limiter
 
 
@@ -73,9 +72,8 @@ def every_seed(profile: Profile) -> dict[str, int]:
     return {"adamw": profile.seeds}
 
 
-def captured(profile: Profile) -> Variants:
-    """Runs whose gradients are kept: AdamW's for the first figures, every method's for the relation to the loss."""
-    steps = profile.config.resolved().steps
+def keeps(profile: Profile) -> dict[str, Any]:
+    """Settings of a run whose gradients are kept."""
+    steps = profile.base.steps
     assert steps is not None
-    keeps = {"every": max(1, steps // profile.captures), "keep": "gram"}
-    return {f"{CAPTURED}{name}": {"optimizer": name, **keeps} for name in profile.methods}
+    return {"every": max(1, steps // profile.captures), "keep": "gram"}

@@ -1,27 +1,83 @@
-"""A comparison on disk: its tables, and everything that is made from them."""
+"""A comparison on disk: its tables, and everything that is made from them.
+
+::
+
+    out_dir/
+      comparison.json           what all trials have in common, and the methods
+      cells/<name>/             the run directory of a trial; <name>.json has its outcome, <name>.log what it printed
+      results.parquet           one row per trial, whatever became of it
+      curves.parquet            one row per step of every trial
+      table.csv, table.tex      one row per method, at its best learning rate
+      figures/  report.html
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import pandas as pd
-
 from subspace_lab._paths import local_path
+from subspace_lab._reading import typed
+from subspace_lab.experiments.present import latex_table
+from subspace_lab.experiments.statistics import summary
+from subspace_lab.experiments.store import ADVICE, CURVES, RESULTS, Kind, Old, Store
+from subspace_lab.experiments.trial import Trial
+from subspace_lab.experiments.upgrade import OldTrial, old_results
+from subspace_lab.experiments.variants import DESCRIBED, SHARES, Trainings, describe, factors_of
 from subspace_lab.figures.all import save_all
 from subspace_lab.runs import RunError
 from subspace_lab.runs.files import publish
-from subspace_lab.runs.tables import read_table, write_table
-from subspace_lab.studies.optimizers import tables
+from subspace_lab.runs.tables import read_table
 from subspace_lab.studies.optimizers.figures import FIGURES, Tables
-from subspace_lab.studies.optimizers.manifest import read_comparison, stored_cells
 from subspace_lab.studies.optimizers.report import write_comparison_report
-from subspace_lab.studies.optimizers.statistics import summary
-from subspace_lab.studies.optimizers.tables import curves_table, results_table
-from subspace_lab.studies.optimizers.words import latex_table
+from subspace_lab.training import TrainConfig
 
-CELLS = "cells"
-RESULTS, CURVES = "results.parquet", "curves.parquet"
+
+@dataclass(frozen=True)
+class _Cell:
+    """A training in the manifest of format 1."""
+
+    method: str
+    lr: float
+    seed: int
+    config: dict  # type: ignore[type-arg]
+
+
+def _upgrade(path: Path, manifest: dict[str, Any]) -> Old:
+    """Format 1 had its trainings in the manifest, with their configurations."""
+    file = path / COMPARISON.manifest
+    for name, kind in (("config", dict), ("methods", dict), ("cells", list)):
+        if not isinstance(manifest.get(name), kind):
+            raise RunError(f"{file} has no valid {name!r}; restore it from a copy")
+    try:
+        base = TrainConfig.from_dict(manifest["config"])
+        make = Trainings(base, manifest["methods"], "")
+        trials = [_old_trial(typed(_Cell, row), make) for row in manifest["cells"]]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"{file} is of another release ({error}); choose another directory") from error
+    tables = {name: read_table(path / f"{name}.parquet", ADVICE) for name in (RESULTS, CURVES)
+              if (path / f"{name}.parquet").is_file()}  # fmt: skip
+    settings = {"config": base.to_dict(), "methods": manifest["methods"]}
+    results = old_results(COMPARISON, trials, path / COMPARISON.trials, tables.get(RESULTS))
+    return Old(settings, results, tables.get(CURVES))
+
+
+def _old_trial(cell: _Cell, make: Trainings) -> OldTrial:
+    stored = TrainConfig.from_dict(cell.config)
+    try:
+        trial = make(cell.method, {"lr": cell.lr}, cell.seed, "evaluate")
+    except ValueError:  # its plan, say, is not where it was: what was measured can be read all the same
+        factors, config = factors_of(cell.method, stored), stored.to_dict()
+        content = {**config, "optimizer_options": {}}  # without the content of a plan there is no formula
+        trial = Trial({**factors, "phase": "evaluate"}, "train", config, content)
+    return OldTrial(trial, cell.method, stored.to_dict() == trial.config)
+
+
+COMPARISON = Kind(
+    "comparison", "comparison.json", "cells", "a comparison",
+    columns=DESCRIBED, describe=describe, shares=SHARES, grows=("methods",), upgrade=_upgrade,
+)  # fmt: skip
 
 
 class Comparison:
@@ -30,15 +86,15 @@ class Comparison:
     Attributes:
         path: Its directory.
         manifest: The content of ``comparison.json``.
-        results: One row per cell, whatever became of it.
-        curves: One row per step of every cell.
-        table: One row per method, at its best learning rate; see `summary`.
+        results: One row per trial, whatever became of it.
+        curves: One row per step of every trial.
+        table: One row per method, at its best learning rate; see `subspace_lab.experiments.statistics.summary`.
     """
 
-    def __init__(self, path: Path, manifest: dict[str, Any], results: pd.DataFrame, curves: pd.DataFrame) -> None:
-        self.path, self.manifest = path, manifest
-        self.results, self.curves = results, curves
-        self.table = summary(results)
+    def __init__(self, store: Store) -> None:
+        self.path, self.manifest = store.path, store.manifest
+        self.results, self.curves = store.results, store.curves
+        self.table = summary(self.results)
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -54,38 +110,10 @@ class Comparison:
             RunError: If there is none, or its tables cannot be read.
         """
         path = local_path(path, error=RunError)
-        manifest = read_comparison(path)
-        results, curves = (
-            read_table(path / name, "run the same subspace-lab compare again", columns)
-            for name, columns in ((RESULTS, tables.RESULTS), (CURVES, tables.CURVES))
-        )
-        if results.empty:
-            raise RunError(f"{path / RESULTS} has no rows; run the same subspace-lab compare again")
-        return cls(path, manifest, results, curves)
-
-    @classmethod
-    def collect(cls, path: Path) -> Self:
-        """Make the tables of a comparison from its cells, as far as these are.
-
-        Args:
-            path: Its directory.
-
-        Returns:
-            The comparison.
-
-        Raises:
-            RunError: If something cannot be read or written.
-        """
-        manifest = read_comparison(path)
-        cells = stored_cells(manifest)
-        made = cls(path, manifest, results_table(path / CELLS, cells), curves_table(path / CELLS, cells))
-        for name, table in ((RESULTS, made.results), (CURVES, made.curves)):
-            write_table(path / name, table)
-        with publish(path / "table.csv") as aside:
-            made.table.to_csv(aside, index=False)
-        with publish(path / "table.tex") as aside:
-            aside.write_text(latex_table(made.table), encoding="utf-8")
-        return made
+        store = Store.open(path, COMPARISON)
+        if store.results.empty:
+            raise RunError(f"{path / RESULTS}.parquet has no rows; run the same subspace-lab compare again")
+        return cls(store)
 
     @property
     def tables(self) -> Tables:
@@ -94,10 +122,10 @@ class Comparison:
 
     def __repr__(self) -> str:
         complete = int((self.results["status"] == "complete").sum())
-        return f"Comparison({str(self.path)!r}: {len(self.table)} methods, {complete} of {len(self.results)} cells)"
+        return f"Comparison({str(self.path)!r}: {len(self.table)} methods, {complete} of {len(self.results)} trials)"
 
     def draw(self) -> Path:
-        """Draw the figures from the tables, and write the report.
+        """Write the table of methods, draw the figures from the tables, and write the report.
 
         Returns:
             ``report.html``.
@@ -105,5 +133,9 @@ class Comparison:
         Raises:
             RunError: If a file cannot be written.
         """
+        with publish(self.path / "table.csv") as aside:
+            self.table.to_csv(aside, index=False)
+        with publish(self.path / "table.tex") as aside:
+            aside.write_text(latex_table(self.table), encoding="utf-8")
         save_all(FIGURES, self.tables, self.path / "figures")
-        return write_comparison_report(self.path, self.manifest, self.tables)
+        return write_comparison_report(self.path, self.manifest["settings"], self.manifest["environment"], self.tables)

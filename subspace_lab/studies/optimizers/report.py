@@ -9,19 +9,22 @@ from typing import Any
 import pandas as pd
 
 from subspace_lab._text import count
+from subspace_lab.experiments.present import legend, number, rows_of, verdicts
 from subspace_lab.report.sections import sections_of
 from subspace_lab.report.write import render_page
 from subspace_lab.runs.files import publish
 from subspace_lab.studies.optimizers.figures import FIGURES, Tables
-from subspace_lab.studies.optimizers.words import legend, number, rows_of, verdicts
 
 
-def write_comparison_report(path: Path, manifest: Mapping[str, Any], tables: Tables) -> Path:
+def write_comparison_report(
+    path: Path, settings: Mapping[str, Any], environment: Mapping[str, Any], tables: Tables
+) -> Path:
     """Write the report of a comparison: one file, nothing is fetched.
 
     Args:
         path: The directory of the comparison.
-        manifest: Its manifest.
+        settings: What its trials have in common (``config``), and its methods.
+        environment: Of the machine that began it.
         tables: Its tables.
 
     Returns:
@@ -34,7 +37,7 @@ def write_comparison_report(path: Path, manifest: Mapping[str, Any], tables: Tab
     page = render_page(
         "comparison.html.jinja",
         name=path.resolve().name,
-        facts=_facts(manifest, tables),
+        facts=_facts(settings["config"], environment, tables),
         legend=[
             *legend(tables.table),
             "gap: mean difference to the first method, paired by seed, with its 95 % interval",
@@ -44,7 +47,7 @@ def write_comparison_report(path: Path, manifest: Mapping[str, Any], tables: Tab
         sections=sections,
         absent=absent,
         cells=_cells(tables.results),
-        settings=[(name, str(value)) for name, value in manifest["config"].items() if value is not None],
+        settings=[(name, str(value)) for name, value in settings["config"].items() if value is not None],
     )
     report = path / "report.html"
     with publish(report) as aside:
@@ -52,8 +55,8 @@ def write_comparison_report(path: Path, manifest: Mapping[str, Any], tables: Tab
     return report
 
 
-def _facts(manifest: Mapping[str, Any], tables: Tables) -> list[tuple[str, str]]:
-    config, environment, results = manifest["config"], manifest["environment"], tables.results
+def _facts(config: Mapping[str, Any], environment: Mapping[str, Any], tables: Tables) -> list[tuple[str, str]]:
+    results = tables.results
     complete = int((results["status"] == "complete").sum())
     grid = (count(results["method"].nunique(), "method"), count(results["lr"].nunique(), "learning rate"))
     tokens = results["tokens"].max()
@@ -61,8 +64,8 @@ def _facts(manifest: Mapping[str, Any], tables: Tables) -> list[tuple[str, str]]
         ("Model", str(config["preset"] or config["model"])),
         ("Data", str(config["data"])),
         ("Grid", f"{', '.join(grid)}, {count(results['seed'].nunique(), 'seed')}"),
-        ("Cells", f"{complete} of {len(results)} complete"),
-        ("Training", count(config["steps"], "step") + ("" if pd.isna(tokens) else f", {tokens:,} tokens a cell")),
+        ("Trials", f"{complete} of {len(results)} complete"),
+        ("Training", count(config["steps"], "step") + ("" if pd.isna(tokens) else f", {tokens:,} tokens a trial")),
         ("Machine", ", ".join(str(environment[k]) for k in ("processor", "platform") if environment[k])),
     ]
 

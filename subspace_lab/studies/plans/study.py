@@ -5,26 +5,43 @@ At the root of the repository,
     python -m subspace_lab.studies.plans.study runs/plans
 
 measures a training of a small LLaMA, makes plans of it, trains by each over learning rates and seeds, by GrassWalk of
-one rank with no fewer state bytes, and by methods that may explain why one of them is better. Trainings that are
-complete in ``runs/plans`` are not repeated. The result is ``results/plans/plans.json``.
+one rank with no fewer state bytes, and by methods that may explain why one of them is better. Trials that are complete
+in ``runs/plans`` are not repeated. The result is ``results/plans/plans.json``.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import sys
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from subspace_lab.analysis import Plan, energy, recommend
+from subspace_lab.experiments.executors.choose import executor_of
+from subspace_lab.experiments.grid import Grid, Phase
+from subspace_lab.experiments.phases import Evaluate
+from subspace_lab.experiments.results import TRAINING
+from subspace_lab.experiments.statistics import summary
+from subspace_lab.experiments.store import Kind, Store
+from subspace_lab.experiments.study import Quantity, Study, conduct
+from subspace_lab.experiments.variants import (
+    DESCRIBED,
+    SHARES,
+    Trainings,
+    common_config,
+    describe,
+    left_open,
+    parse_methods,
+    rates,
+)
 from subspace_lab.runs import Run
 from subspace_lab.runs.files import publish
-from subspace_lab.studies.optimizers import Comparison, compare
-from subspace_lab.studies.optimizers.check import check_plan, gap_to, trained_shapes, uniform_rank
+from subspace_lab.studies.plans.validate_plan import gap_to, methods_of, uniform_rank
 from subspace_lab.training import TrainConfig, train
+from subspace_lab.training.memory import trained_shapes
 
 RESULT = Path("results", "plans", "plans.json")
 COMMAND = "python -m subspace_lab.studies.plans.study"
@@ -32,12 +49,16 @@ RATES = (3e-3, 8e-3, 2e-2)
 ADAMW_RATES = (3e-4, 1e-3, 3e-3)
 TUNING_SEEDS, SEEDS = 3, 5  # at all rates, and at the best of them
 INTERVAL = 20
-MEASURED = TrainConfig(  # a seed that is none of those that the check trains
+MEASURED = TrainConfig(  # a seed that is none of those that are compared
     preset="llama-2m", vocab_size=1024, steps=150, batch_size=8, sequence_length=64, lr=3e-3, seed=9,
     precision="float32", threads=1, every=10, checkpoint_every=50, keep_checkpoints=3, eval_every=150, eval_batches=16,
 )  # fmt: skip
 RANKS = {"free": None, "tight": (1, 2, 3, 4, 6, 8, 12, 16)}  # by setting: that are measured for the plan; None: default
 COLUMNS = ["method", "lr", "edge", "seeds", "failed", "eval_loss", "eval_low", "eval_high", "state_bytes"]
+PLANS = Kind(
+    "plans", "study.json", "cells", "a study", factors={**TRAINING, "setting": "str"}, columns=DESCRIBED,
+    describe=describe, shares=SHARES,
+)  # fmt: skip
 
 
 def plan_of(run: Run, setting: str) -> Plan:
@@ -55,70 +76,60 @@ def plan_of(run: Run, setting: str) -> Plan:
     return recommend(run, 3 * plan.state_bytes // 4) if setting == "tight" else plan
 
 
-def measure(run: Run, setting: str) -> dict[str, Any]:
-    """Train what a setting compares.
-
-    Args:
-        run: A copy of the captured run for this setting alone, open for writing.
-        setting: A key of `RANKS`.
-
-    Returns:
-        What the JSON file has of a setting.
-    """
-    plan = plan_of(run, setting)
-    rank = uniform_rank(trained_shapes(TrainConfig.from_dict(run.manifest["config"])), plan)
-    found = tuned(partial(check_plan, run, plan, workers=1, adamw=False), ("plan", "default"), RATES)
-    for name, settings, rates in beside(setting, rank):
-        found = tuned(partial(compare, found.path, {name: settings}, workers=1), (name,), rates)
-    return summary(found) | {"uniform_rank": rank, "plan": plan.to_dict()}
-
-
-def beside(setting: str, rank: int) -> list[tuple[str, dict[str, Any], tuple[float, ...]]]:
-    """What else is trained in a setting: name, settings and learning rates.
+def methods(setting: str, plan_path: Path, rank: int) -> dict[str, dict[str, Any]]:
+    """What a setting compares.
 
     Args:
         setting: A key of `RANKS`.
-        rank: The rank of GrassWalk with no fewer state bytes than the plan.
+        plan_path: The file of its plan.
+        rank: Of GrassWalk with no fewer state bytes than the plan.
 
     Returns:
-        The methods.
+        Settings by method.
     """
     walk = {"optimizer": "grasswalk", "rank": rank}
+    beside: dict[str, dict[str, Any]]
     if setting == "free":
-        return [("usual", {**walk, "update_interval": INTERVAL}, RATES), ("adamw", {}, ADAMW_RATES)]
-    return [("less", {**walk, "rank": rank - 1}, RATES)]
+        beside = {"usual": {**walk, "update_interval": INTERVAL}, "adamw": {"optimizer": "adamw"}}
+    else:
+        beside = {"less": {**walk, "rank": rank - 1}}
+    return methods_of(plan_path, rank) | beside
 
 
-def tuned(train_at: Callable[..., Comparison], methods: tuple[str, ...], rates: tuple[float, ...]) -> Comparison:
-    """Train at all rates on the first seeds, and on all seeds at the best rate of each method.
+def phases(setting: str, base: TrainConfig, chosen: Mapping[str, Mapping[str, Any]], data_hash: str) -> list[Phase]:
+    """All rates on the first seeds, then all seeds at the best rate of each method.
 
     Args:
-        train_at: Trains methods at ``lrs`` on the first ``seeds``; what is complete is not trained again.
-        methods: Their names.
-        rates: Learning rates to choose from.
+        setting: A factor of the trials.
+        base: What all trainings have in common.
+        chosen: Settings by method.
+        data_hash: Of the tokens.
 
     Returns:
-        The comparison.
+        The phases.
     """
-    table = train_at(lrs=rates, seeds=TUNING_SEEDS).table
-    best = table[table["method"].isin(methods)]["lr"]
-    return train_at(lrs=sorted(set(best)), seeds=SEEDS)
+    make = Trainings(base, parse_methods(chosen), data_hash, factors={"setting": setting}, prefix=f"{setting} ")
+    found: list[Phase] = []
+    for names, grid_of in ((set(chosen) - {"adamw"}, RATES), (set(chosen) & {"adamw"}, ADAMW_RATES)):
+        grid = Grid([name for name in chosen if name in names], rates(grid_of), range(TUNING_SEEDS), make, "tune")
+        found += [grid, Evaluate(grid, dict.fromkeys(grid.variants, range(SEEDS)), make)]
+    return found
 
 
-def summary(found: Comparison) -> dict[str, Any]:
+def numbers(results: pd.DataFrame) -> dict[str, Any]:
     """What was compared, in numbers.
 
     Args:
-        found: Of `check_plan`, with what was trained beside it.
+        results: The rows of a setting.
 
     Returns:
         ``cells``, ``methods`` (each at its best learning rate) and ``gaps`` (plan minus method, paired by seed).
     """
-    cells = found.results[["method", "lr", "seed", "status", "eval_loss"]]
+    cells, table = results[["method", "lr", "seed", "status", "eval_loss"]], summary(results)
     return {
         "cells": json.loads(cells.to_json(orient="records", double_precision=10)),
-        "methods": json.loads(found.table[COLUMNS].to_json(orient="records", double_precision=10)),
-        "gaps": {method: gap_to(found, method) for method in found.table["method"] if method != "plan"},
+        "methods": json.loads(table[COLUMNS].to_json(orient="records", double_precision=10)),
+        "gaps": {method: gap_to(results, method) for method in table["method"] if method != "plan"},
     }
 
 
@@ -126,30 +137,34 @@ def main(out_dir: str) -> None:
     """Train what is not trained yet, and write the JSON file.
 
     Args:
-        out_dir: Directory of all runs; the same call goes on with it.
+        out_dir: Directory of everything; the same call goes on with it.
     """
     out = Path(out_dir)
-    measured = out / "measured"
-    if not measured.exists():
-        train(measured, MEASURED)
-    manifest = Run.open(measured).manifest
-    result = {
-        "command": f"{COMMAND} {out_dir}",
-        "config": manifest["config"],
-        "data_hash": manifest["data_hash"],
-        "environment": manifest["environment"],
-        "rates": RATES,
-        "adamw_rates": ADAMW_RATES,
-        "tuning_seeds": TUNING_SEEDS,
-        "seeds": SEEDS,
-        "settings": {},
-    }
+    if not (out / "measured").exists():
+        train(out / "measured", MEASURED)
+    run = Run.open(out / "measured", write=True)
+    config, data_hash = TrainConfig.from_dict(run.manifest["config"]), run.manifest["data_hash"]
+    base = common_config(left_open(config))
+    result: dict[str, Any] = {
+        "command": f"{COMMAND} {out_dir}", "config": run.manifest["config"], "data_hash": data_hash,
+        "environment": run.manifest["environment"], "rates": RATES, "adamw_rates": ADAMW_RATES,
+        "tuning_seeds": TUNING_SEEDS, "seeds": SEEDS, "settings": {},
+    }  # fmt: skip
+    about, quantities = {}, {}
     for setting in RANKS:
-        if not (out / setting).exists():
-            shutil.copytree(measured, out / setting)
-        result["settings"][setting] = measure(Run.open(out / setting, write=True), setting)
-        with publish(RESULT) as aside:
-            aside.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        plan = plan_of(run, setting)
+        path = out / f"{setting}.json"
+        plan.save(path)
+        rank = uniform_rank(trained_shapes(config), plan)
+        about[setting] = {"uniform_rank": rank, "plan": plan.to_dict()}
+        chosen = methods(setting, path, rank)
+        quantities[setting] = Quantity(setting, tuple(phases(setting, base, chosen, data_hash)))
+    store = Store.begin(out / "trials", PLANS, {"config": base.to_dict()})
+    conduct(Study(quantities), store, executor_of(store.trials_dir, workers=1), workers=1)
+    for setting, facts in about.items():
+        result["settings"][setting] = numbers(store.results[store.results["setting"] == setting]) | facts
+    with publish(RESULT) as aside:
+        aside.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ def trainings(losses: Mapping[str, Mapping[float, Sequence[float]]]) -> pd.DataF
     """Complete cells by method and learning rate, with a loss for seed 0, 1, ...; the other columns follow from it."""
     rows = [
         {"cell": f"{method}_{lr:g}_{seed}", "method": method, "lr": lr, "seed": seed, "status": "complete",
+         "captured": False,
          "eval_loss": loss, "train_loss": loss - 0.25, "refresh_s": 2 * loss, "wall_s": 10 * loss, "step_s": loss / 8,
          "refresh_share": loss / 16}
         for method, grid in losses.items() for lr, of_seeds in grid.items() for seed, loss in enumerate(of_seeds)

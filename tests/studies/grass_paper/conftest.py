@@ -41,6 +41,7 @@ def clone(whole: Path, tmp_path: Path) -> Path:
     """What a fresh clone has of it: neither run directories nor pictures."""
     path = tmp_path / "figures"
     path.mkdir()
-    shutil.copy(whole / "evidence.json", path)
+    for name in ("evidence.json", "results.parquet", "curves.parquet"):
+        shutil.copy(whole / name, path)
     shutil.copytree(whole / "tables", path / "tables")
     return path

@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import math
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from subspace_lab.studies.grass_paper import captured_tables
 from subspace_lab.studies.grass_paper.captured_tables import _histogram, angle_histograms
 from subspace_lab.studies.grass_paper.profiles import PROFILES
 from tests.runs_by_hand import noise, write_run
-from tests.studies.grass_paper.by_hand import Tables, records
+from tests.studies.grass_paper.by_hand import Tables, records, table
 
 SHAPES = {"blocks.0.up.weight": (24, 60), "blocks.1.up.weight": (24, 60), "blocks.0.down.weight": (40, 16)}
 
@@ -143,9 +142,9 @@ OF_A_RUN = {f"blocks.{depth}.up.weight": (16, 40) for depth in range(3)} | {
 class Added(Tables):
     """A store that keeps what is added, and has the runs in a directory."""
 
-    def __init__(self, profile: Any, cells_dir: Path) -> None:
+    def __init__(self, profile: Any, trials_dir: Path) -> None:
         super().__init__(profile)
-        self.cells_dir = cells_dir
+        self.trials_dir = trials_dir
 
     def add(self, name: str, rows: pd.DataFrame) -> None:
         self.tables[name] = rows
@@ -158,10 +157,11 @@ def test_captured_runs_are_measured_at_the_ranks_of_the_profile(tmp_path: Path) 
     gradients = noise(OF_A_RUN)
     write_run(tmp_path / "captured-adamw_x", gradients, steps=6, every=10, keep="gram")
     store = Added(profile, tmp_path)
-    captured_tables.absorb(store, [SimpleNamespace(name="captured-adamw_x", method="captured adamw", seed=3)])  # type: ignore[list-item,arg-type]
+    rows = table("cell method seed captured", ("captured-adamw_x", "adamw", 3, True), ("x", "adamw", 0, False))
+    captured_tables.absorb(store, rows)  # type: ignore[arg-type]
     energies, tangents, angles = (store.read(f"captured_{name}") for name in ("energy", "tangent", "angles"))
     for rows in (energies, tangents, angles):
-        assert {*records(rows, "cell method seed")} == {("captured-adamw_x", "captured adamw", 3)}
+        assert {*records(rows, "cell method seed")} == {("captured-adamw_x", "adamw", 3)}
     assert set(energies["rank"]) == {1, 2, 4, 5, 8}
     assert set(tangents["rank"]) == {4}
     assert set(tangents["index"]) == set(range(4))
@@ -184,9 +184,8 @@ def test_captured_runs_are_measured_at_the_ranks_of_the_profile(tmp_path: Path) 
 def test_twenty_values_of_the_tangent_are_kept(tmp_path: Path) -> None:
     write_run(tmp_path / "run", noise({"blocks.0.up.weight": (100, 100)}), steps=2, keep="gram")
     store = Added(PROFILES["cpu"], tmp_path)
-    captured_tables.absorb(store, [SimpleNamespace(name="run", method="captured rso", seed=0)])  # type: ignore[list-item,arg-type]
+    captured_tables.absorb(store, table("cell method seed captured", ("run", "rso", 0, True)))  # type: ignore[arg-type]
     assert sorted(store.read("captured_tangent")["index"]) == [*range(20)]
     assert set(store.read("captured_tangent")["rank"]) == {25}
     assert store.read("captured_angles").empty  # of AdamW only
-    assert captured_tables.cell_rank(store) == 16  # type: ignore[arg-type]
-    assert captured_tables.cell_rank(Tables(PROFILES["paper"])) == 512  # type: ignore[arg-type]
+    assert (PROFILES["cpu"].rank, PROFILES["paper"].rank) == (16, 512)

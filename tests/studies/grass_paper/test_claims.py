@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
+from subspace_lab.experiments.claims import INCONCLUSIVE, REFUTED, SUPPORTED, Statement
 from subspace_lab.studies.grass_paper.claims import CLAIMS
 from subspace_lab.studies.grass_paper.profiles import PROFILES
-from subspace_lab.studies.grass_paper.verdicts import FAILS, HOLDS, OPEN, Statement
 from tests.studies.grass_paper.by_hand import T2, Tables, table, trainings
 
 Pairs = list[tuple[str, str, float]]  # one is below the other, or worse by less than so many nats
@@ -65,7 +65,7 @@ def spread(losses: dict[str, float], wiggle: Callable[[int], float]) -> Tables:
                8e-3: [loss + 3]}
         for place, (name, loss) in enumerate(losses.items())
     }  # fmt: skip
-    return Tables(PROFILES["cpu"], cells=trainings(grid))
+    return Tables(PROFILES["cpu"], results=trainings(grid))
 
 
 @each_claim
@@ -89,15 +89,15 @@ def test_it_holds_where_every_method_is_below_its_other(name: str) -> None:
     for _ in pairs:  # each below all that it is to be below
         for one, other, _margin in pairs:
             losses[one] = min(losses[one], losses[other] - 0.1)
-    assert {one.verdict for one in stated(name, spread(losses, lambda place: 0.001 * place))} == {HOLDS}
+    assert {one.verdict for one in stated(name, spread(losses, lambda place: 0.001 * place))} == {SUPPORTED}
     mirrored = {method: 8 - loss for method, loss in losses.items()}
-    assert {one.verdict for one in stated(name, spread(mirrored, lambda place: 0.001 * place))} == {FAILS}
+    assert {one.verdict for one in stated(name, spread(mirrored, lambda place: 0.001 * place))} == {REFUTED}
 
 
 @each_claim
 def test_it_is_open_where_all_are_alike(name: str) -> None:
     losses = dict.fromkeys(names_of(PAIRS[name]), 4.0)
-    assert {one.verdict for one in stated(name, spread(losses, lambda place: 0.1 * (place + 1)))} == {OPEN}
+    assert {one.verdict for one in stated(name, spread(losses, lambda place: 0.1 * (place + 1)))} == {INCONCLUSIVE}
 
 
 @each_claim
@@ -109,7 +109,7 @@ def test_a_method_that_is_not_there_takes_its_statements_with_it(name: str) -> N
     assert stated(name, Tables(PROFILES["cpu"])) == []
 
 
-@pytest.mark.parametrize(("worse", "verdict"), [(0.0199, HOLDS), (0.0201, FAILS)])
+@pytest.mark.parametrize(("worse", "verdict"), [(0.0199, SUPPORTED), (0.0201, REFUTED)])
 def test_two_hundredths_of_a_nat_are_a_match(worse: float, verdict: str) -> None:
     losses = {"grasswalk": 4 + worse, "svd+AO+RS": 4.0, "subtrack": 4.0}
     assert [one.verdict for one in stated("W5", spread(losses, lambda place: 1e-6 * place))] == [verdict] * 2
@@ -148,7 +148,12 @@ def test_w1_is_the_mean_at_the_rank_nearest_a_quarter_of_the_median_width() -> N
 
 @pytest.mark.parametrize(
     ("ratio", "noise", "verdicts"),
-    [(0.6, 0.5, [HOLDS, HOLDS]), (0.4, 0.3, [FAILS, HOLDS]), (0.6, 0.7, [HOLDS, FAILS]), (0.5, 0.49, [OPEN, OPEN])],
+    [
+        (0.6, 0.5, [SUPPORTED, SUPPORTED]),
+        (0.4, 0.3, [REFUTED, SUPPORTED]),
+        (0.6, 0.7, [SUPPORTED, REFUTED]),
+        (0.5, 0.49, [INCONCLUSIVE, INCONCLUSIVE]),
+    ],
 )
 def test_w1_in_all_directions(ratio: float, noise: float, verdicts: list[str]) -> None:
     store = energies(lambda seed, *_: ratio + 0.01 * (seed - 1) * (-1) ** seed, noise)
@@ -171,7 +176,7 @@ def test_w2_compares_the_outer_thirds_and_w3_the_ends_of_a_fitted_line() -> None
 
 
 @pytest.mark.parametrize(("claim", "along"), [("W2", 0), ("W3", 1)])
-@pytest.mark.parametrize(("slope", "verdict"), [(-0.01, HOLDS), (0.01, FAILS), (0.0, OPEN)])
+@pytest.mark.parametrize(("slope", "verdict"), [(-0.01, SUPPORTED), (0.01, REFUTED), (0.0, INCONCLUSIVE)])
 def test_w2_and_w3_in_all_directions(claim: str, along: int, slope: float, verdict: str) -> None:
     """The other direction falls steeply, which is of no account."""
 
@@ -217,7 +222,7 @@ def test_w4_by_hand() -> None:
 
 @pytest.mark.parametrize(
     ("level", "of_down", "growth", "verdicts"),
-    [(0.05, 2.0, 0.05, [HOLDS] * 3), (0.5, 0.5, -0.05, [FAILS] * 3), (0.2, 1.0, 0.0, [OPEN] * 3)],
+    [(0.05, 2.0, 0.05, [SUPPORTED] * 3), (0.5, 0.5, -0.05, [REFUTED] * 3), (0.2, 1.0, 0.0, [INCONCLUSIVE] * 3)],
 )
 def test_w4_in_all_directions(level: float, of_down: float, growth: float, verdicts: list[str]) -> None:
     """Noise has 0.2 in the mean of the seeds; the wiggle changes its sign with the seed."""

@@ -14,7 +14,7 @@ import torch
 from subspace_lab.optim import METHODS
 from subspace_lab.studies.grass_paper import profiles
 
-COMMITTED = Path(__file__).parents[3] / "figures" / "evidence.json"
+COMMITTED = Path(__file__).parents[3] / "results" / "grass_paper" / "evidence.json"
 
 
 def plain(value: Any) -> Any:
@@ -28,7 +28,7 @@ def test_the_committed_figures_are_those_of_the_profile() -> None:
         return {**profile, "config": {name: value for name, value in profile["config"].items() if value is not None}}
 
     manifest = json.loads(COMMITTED.read_text(encoding="utf-8"))
-    assert settled(manifest["profile"]) == settled(plain(profiles.PROFILES["cpu"].settings))
+    assert settled(manifest["settings"]) == settled(plain(profiles.PROFILES["cpu"].settings))
 
 
 def test_every_method_of_a_profile_is_an_optimizer() -> None:

@@ -16,11 +16,12 @@ from subspace_lab.experiments.executors.base import Ended, Request
 from subspace_lab.experiments.executors.slurm import SlurmExecutor
 from subspace_lab.experiments.outcome import read_outcome
 from subspace_lab.experiments.progress import TrialsProgress, last_line
+from subspace_lab.experiments.study import StudyInterrupted
 from subspace_lab.runs import Run
-from subspace_lab.studies.grass_paper import EvidenceInterrupted, profiles, regenerate
-from subspace_lab.studies.grass_paper.cells import tuning_cells
-from subspace_lab.studies.grass_paper.quantities.methods_overview import methods
-from subspace_lab.training import train
+from subspace_lab.studies.grass_paper import profiles, regenerate
+from subspace_lab.studies.grass_paper.trials import trainings
+from subspace_lab.training import TrainConfig, train
+from subspace_lab.training.tokens import load_tokens
 
 
 @pytest.mark.slow
@@ -33,24 +34,26 @@ def test_two_processes_train_what_one_does(small, tmp_path, monkeypatch):
     monkeypatch.setattr(slurm, "SlurmExecutor", functools.partial(SlurmExecutor, cluster="local"))
     monkeypatch.setattr(slurm, "_PATIENCE_S", 0.05)
     monkeypatch.setattr(torchrun, "_PATIENCE_S", 0.05)
-    path, (cell,) = tmp_path / "figures", tuning_cells(methods(scale), scale)
-    record = functools.partial(read_outcome, path / "work" / "cells", cell.name)
+    path = tmp_path / "figures"
+    make = trainings(scale, load_tokens(scale.base).hash)[False]
+    trial = make("adamw", {"lr": scale.lrs[0]}, 0, "tune")
+    record = functools.partial(read_outcome, path / "work" / "cells", trial.name)
 
     def press(_):
-        if last_line(path / "work" / "cells" / cell.name / "metrics.jsonl").get("step", 0) >= 3:
+        if last_line(path / "work" / "cells" / trial.name / "metrics.jsonl").get("step", 0) >= 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(TrialsProgress, "look", press)
-        with pytest.raises(EvidenceInterrupted):
+        with pytest.raises(StudyInterrupted):
             regenerate(path, profile="smoke", only=["tables"])
     assert (record().status, record().attempts) == ("cut", 1)
     page = regenerate(path, profile="smoke", only=["tables"], executor="slurm", slurm={"time": 5})
     assert (page.is_file(), (path / "tables.png").is_file(), record().attempts) == (True, True, 2)
     assert len([*(path / "work" / "slurm").glob("*/*_result.pkl")]) == 1
-    (row,) = pd.read_parquet(path / "tables" / "cells.parquet").to_dict("records")
+    (row,) = pd.read_parquet(path / "results.parquet").to_dict("records")
     assert (row["status"], row["state_bytes"]) == ("complete", row["state_bytes_formula"])
-    alone = Run.open(train(tmp_path / "alone", cell.config)).metrics
+    alone = Run.open(train(tmp_path / "alone", TrainConfig.from_dict(trial.config))).metrics
     assert row["tokens"] == alone["tokens"].sum()
     assert row["eval_loss"] == pytest.approx(alone["eval_loss"].iloc[-1], rel=1e-4)
 

@@ -21,6 +21,17 @@ SETTINGS = {
 METHODS, LRS = ["grasswalk", "adamw"], [1e-3, 1e20]
 
 
+def by_label(results):
+    """The results of a comparison by the first part of the names of their directories."""
+    return results.set_index(results["cell"].str[:-13].rename("label"))
+
+
+def directory(path, label):
+    """Where a trial is, or will be, whose directory begins with its label."""
+    found = [*(path / "cells").glob(f"{label}-????????????")]
+    return found[0] if found else path / "cells" / label
+
+
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
     """The text; the environment of the cells is that of the session."""

@@ -42,7 +42,9 @@ def test_names_are_text(finished, tmp_path):
     evil = "<script>alert(1)</script>"
     renamed = [table.replace({"method": {"adamw": evil}}) for table in (finished.results, finished.table)]
     curves = finished.curves.assign(method=finished.curves["method"].astype(str).replace("adamw", evil))
-    write_comparison_report(tmp_path, finished.manifest, Tables(renamed[0], curves, renamed[1]))
+    manifest = finished.manifest
+    tables = Tables(renamed[0], curves, renamed[1])
+    write_comparison_report(tmp_path, manifest["settings"], manifest["environment"], tables)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert evil not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text

@@ -13,6 +13,7 @@ from subspace_lab.experiments.progress import TrialsProgress, last_line
 from subspace_lab.runs import RunError
 from subspace_lab.studies.optimizers import compare
 from subspace_lab.training.interrupt import catch_interrupt
+from tests.studies.optimizers.conftest import directory
 
 
 def test_without_slurm_it_says_so(settings, tmp_path, monkeypatch):
@@ -24,7 +25,7 @@ def test_without_slurm_it_says_so(settings, tmp_path, monkeypatch):
 
 
 def test_the_precision_is_not_measured_on_another_machine(settings, tmp_path):
-    with pytest.raises(ValueError, match="precision auto is measured here, the cells run elsewhere"):
+    with pytest.raises(ValueError, match="precision auto is measured here, the trials run elsewhere"):
         compare(tmp_path / "sweep", ["grasswalk"], lrs=[1e-3], config=settings(precision="auto"), executor="slurm")
 
 
@@ -107,7 +108,7 @@ def test_jobs_give_what_processes_give(whole, settings, tmp_path, monkeypatch):
     monkeypatch.setattr(TrialsProgress, "look", look)
     arguments = {"lrs": [1e-3], "seeds": 1, "config": settings(steps=40), "executor": "slurm", "slurm": {"time": 5}}
     first = compare(path, ["grasswalk"], **arguments).results
-    assert killed == ["grasswalk_lr0.001_seed0"]
+    assert killed == [directory(path, "grasswalk_lr0.001_seed0").name]
     assert first["status"].tolist() == ["killed"]
     assert first["reason"][0].startswith("job ")
     again = compare(path, ["grasswalk"], **arguments)

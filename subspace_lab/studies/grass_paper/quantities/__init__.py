@@ -5,10 +5,7 @@ Another quantity is another file and a line of `QUANTITIES`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from subspace_lab._text import unknown
-from subspace_lab.studies.grass_paper import captured_tables, cells
 from subspace_lab.studies.grass_paper.quantities import (
     ablation,
     ackley,
@@ -24,7 +21,7 @@ from subspace_lab.studies.grass_paper.quantities import (
 )
 from subspace_lab.studies.grass_paper.quantities.quantity import Quantity
 
-__all__ = ["COLUMNS", "QUANTITIES", "Quantity", "chosen"]
+__all__ = ["QUANTITIES", "Quantity", "chosen"]
 
 QUANTITIES: dict[str, Quantity] = {  # by the names of their tables, in the order in which they are made
     "fig3": ablation.QUANTITY,
@@ -38,11 +35,6 @@ QUANTITIES: dict[str, Quantity] = {  # by the names of their tables, in the orde
     "relation": relation.QUANTITY,
     "ackley": ackley.QUANTITY,
     "projection_angles": projection_angles.QUANTITY,
-}
-COLUMNS: dict[str, Mapping[str, str]] = {  # of every table of the study, which may come from anywhere
-    **cells.COLUMNS,
-    **captured_tables.COLUMNS,
-    **{name: quantity.columns for name, quantity in QUANTITIES.items()},
 }
 
 

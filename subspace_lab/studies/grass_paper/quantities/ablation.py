@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import pandas as pd
 from matplotlib.figure import Figure
 
+from subspace_lab.experiments.statistics import best_rows
+from subspace_lab.experiments.store import CURVES, RESULTS
 from subspace_lab.figures.labels import wrapped
 from subspace_lab.figures.panels import grid
 from subspace_lab.figures.style import Layout, picture
 from subspace_lab.figures.tables import AbsentError
-from subspace_lab.studies.grass_paper.cells import best_rows
 from subspace_lab.studies.grass_paper.profiles import Profile
 from subspace_lab.studies.grass_paper.quantities.drawing import (
     note_handle,
@@ -21,7 +22,7 @@ from subspace_lab.studies.grass_paper.quantities.drawing import (
     seeds_of,
 )
 from subspace_lab.studies.grass_paper.quantities.quantity import Quantity
-from subspace_lab.studies.grass_paper.store import CELLS, CURVES, Store
+from subspace_lab.studies.grass_paper.store import PaperStore
 from subspace_lab.studies.grass_paper.variants import MOMENTS, RECOVERIES, Variants, part, part_name
 
 
@@ -41,7 +42,7 @@ def ablation(profile: Profile) -> Variants:
 _SHARES = ["bulk_share", "recovery_share", "limiter", "limited_share"]
 
 
-def measure(store: Store) -> pd.DataFrame:
+def measure(store: PaperStore) -> pd.DataFrame:
     """The losses of all parts at their best learning rates.
 
     Args:
@@ -56,7 +57,7 @@ def measure(store: Store) -> pd.DataFrame:
         [(part_name(*parts), *parts) for parts in ablation_cells(store.profile)],
         columns=["method", "rule", "moments", "recovery"],
     )
-    rows = best_rows(store.read(CELLS), list(parts["method"]))
+    rows = best_rows(store.read(RESULTS), list(parts["method"]))
     if rows.empty:
         return pd.DataFrame()
     shares = store.read(CURVES).groupby("cell", as_index=False)[_SHARES].mean()

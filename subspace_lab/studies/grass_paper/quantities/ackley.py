@@ -39,7 +39,7 @@ from subspace_lab.figures.panels import grid, line_style
 from subspace_lab.figures.style import Layout, picture
 from subspace_lab.figures.tables import AbsentError
 from subspace_lab.studies.grass_paper.quantities.quantity import Quantity
-from subspace_lab.studies.grass_paper.store import Store
+from subspace_lab.studies.grass_paper.store import PaperStore
 
 SCALES = (0.3, 1.0, 3.0, 10.0)  # the paper's are 1 and 3
 _ALONE: dict[str, Any] = {"moments": "keep", "recovery": "none"}  # as GaLore, but for the rule
@@ -170,7 +170,7 @@ def _optimizer(
     return make(groups, lr=lr, scale=scale, seed=seed, update_interval=common["update_interval"], **options)
 
 
-def measure(store: Store) -> pd.DataFrame:
+def measure(store: PaperStore) -> pd.DataFrame:
     """The descents as `descents` makes them by default; a smoke test takes a corner of them.
 
     Args:

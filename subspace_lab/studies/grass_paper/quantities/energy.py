@@ -16,11 +16,11 @@ from subspace_lab.figures.style import Layout, picture
 from subspace_lab.figures.tables import AbsentError
 from subspace_lab.studies.grass_paper.captured_tables import ENERGY
 from subspace_lab.studies.grass_paper.quantities.quantity import Quantity
-from subspace_lab.studies.grass_paper.store import Store
-from subspace_lab.studies.grass_paper.variants import CAPTURED, adamw, every_seed
+from subspace_lab.studies.grass_paper.store import PaperStore
+from subspace_lab.studies.grass_paper.variants import adamw, every_seed
 
 
-def measure(store: Store) -> pd.DataFrame:
+def measure(store: PaperStore) -> pd.DataFrame:
     """The energy ratios of AdamW's captured runs.
 
     Args:
@@ -33,7 +33,7 @@ def measure(store: Store) -> pd.DataFrame:
     table = store.read(ENERGY)
     if table.empty:
         return table
-    rows = table[table["method"] == f"{CAPTURED}adamw"]
+    rows = table[table["method"] == "adamw"]
     nulls = {name: np.sqrt(rows[name]) for name in ("null_noise", "null_isotropic")}
     columns = ["seed", "step", "kind", "depth", "rank", "m", "ratio", "null_noise", "null_isotropic"]
     return rows.assign(**nulls)[columns].reset_index(drop=True)

@@ -7,16 +7,17 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from subspace_lab.experiments.present import latex_table
+from subspace_lab.experiments.statistics import summary
+from subspace_lab.experiments.store import RESULTS, TABLES
 from subspace_lab.figures.style import COLOURS, Layout, picture
 from subspace_lab.figures.tables import AbsentError
 from subspace_lab.runs.files import publish
 from subspace_lab.studies.grass_paper.profiles import Profile
 from subspace_lab.studies.grass_paper.quantities.drawing import shown
 from subspace_lab.studies.grass_paper.quantities.quantity import Quantity
-from subspace_lab.studies.grass_paper.store import CELLS, TABLES, Store
+from subspace_lab.studies.grass_paper.store import PaperStore
 from subspace_lab.studies.grass_paper.variants import Variants
-from subspace_lab.studies.optimizers.statistics import summary
-from subspace_lab.studies.optimizers.words import latex_table
 
 
 def methods(profile: Profile) -> Variants:
@@ -32,20 +33,20 @@ def _larger(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     return {"optimizer": name, **{key: value for key, value in settings.items() if key not in has_none}}
 
 
-def measure(store: Store) -> pd.DataFrame:
+def measure(store: PaperStore) -> pd.DataFrame:
     """One row per method; CSV and LaTeX are written beside it.
 
     Args:
         store: The tables.
 
     Returns:
-        As `subspace_lab.studies.optimizers.summary` has it; the lowest held-out loss comes first.
+        As `subspace_lab.experiments.statistics.summary` has it; the lowest held-out loss comes first.
     """
-    cells = store.read(CELLS)
-    cells = cells[cells["method"].isin(methods(store.profile))] if len(cells) else cells
-    if cells.empty or not (cells["status"] == "complete").any():
+    rows = store.read(RESULTS)
+    rows = rows[rows["method"].isin(methods(store.profile)) & ~rows["captured"]] if len(rows) else rows
+    if rows.empty or not (rows["status"] == "complete").any():
         return pd.DataFrame()
-    table = summary(cells)
+    table = summary(rows)
     with publish(store.path / TABLES / "tables.csv") as aside:
         table.to_csv(aside, index=False)
     with publish(store.path / TABLES / "tables.tex") as aside:

@@ -16,11 +16,11 @@ from subspace_lab.figures.style import INK, Layout, picture
 from subspace_lab.figures.tables import AbsentError
 from subspace_lab.studies.grass_paper.captured_tables import ANGLES
 from subspace_lab.studies.grass_paper.quantities.quantity import Quantity
-from subspace_lab.studies.grass_paper.store import Store
+from subspace_lab.studies.grass_paper.store import PaperStore
 from subspace_lab.studies.grass_paper.variants import adamw, every_seed
 
 
-def measure(store: Store) -> pd.DataFrame:
+def measure(store: PaperStore) -> pd.DataFrame:
     """The histograms of the first seed, which were counted while its captures were there.
 
     Args:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from subspace_lab.figures.style import Picture
 from subspace_lab.studies.grass_paper.profiles import Profile
-from subspace_lab.studies.grass_paper.store import Store
+from subspace_lab.studies.grass_paper.store import PaperStore
 from subspace_lab.studies.grass_paper.variants import Variants
 
 
@@ -27,7 +27,7 @@ class Quantity:
     """
 
     title: str
-    measure: Callable[[Store], pd.DataFrame]
+    measure: Callable[[PaperStore], pd.DataFrame]
     figures: Mapping[str, Picture]
     columns: Mapping[str, str]
     variants: Callable[[Profile], Variants] = lambda _: {}

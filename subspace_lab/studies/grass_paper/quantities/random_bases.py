@@ -5,14 +5,15 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
+from subspace_lab.experiments.statistics import best_rows
+from subspace_lab.experiments.store import RESULTS
 from subspace_lab.figures.panels import grid
 from subspace_lab.figures.style import Layout, picture
 from subspace_lab.figures.tables import AbsentError
-from subspace_lab.studies.grass_paper.cells import best_rows
 from subspace_lab.studies.grass_paper.profiles import Profile
 from subspace_lab.studies.grass_paper.quantities.drawing import seed_points, seeds_of
 from subspace_lab.studies.grass_paper.quantities.quantity import Quantity
-from subspace_lab.studies.grass_paper.store import CELLS, Store
+from subspace_lab.studies.grass_paper.store import PaperStore
 from subspace_lab.studies.grass_paper.variants import Variants, part, part_name
 
 RANDOM_RULES = ("walk", "hybrid", "jump", "coordinates")
@@ -27,7 +28,7 @@ def random_bases(profile: Profile) -> Variants:  # noqa: ARG001
     }
 
 
-def measure(store: Store) -> pd.DataFrame:
+def measure(store: PaperStore) -> pd.DataFrame:
     """Losses and refresh times, all with projection-aware moments and recovery scaling.
 
     Args:
@@ -40,7 +41,7 @@ def measure(store: Store) -> pd.DataFrame:
         [(part_name(rule, "transport", free), rule, free) for free in ("limited", "free") for rule in RANDOM_RULES],
         columns=["method", "rule", "recovery"],
     )
-    rows = best_rows(store.read(CELLS), list(parts["method"]))
+    rows = best_rows(store.read(RESULTS), list(parts["method"]))
     if rows.empty:
         return pd.DataFrame()
     return parts.merge(rows[["method", "lr", "edge", "seed", "eval_loss", "refresh_share"]], on="method")

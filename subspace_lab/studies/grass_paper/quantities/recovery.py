@@ -6,18 +6,19 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from subspace_lab.experiments.statistics import best_rows
+from subspace_lab.experiments.store import CURVES, RESULTS
 from subspace_lab.figures.axis import log_axis, step_axis
 from subspace_lab.figures.panels import grid, line_style
 from subspace_lab.figures.style import Layout, picture
 from subspace_lab.figures.tables import AbsentError
-from subspace_lab.studies.grass_paper.cells import best_rows
 from subspace_lab.studies.grass_paper.quantities.ablation import ablation, ablation_cells
 from subspace_lab.studies.grass_paper.quantities.quantity import Quantity
-from subspace_lab.studies.grass_paper.store import CELLS, CURVES, Store
+from subspace_lab.studies.grass_paper.store import PaperStore
 from subspace_lab.studies.grass_paper.variants import part_name
 
 
-def measure(store: Store) -> pd.DataFrame:
+def measure(store: PaperStore) -> pd.DataFrame:
     """The shares over the steps, of the cells with projection-aware moments at their best learning rates.
 
     Args:
@@ -30,7 +31,7 @@ def measure(store: Store) -> pd.DataFrame:
         [(part_name(*parts), parts[0], parts[2]) for parts in ablation_cells(store.profile) if parts[1] == "transport"],
         columns=["method", "rule", "recovery"],
     )
-    rows = best_rows(store.read(CELLS), list(parts["method"]))
+    rows = best_rows(store.read(RESULTS), list(parts["method"]))
     if rows.empty:
         return pd.DataFrame()
     shares = ["bulk_share", "recovery_share", "limiter"]

@@ -5,16 +5,17 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
+from subspace_lab.experiments.statistics import best_rows
+from subspace_lab.experiments.store import RESULTS
 from subspace_lab.figures.style import COLOURS, Layout, picture
 from subspace_lab.figures.tables import AbsentError
-from subspace_lab.studies.grass_paper.cells import best_rows
 from subspace_lab.studies.grass_paper.quantities.drawing import shown
 from subspace_lab.studies.grass_paper.quantities.methods_overview import methods
 from subspace_lab.studies.grass_paper.quantities.quantity import Quantity
-from subspace_lab.studies.grass_paper.store import CELLS, Store
+from subspace_lab.studies.grass_paper.store import PaperStore
 
 
-def measure(store: Store) -> pd.DataFrame:
+def measure(store: PaperStore) -> pd.DataFrame:
     """Times of all methods with a subspace, at their best learning rates.
 
     Args:
@@ -24,7 +25,7 @@ def measure(store: Store) -> pd.DataFrame:
         One row per (method, seed): refresh_share, refresh_s, wall_s, step_s (median).
     """
     names = [name for name in methods(store.profile) if name.partition(" ")[0] not in {"adamw", "badam"}]
-    rows = best_rows(store.read(CELLS), names)
+    rows = best_rows(store.read(RESULTS), names)
     if rows.empty:
         return pd.DataFrame()
     columns = ["method", "seed", "refresh_share", "refresh_s", "wall_s", "step_s"]

@@ -12,22 +12,22 @@ from matplotlib.lines import Line2D
 from scipy import stats
 
 from subspace_lab.analysis.trends import evenness
+from subspace_lab.experiments.statistics import best_rows
+from subspace_lab.experiments.store import RESULTS
 from subspace_lab.figures.axis import log_axis
 from subspace_lab.figures.style import COLOURS, INK, MARKERS, Layout, picture
 from subspace_lab.figures.tables import AbsentError
-from subspace_lab.studies.grass_paper.captured_tables import ENERGY, TANGENT, cell_rank
-from subspace_lab.studies.grass_paper.cells import best_rows
+from subspace_lab.studies.grass_paper.captured_tables import ENERGY, TANGENT
 from subspace_lab.studies.grass_paper.profiles import Profile
 from subspace_lab.studies.grass_paper.quantities.drawing import shown
 from subspace_lab.studies.grass_paper.quantities.methods_overview import methods
 from subspace_lab.studies.grass_paper.quantities.quantity import Quantity
-from subspace_lab.studies.grass_paper.store import CELLS, Store
-from subspace_lab.studies.grass_paper.variants import CAPTURED
+from subspace_lab.studies.grass_paper.store import PaperStore
 
 _LATE = 0.5  # of the training: what is measured before belongs to the steep beginning, which all methods share
 
 
-def measure(store: Store) -> pd.DataFrame:
+def measure(store: PaperStore) -> pd.DataFrame:
     """Energy and derivative in the second half of a captured run, beside the method's mean held-out loss.
 
     Args:
@@ -39,17 +39,16 @@ def measure(store: Store) -> pd.DataFrame:
         of the loss with each (rho_...) and its p value (p_...), NaN below four methods.
     """
     energies, tangents = store.read(ENERGY), store.read(TANGENT)
-    rows = best_rows(store.read(CELLS))
+    rows = best_rows(store.read(RESULTS))
     if energies.empty or tangents.empty or rows.empty:
         return pd.DataFrame()
     losses: pd.Series[float] = rows.groupby("method")["eval_loss"].mean()
-    own = _late(energies[energies["rank"] == cell_rank(store)])
+    own = _late(energies[energies["rank"] == store.profile.rank])
     table = pd.DataFrame({
         "energy": own.groupby("method")["ratio"].mean(),
         "flatness": evenness(_late(tangents), by=("method", "step", "kind", "depth")).groupby("method").mean(),
         "steepness": _late(tangents[tangents["index"] == 0]).groupby("method")["normalized"].mean(),
     })
-    table.index = table.index.str.removeprefix(CAPTURED)
     table = table.assign(eval_loss=losses).dropna().rename_axis("method").reset_index()
     for name in ("energy", "flatness", "steepness"):
         found = stats.spearmanr(table[name], table["eval_loss"]) if len(table) > 3 else None

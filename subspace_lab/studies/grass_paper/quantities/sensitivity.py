@@ -7,14 +7,14 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from subspace_lab.experiments.statistics import best_rows
+from subspace_lab.experiments.store import RESULTS
 from subspace_lab.figures.style import Layout, picture
 from subspace_lab.figures.tables import AbsentError
-from subspace_lab.studies.grass_paper.captured_tables import cell_rank
-from subspace_lab.studies.grass_paper.cells import base_config, best_rows
 from subspace_lab.studies.grass_paper.profiles import Profile
 from subspace_lab.studies.grass_paper.quantities.drawing import null_level, seed_handles, seed_points, seeds_of
 from subspace_lab.studies.grass_paper.quantities.quantity import Quantity
-from subspace_lab.studies.grass_paper.store import CELLS, Store
+from subspace_lab.studies.grass_paper.store import PaperStore
 from subspace_lab.studies.grass_paper.variants import Variants, part, part_name
 
 
@@ -46,7 +46,7 @@ def sensitivity(profile: Profile) -> Variants:
     }
 
 
-def measure(store: Store) -> pd.DataFrame:
+def measure(store: PaperStore) -> pd.DataFrame:
     """Losses, each with one setting changed and the learning rate tuned again.
 
     Args:
@@ -57,13 +57,13 @@ def measure(store: Store) -> pd.DataFrame:
         zeta's value is NaN for none. The usual value stands in the rows of every setting.
     """
     usual = {
-        "rank": cell_rank(store), "update_interval": base_config(store.profile).update_interval or 200,
+        "rank": store.profile.rank, "update_interval": store.profile.base.update_interval or 200,
         "walk_step": 0.1, "zeta": 1.01, "scale": 1.0,
     }  # fmt: skip
     varied = [(name, setting, value, False) for name, (setting, value) in sensitivity_of(store.profile).items()]
     varied += [("grasswalk", setting, value, True) for setting, value in usual.items()]
     parts = pd.DataFrame(varied, columns=["method", "setting", "value", "usual"]).astype({"value": "float64"})
-    rows = best_rows(store.read(CELLS), list(parts["method"]))
+    rows = best_rows(store.read(RESULTS), list(parts["method"]))
     if rows.empty:
         return pd.DataFrame()
     found = parts.merge(rows[["method", "lr", "edge", "seed", "eval_loss"]], on="method")

@@ -12,13 +12,13 @@ from subspace_lab.figures.style import COLOURS, INK, Layout, picture
 from subspace_lab.figures.tables import AbsentError
 from subspace_lab.studies.grass_paper.captured_tables import TANGENT
 from subspace_lab.studies.grass_paper.quantities.quantity import Quantity
-from subspace_lab.studies.grass_paper.store import Store
-from subspace_lab.studies.grass_paper.variants import CAPTURED, adamw, every_seed
+from subspace_lab.studies.grass_paper.store import PaperStore
+from subspace_lab.studies.grass_paper.variants import adamw, every_seed
 
 _MOMENTS = 3  # of training at which they are shown
 
 
-def measure(store: Store) -> pd.DataFrame:
+def measure(store: PaperStore) -> pd.DataFrame:
     """Early, in the middle and at the end of AdamW's captured runs, means over the layers of a kind.
 
     Args:
@@ -31,7 +31,7 @@ def measure(store: Store) -> pd.DataFrame:
     table = store.read(TANGENT)
     if table.empty:
         return table
-    rows = table[table["method"] == f"{CAPTURED}adamw"]
+    rows = table[table["method"] == "adamw"]
     steps = sorted(rows["step"].unique())
     shown = sorted({steps[round(place * (len(steps) - 1) / (_MOMENTS - 1))] for place in range(_MOMENTS)})
     keys = ["seed", "step", "kind", "index", "rank", "lag_steps"]

@@ -18,9 +18,9 @@ def test_nulls_of_the_energy_are_roots_as_the_ratio_is() -> None:
     """Only AdamW's runs are shown; the nulls come as shares of squares."""
     rows = table(
         ENERGY,
-        ("captured adamw", 0, 10, "q_proj", 1, 16, 64, 0.75, 0.36, 0.25),
-        ("captured galore", 0, 10, "q_proj", 1, 16, 64, 0.7, 0.49, 0.25),
-        ("captured adamw", 1, 20, "up_proj", 0, 32, 64, 0.875, 0.81, 0.5),
+        ("adamw", 0, 10, "q_proj", 1, 16, 64, 0.75, 0.36, 0.25),
+        ("galore", 0, 10, "q_proj", 1, 16, 64, 0.7, 0.49, 0.25),
+        ("adamw", 1, 20, "up_proj", 0, 32, 64, 0.875, 0.81, 0.5),
     )
     found = energy.measure(Tables(captured_energy=rows))
     assert list(found.columns) == ENERGY.split()[1:]
@@ -39,7 +39,7 @@ def test_tangents_are_means_over_layers_at_the_ends_and_in_the_middle(steps: tup
     """Blocks 0, 1 and 2 have 1, 2 and 6 times as much: 3 times in the mean."""
     rows = [
         (method, seed, step, kind, depth, index, 4, 5, 8.0 * share, 0.001 * step * share + seed + index, 0.1 * share)
-        for method in ("captured adamw", "captured rso") for seed in (0, 1) for step in steps
+        for method in ("adamw", "rso") for seed in (0, 1) for step in steps
         for kind in ("up_proj", "q_proj") for depth, share in enumerate((1, 2, 6)) for index in (0, 1)
     ]  # fmt: skip
     found = tangent.measure(Tables(captured_tangent=table(TANGENT, *rows)))
@@ -73,16 +73,16 @@ def captured(methods: list[str]) -> Tables:
             for rank in (8, 16, 32):
                 ratio = 0.1 * e + (0.03 if step == 100 else 0) + (0.06 if kind == "up_proj" else 0)
                 row = (kind, 0, rank, 64, ratio if counts and rank == 16 else 0.01 * (5 - e), 0.1, 0.1)
-                energies.append((f"captured {method}", seed, step, *row))
+                energies.append((method, seed, step, *row))
             first = s * (1.0 if kind == "q_proj" else 3.0)  # the mean is twice s
             share = 0.1 * f * (0.5 if step == 50 else 1.5)
             for index, value in ((0, first), (1, 9.0 - s), (5, first * share)):
                 row = (kind, 0, index, 4, 5, 1.0, value if counts else 10.0 / (1 + s * (1 + index)), 0.1)
-                tangents.append((f"captured {method}", seed, step, *row))
+                tangents.append((method, seed, step, *row))
     cells = trainings({name: {1e-3: [loss - 0.05, loss + 0.05], 3e-3: [9.0]} for name, loss in LOSSES.items()})
     return Tables(
         PROFILES["cpu"],
-        cells=cells,
+        results=cells,
         captured_energy=table(ENERGY, *energies),
         captured_tangent=table(TANGENT, *tangents),
     )

@@ -46,7 +46,7 @@ def curves(losses: dict[str, dict[float, list[float]]]) -> pd.DataFrame:
 
 
 def store(**changes: object) -> Tables:
-    return Tables(PROFILES["cpu"], cells=trainings(LOSSES), curves=curves(LOSSES))
+    return Tables(PROFILES["cpu"], results=trainings(LOSSES), curves=curves(LOSSES))
 
 
 def test_the_ablation_has_losses_at_the_best_rate_and_means_over_the_steps() -> None:
@@ -85,7 +85,7 @@ def test_the_recovered_part_is_followed_where_moments_are_transported() -> None:
 def test_times_are_those_of_methods_with_a_subspace() -> None:
     losses = {"golore": {1e-3: [4.0], 3e-3: [2.0, 8.0]}, "badam": {1e-3: [1.0]}, "adamw": {1e-3: [1.0]},
               "apollo": {1e-3: [3.2]}, "svd": {1e-3: [1.0]}}  # fmt: skip
-    found = refresh.measure(Tables(PROFILES["cpu"], cells=trainings(losses)))
+    found = refresh.measure(Tables(PROFILES["cpu"], results=trainings(losses)))
     assert list(found.columns) == ["method", "seed", "refresh_share", "refresh_s", "wall_s", "step_s"]
     assert records(found, "method seed refresh_share refresh_s wall_s step_s") == [
         ("apollo", 0, 0.2, 6.4, 32.0, 0.4), ("golore", 0, 0.125, 4.0, 20.0, 0.25), ("golore", 1, 0.5, 16.0, 80.0, 1.0),
@@ -94,14 +94,14 @@ def test_times_are_those_of_methods_with_a_subspace() -> None:
 
 def test_times_of_the_larger_size() -> None:
     losses = {name: {1e-4: [2.0]} for name in ("adamw llama-7b", "badam llama-7b", "rso llama-7b", "rso")}
-    found = refresh.measure(Tables(PROFILES["paper"], cells=trainings(losses)))
+    found = refresh.measure(Tables(PROFILES["paper"], results=trainings(losses)))
     assert found["method"].tolist() == ["rso", "rso llama-7b"]
 
 
 def test_random_bases_with_the_limiter_and_without() -> None:
     losses = {**LOSSES, "coordinates+AO+RS": {1e-3: [3.2, 4.8]}, "hybrid+AO+RS free": {1e-3: [9.0], 3e-3: [8.0]},
               "jump+AO": {1e-3: [1.0]}, "grassjump": {1e-3: [5.0]}}  # fmt: skip
-    found = random_bases.measure(Tables(PROFILES["cpu"], cells=trainings(losses)))
+    found = random_bases.measure(Tables(PROFILES["cpu"], results=trainings(losses)))
     assert records(found, "method rule recovery lr edge seed eval_loss refresh_share") == [
         ("grasswalk", "walk", "limited", 3e-3, "only", 0, 3.0, 0.1875),
         ("grassjump", "jump", "limited", 1e-3, "only", 0, 5.0, 0.3125),
@@ -120,7 +120,7 @@ def test_the_usual_value_stands_in_the_rows_of_every_setting(name: str, usual: d
     losses = {"grasswalk": {1e-3: [4.0], 3e-3: [3.0, 3.5]}, "grasswalk zeta=1.1": {3e-3: [3.1]},
               "walk+AO+RS free": {3e-3: [2.9]}, "grasswalk scale=0.25": {1e-3: [2.5]},
               "grasswalk walk_step=0.3": {1e-3: [2.6]}, "galore": {1e-3: [1.0]}}  # fmt: skip
-    found = sensitivity.measure(Tables(PROFILES[name], cells=trainings(losses)))
+    found = sensitivity.measure(Tables(PROFILES[name], results=trainings(losses)))
     of_usual = {"rank": usual["rank"], "scale": 1.0, "update_interval": usual["update_interval"], "walk_step": 0.1,
                 "zeta": 1.01}  # fmt: skip
     rows = records(found[found["usual"]], "setting value seed lr edge eval_loss")
@@ -142,7 +142,7 @@ def test_the_tables_have_every_method_of_the_profile_and_no_other(tmp_path: Path
     losses = {"galore": {1e-3: [5.0], 3e-3: [4.0, 4.4]}, "grasswalk": {1e-3: [3.9, 4.1]}, "svd": {1e-3: [1.0]}}
     cells = trainings(losses).assign(tokens=100, state_bytes=8, state_bytes_formula=8, peak_bytes=16, base_bytes=4)
     (tmp_path / "tables").mkdir()
-    found = methods_overview.measure(Tables(PROFILES["cpu"], tmp_path, cells=cells.assign(reason="")))
+    found = methods_overview.measure(Tables(PROFILES["cpu"], tmp_path, results=cells.assign(reason="")))
     assert records(found, "method lr edge lrs seeds failed") == [
         ("grasswalk", 1e-3, "only", 1, 2, 0), ("galore", 3e-3, "high", 2, 2, 0),
     ]  # fmt: skip
@@ -171,4 +171,4 @@ def test_the_tables_have_every_method_of_the_profile_and_no_other(tmp_path: Path
 def test_where_there_is_nothing_there_is_no_row(module, tmp_path: Path) -> None:
     assert module.measure(Tables(PROFILES["cpu"], tmp_path)).empty
     other = trainings({"something else": {1e-3: [4.0]}})
-    assert module.measure(Tables(PROFILES["cpu"], tmp_path, cells=other)).empty
+    assert module.measure(Tables(PROFILES["cpu"], tmp_path, results=other)).empty

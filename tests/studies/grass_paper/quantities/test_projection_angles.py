@@ -32,7 +32,7 @@ def table() -> pd.DataFrame:
 
 
 def test_angles_are_those_of_the_first_seed() -> None:
-    rows = table_of("kind count cell method seed", ("q_proj", 3, "a", "captured adamw", 0), ("q_proj", 5, "b", "x", 1))
+    rows = table_of("kind count cell method seed", ("q_proj", 3, "a", "adamw", 0), ("q_proj", 5, "b", "x", 1))
     found = measure(Tables(captured_angles=rows))  # type: ignore[arg-type]
     assert found.to_dict("records") == [{"kind": "q_proj", "count": 3}]
 

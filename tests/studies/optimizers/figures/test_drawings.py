@@ -9,8 +9,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from subspace_lab.experiments.statistics import summary
 from subspace_lab.figures import NARROW, PAGE, AbsentError
-from subspace_lab.studies.optimizers import summary
 from subspace_lab.studies.optimizers.figures import FIGURES, Tables
 from subspace_lab.studies.optimizers.figures.loss_by_state import pareto_front
 

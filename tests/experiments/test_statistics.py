@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from subspace_lab.studies.optimizers import summary
-from subspace_lab.studies.optimizers.statistics import best_lr
-from subspace_lab.studies.optimizers.words import latex_table, legend, rows_of, verdicts
+from subspace_lab.experiments.present import latex_table, legend, rows_of, verdicts
+from subspace_lab.experiments.statistics import best_rows, best_setting, summary
+from subspace_lab.training.tasks.base import Metric
 
 A = {0.001: [4.0, 4.2, 4.4], 0.003: [3.0, 3.3, 3.6], 0.01: [3.5, 3.5, 3.5]}
 B = {0.001: [3.9, 4.0, 4.1], 0.003: [3.2, 3.4, 3.7], 0.01: [math.nan, 2.0, 2.0]}  # one diverged
@@ -95,7 +95,7 @@ def test_a_method_of_which_nothing_came_to_an_end_stays_in_the_table():
 def test_where_every_learning_rate_failed_somewhere_the_one_that_failed_least_is_taken():
     nan = math.nan
     cells = results(a={0.1: [1.0, nan, nan], 0.2: [5.0, 5.0, nan]})
-    assert best_lr(cells) == 0.2
+    assert best_setting(cells) == {"lr": 0.2}
 
 
 def test_latex_is_escaped_and_says_what_it_shows():
@@ -134,4 +134,38 @@ def test_what_was_not_begun_does_not_speak_in_the_choice_of_the_learning_rate(st
     """Taken for failures, or for seeds that the others have to share, they would turn it."""
     cells = results(a={0.1: [3.0, 9.0], 0.2: [1.0, 2.0]})
     cells.loc[(cells["lr"] == 0.2) & (cells["seed"] == 0), "status"] = status
-    assert best_lr(cells) == 0.2
+    assert best_setting(cells) == {"lr": 0.2}
+
+
+def test_a_metric_of_which_higher_is_better():
+    accuracy = Metric("accuracy", "higher")
+    cells = results(a={0.1: [0.5, 0.6], 0.2: [0.7, 0.9]}, b={0.1: [0.9, 0.9], 0.2: [0.1, 0.1]})
+    cells = cells.rename(columns={"eval_loss": "accuracy"})
+    table = summary(cells, accuracy).set_index("method")
+    assert table["lr"].to_dict() == {"b": 0.1, "a": 0.2}
+    assert table.index[0] == "b", "the highest comes first"
+    assert table.loc["a", "gap"] == pytest.approx(-0.1)
+    assert best_setting(cells[cells["method"] == "a"], accuracy) == {"lr": 0.2}
+
+
+def test_several_settings_are_chosen_together():
+    """The best pair, and not the best rate with the best of the others: of equally good ones the lowest."""
+    cells = results(a={0.1: [1.0, 2.0], 0.2: [3.0, 0.5]}).assign(warmup=[10, 20, 10, 20]).assign(seed=0)
+    assert best_setting(cells) == {"lr": 0.2, "warmup": 20}
+    cells["eval_loss"] = 1.0
+    assert best_setting(cells) == {"lr": 0.1, "warmup": 10}
+    assert best_setting(cells, names=("warmup",)) == {"warmup": 10}
+
+
+def test_rows_at_the_best_setting_are_complete_and_were_not_captured():
+    cells = results(a=A, b=B, c=C).assign(captured=False)
+    cells.loc[(cells["method"] == "a") & (cells["lr"] == 0.01), "captured"] = True
+    cells.loc[cells["captured"], "eval_loss"] = 0.0
+    cells.loc[(cells["method"] == "a") & (cells["lr"] == 0.003) & (cells["seed"] == 1), "status"] = "killed"
+    rows = best_rows(cells)
+    assert rows[["method", "lr", "seed", "edge"]].to_numpy().tolist() == [
+        ["a", 0.001, 0, "low"], ["a", 0.001, 1, "low"], ["a", 0.001, 2, "low"],
+        *(["b", 0.003, seed, ""] for seed in range(3)), *(["c", 0.001, seed, "only"] for seed in range(3)),
+    ]  # fmt: skip
+    assert set(best_rows(cells, ["c"])["method"]) == {"c"}
+    assert best_rows(cells.iloc[:0]).empty

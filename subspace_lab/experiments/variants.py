@@ -1,16 +1,18 @@
-"""The cells of a comparison: one training for every method, learning rate and seed."""
+"""Variants of a training: methods with their settings, resolved into the configurations of trials."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from subspace_lab._text import plain_value
+from subspace_lab.experiments.recipe import content_of
+from subspace_lab.experiments.trial import Plain, Trial
 from subspace_lab.optim import method_named
 from subspace_lab.training import TrainConfig
+from subspace_lab.training.memory import state_bytes
 from subspace_lab.training.optimizers import method_key, settings_of, settle_optimizer
 
 Methods = Sequence[str] | Mapping[str, Mapping[str, Any]]
@@ -19,9 +21,9 @@ _CHOSEN = {
     "optimizer_options": "give them with a method, as in 'grasswalk:walk_step=0.05'",
     "lr": "the grid says that; give lrs",
     "seed": "seeds says how many, from 0 on",
-    "every": "cells capture no gradients, since they are timed",
-    "keep": "cells capture no gradients",
-    "layers": "cells capture no gradients",
+    "every": "its trainings capture no gradients, since they are timed",
+    "keep": "its trainings capture no gradients",
+    "layers": "its trainings capture no gradients",
 }
 _SAME_FOR_ALL = (  # weights, batches, evaluation, and how it is timed
     "preset", "model", "data", "tokenizer", "vocab_size", "steps", "batch_size", "accumulation", "sequence_length",
@@ -31,26 +33,88 @@ _SOME_HAVE = ("rank", "update_interval", "scale")
 _OF_METHODS = (*_SOME_HAVE, "betas", "warmup")  # whose defaults are the methods'
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One training of a comparison.
+class Trainings:
+    """Makes the trials of variants of one training configuration.
 
-    Attributes:
-        method: What the tables call the method.
-        lr: Peak learning rate.
-        seed: Of weights, order of the data and the optimizer's randomness.
-        config: The whole configuration, resolved.
+    Args:
+        base: What all trainings have in common, from `common_config`.
+        methods: Settings by variant, from `parse_methods`.
+        data_hash: Of the rows that all of them read; any text where nothing is trained.
+        more: Settings of every trial beside those of its variant, such as what it captures.
+        factors: Further factors of every trial.
+        prefix: Of the trials' labels.
     """
 
-    method: str
-    lr: float
-    seed: int
-    config: TrainConfig
+    def __init__(
+        self,
+        base: TrainConfig,
+        methods: Mapping[str, Mapping[str, Any]],
+        data_hash: str,
+        *,
+        more: Mapping[str, Any] | None = None,
+        factors: Mapping[str, Plain] | None = None,
+        prefix: str = "",
+    ) -> None:
+        self._base, self._methods, self._data_hash = base, methods, data_hash
+        self._more, self._factors, self._prefix = dict(more or {}), dict(factors or {}), prefix
+        self._made: dict[tuple[Any, ...], Trial] = {}
 
-    @property
-    def name(self) -> str:
-        """The name of its directory."""
-        return f"{re.sub(r'[^A-Za-z0-9_.=]+', '-', self.method)}_lr{self.lr:g}_seed{self.seed}"
+    def __call__(self, variant: str, setting: Mapping[str, Plain], seed: int, phase: str) -> Trial:
+        """The trial of a variant with a setting (fields of `TrainConfig`) and a seed."""
+        key = (variant, tuple(setting.items()), seed)
+        if key not in self._made:
+            self._made[key] = self._make(variant, dict(setting), seed)
+        return self._made[key].with_factors(phase=phase)
+
+    def config(self, variant: str, setting: Mapping[str, Plain], seed: int) -> TrainConfig:
+        """The whole configuration of a training.
+
+        Args:
+            variant: Its name.
+            setting: What is tuned.
+            seed: Of weights, order of the data and the optimizer's randomness.
+
+        Returns:
+            A resolved configuration.
+
+        Raises:
+            ValueError: If a setting is not valid.
+        """
+        settings = {**self._methods[variant], **self._more, **setting}
+        fields = {field.name for field in dataclasses.fields(TrainConfig)}
+        changes = {name: value for name, value in settings.items() if name in fields}
+        options = {name: value for name, value in settings.items() if name not in fields}
+        options |= changes.pop("optimizer_options", None) or {}
+        has = settings_of(method_named(changes["optimizer"]), options)
+        without = {name: None for name in _SOME_HAVE if name not in has}
+        changed = {**without, **changes, "optimizer_options": options, "seed": seed}
+        return settle_optimizer(dataclasses.replace(self._base, **changed).resolved())
+
+    def _make(self, variant: str, setting: dict[str, Any], seed: int) -> Trial:
+        config = self.config(variant, setting, seed)
+        values = config.to_dict()
+        factors = {**factors_of(variant, config), **self._factors}
+        words = [f"{self._prefix}{variant}", *(f"{name}{value:g}" for name, value in setting.items()), f"seed{seed}"]
+        content = content_of("train", values, data_hash=self._data_hash)
+        return Trial(factors, "train", values, content, label="_".join(words))
+
+
+def factors_of(variant: str, config: TrainConfig) -> dict[str, Plain]:
+    """What varies between trainings, the phase excepted.
+
+    Args:
+        variant: What the tables call it.
+        config: A resolved configuration.
+
+    Returns:
+        Value by column of the result table.
+    """
+    assert config.betas is not None
+    return {
+        "method": variant, "preset": config.preset or Path(str(config.model)).name, "steps": config.steps,
+        "lr": config.lr, "lr_rest": config.lr if config.lr_rest is None else config.lr_rest,
+        "beta2": config.betas[1], "warmup": config.warmup, "seed": config.seed,
+    }  # fmt: skip
 
 
 def parse_methods(methods: Methods) -> dict[str, dict[str, Any]]:
@@ -84,36 +148,28 @@ def parse_methods(methods: Methods) -> dict[str, dict[str, Any]]:
     return found
 
 
-def cells_of(
-    methods: Mapping[str, Mapping[str, Any]], lrs: Sequence[float], seeds: int, base: TrainConfig
-) -> list[Cell]:
-    """All cells of a grid.
+def rates(lrs: Sequence[float]) -> list[dict[str, float]]:
+    """The settings of a grid of learning rates.
 
     Args:
-        methods: From `parse_methods`.
         lrs: Peak learning rates.
-        seeds: How many, from 0 on.
-        base: What all cells have in common, from `common_config`.
 
     Returns:
-        The cells, in an order in which all methods come early: by seed, then by learning rate, then by method.
+        One setting per rate.
 
     Raises:
-        ValueError: If a setting is not sound, or two cells would share a directory.
+        ValueError: If one is not a positive number, or is there twice.
     """
-    _check_grid(lrs, seeds)
-    cells = [
-        Cell(method, float(lr), seed, _config(base, settings, float(lr), seed))
-        for seed in range(seeds)
-        for lr in lrs
-        for method, settings in methods.items()
-    ]
-    names: dict[str, Cell] = {}
-    for cell in cells:
-        if (other := names.setdefault(cell.name.lower(), cell)) is not cell:
-            one, two = (f"{x.method!r} at {x.lr!r}" for x in (other, cell))
-            raise ValueError(f"{one} and {two} would share the directory {cell.name}; give them clearer names")
-    return cells
+    if isinstance(lrs, str) or not isinstance(lrs, Sequence):
+        raise ValueError(f"lrs must be a list of numbers, got {lrs!r}; write [{lrs!r}]")
+    if not lrs:
+        raise ValueError("lrs is empty; give at least one learning rate, 1e-3 for example")
+    for lr in lrs:
+        if isinstance(lr, bool) or not isinstance(lr, int | float) or not 0 < lr < float("inf"):
+            raise ValueError(f"lrs must be positive numbers, got {lr!r}")
+        if list(lrs).count(lr) > 1:
+            raise ValueError(f"lrs has {lr:g} twice; leave one out")
+    return [{"lr": float(lr)} for lr in lrs]
 
 
 def common_config(config: TrainConfig, before: TrainConfig | None = None) -> TrainConfig:
@@ -154,31 +210,6 @@ def left_open(config: TrainConfig) -> TrainConfig:
     defaults = TrainConfig()
     names = (*_CHOSEN, *_OF_METHODS, "threads")
     return TrainConfig.from_dict({**config.to_dict(), **{x: getattr(defaults, x) for x in names}, "every": None})
-
-
-def _config(base: TrainConfig, settings: Mapping[str, Any], lr: float, seed: int) -> TrainConfig:
-    fields = {field.name for field in dataclasses.fields(TrainConfig)}
-    changes = {name: value for name, value in settings.items() if name in fields}
-    options = {name: value for name, value in settings.items() if name not in fields}
-    options |= changes.pop("optimizer_options", None) or {}
-    has = settings_of(method_named(changes["optimizer"]), options)
-    without = {name: None for name in _SOME_HAVE if name not in has}
-    changed = dataclasses.replace(base, **{**without, **changes, "optimizer_options": options, "lr": lr, "seed": seed})
-    return settle_optimizer(changed.resolved())
-
-
-def _check_grid(lrs: Sequence[float], seeds: int) -> None:
-    if isinstance(lrs, str) or not isinstance(lrs, Sequence):
-        raise ValueError(f"lrs must be a list of numbers, got {lrs!r}; write [{lrs!r}]")
-    if not lrs:
-        raise ValueError("lrs is empty; give at least one learning rate, 1e-3 for example")
-    for lr in lrs:
-        if isinstance(lr, bool) or not isinstance(lr, int | float) or not 0 < lr < float("inf"):
-            raise ValueError(f"lrs must be positive numbers, got {lr!r}")
-        if list(lrs).count(lr) > 1:
-            raise ValueError(f"lrs has {lr:g} twice; leave one out")
-    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
-        raise ValueError(f"seeds must be a whole number of at least 1, got {seeds!r}")
 
 
 def check_shared(methods: Mapping[str, Mapping[str, Any]]) -> None:
@@ -242,3 +273,20 @@ def _canonical(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         if key in values:
             raise ValueError(f"method {name!r}: {key} is chosen by the grid; leave it out")
     return {**values, "optimizer": method_key(values["optimizer"])}
+
+
+def describe(trial: Trial) -> dict[str, int | None]:
+    """What the result table says of a training beside its factors: bytes of the optimizer's state by formula.
+
+    Args:
+        trial: Of `Trainings`.
+
+    Returns:
+        ``state_bytes_formula``.
+    """
+    plan = trial.content["optimizer_options"].get("plan")
+    return {"state_bytes_formula": state_bytes(TrainConfig.from_dict(trial.config), plan)}
+
+
+DESCRIBED = {"state_bytes_formula": "Int64"}
+SHARES = ("bulk_share", "recovery_share", "limiter", "limited_share")  # of ``metrics.jsonl``, kept in the curves

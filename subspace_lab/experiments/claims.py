@@ -1,30 +1,29 @@
-"""What a number says of a claim: intervals over seeds, and one of three verdicts by stated rules."""
+"""What a number says of a claim: an interval over seeds, and one of three verdicts by stated rules."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
-from subspace_lab.studies.optimizers.statistics import interval
+from subspace_lab.experiments.statistics import interval
 
-Verdict = Literal["holds", "does not hold here", "cannot be told at this scale"]
-HOLDS: Verdict = "holds"
-FAILS: Verdict = "does not hold here"
-OPEN: Verdict = "cannot be told at this scale"
+Verdict = Literal["supported", "refuted", "inconclusive"]
+SUPPORTED: Verdict = "supported"
+REFUTED: Verdict = "refuted"
+INCONCLUSIVE: Verdict = "inconclusive"
 MATCH = 0.02  # nats: a loss that is worse by less counts as a match
 
 RULES = f"""\
 Every statement is put as a number that is negative where the claim is right, measured once per seed. With its 95 %
-interval over seeds (Student's t, by scipy; differences between trainings are paired by seed), the statement *holds*
-where the interval lies below zero, *does not hold here* where it lies above, and *cannot be told at this scale* where
-it contains zero or there are fewer than two seeds. To "match" is to be worse by less than {MATCH:g} nats. A claim of
-several statements holds where all of them do, does not hold here where one of them does not, and cannot be told
-otherwise. Intervals are not widened for the number of statements: of a hundred that are true of nothing, about five
-are decided by chance. The learning rate of every training was chosen on the first of the seeds, by the same grid for
-all."""
+interval over seeds (Student's t, by scipy; differences between trainings are paired by seed), the statement is
+*supported* where the interval lies below zero, *refuted* at this scale where it lies above, and *inconclusive* where it
+contains zero or there are fewer than two seeds. To "match" is to be worse by less than {MATCH:g} nats. A claim of
+several statements is supported where all of them are, refuted where one of them is, and inconclusive otherwise.
+Intervals are not adjusted for the number of statements: of a hundred that are true of nothing, about five are decided
+by chance. The learning rate of every training was chosen on the first of the seeds, by the same grid for all."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +50,27 @@ class Statement:
     def verdict(self) -> Verdict:
         """By the rules of the page."""
         if not (self.low == self.low and self.high == self.high):
-            return OPEN
+            return INCONCLUSIVE
         if self.high < 0:
-            return HOLDS
-        return FAILS if self.low > 0 else OPEN
+            return SUPPORTED
+        return REFUTED if self.low > 0 else INCONCLUSIVE
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim and what decides it.
+
+    Attributes:
+        name: What the page calls it.
+        text: What is claimed, where.
+        figures: Names of the pictures that show it.
+        statements: Makes its statements of the tables in a store; an empty list where the tables are not there yet.
+    """
+
+    name: str
+    text: str
+    figures: tuple[str, ...]
+    statements: Callable[[Any], list[Statement]]
 
 
 def statement(text: str, values: pd.Series[float], *, unit: str = "nats") -> Statement:
@@ -98,6 +114,6 @@ def together(statements: Iterable[Statement]) -> Verdict:
         The verdict.
     """
     found: Sequence[Verdict] = [one.verdict for one in statements]
-    if FAILS in found:
-        return FAILS
-    return HOLDS if found and all(verdict == HOLDS for verdict in found) else OPEN
+    if REFUTED in found:
+        return REFUTED
+    return SUPPORTED if found and all(verdict == SUPPORTED for verdict in found) else INCONCLUSIVE

@@ -1,62 +1,75 @@
-"""A plan against the default at equal state, by training both."""
+"""A plan against the default at equal state: what has to be trained to compare them, and what came out."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+import pandas as pd
 
 from subspace_lab.analysis import Plan
+from subspace_lab.experiments.statistics import best_rows, paired
+from subspace_lab.experiments.variants import left_open
+from subspace_lab.optim.planned_state import Shapes, planned_bytes, rank_with_bytes
 from subspace_lab.runs import Run, RunError
-from subspace_lab.studies.optimizers.cells import left_open
-from subspace_lab.studies.optimizers.comparison import Comparison
-from subspace_lab.studies.optimizers.states import Shapes, planned_bytes, rank_with_bytes
-from subspace_lab.studies.optimizers.statistics import paired
-from subspace_lab.studies.optimizers.sweep import compare
-from subspace_lab.training import TrainConfig, parameter_shapes, preset
-from subspace_lab.training.models import build_model
+from subspace_lab.training import TrainConfig
+from subspace_lab.training.memory import trained_shapes
 from subspace_lab.training.places import tokens_of_run
 
 _GRID = (0.5, 1.0, 2.0)  # of the run's own learning rate
 
 
-def check_plan(
+@dataclass(frozen=True)
+class Validation:
+    """What has to be trained to validate a plan: the arguments of `subspace_lab.compare`.
+
+    Attributes:
+        path: Directory of the comparison.
+        methods: Settings by name: ``plan``, ``default`` (GrassWalk of one rank) and, if wanted, ``adamw``.
+        lrs: Learning rates.
+        config: What all trainings have in common.
+    """
+
+    path: Path
+    methods: dict[str, dict[str, Any]]
+    lrs: Sequence[float]
+    config: TrainConfig
+
+
+def validation(
     run: Run,
     plan: Plan,
     *,
     lrs: Sequence[float] | None = None,
-    seeds: int = 3,
     steps: int | None = None,
-    workers: int | None = None,
     adamw: bool = True,
     data: str | None = None,
     model: str | None = None,
     tokenizer: str | None = None,
-) -> Comparison:
-    """Train the model of a run by its plan and by GrassWalk with its defaults, and compare them.
+) -> Validation:
+    """Prepare the comparison of a plan with GrassWalk at its defaults, on the model and data of a run.
 
     The default has one rank for all matrices of attention and MLP: the smallest whose states, of everything that is
     trained, take no fewer bytes than the plan's. What the run did not capture is not planned: it is full-rank AdamW
     there, and counts as that. Both are tuned over the same learning rates and see the same batches, and so does AdamW.
+    The plan was measured on a seed of its own, which is one of those that are compared where the run's was 0.
 
     Args:
-        run: A run of `subspace_lab.training.train`.
-        plan: From `subspace_lab.recommend`.
+        run: A run of `subspace_lab.train`.
+        plan: From `subspace_lab.recommend`; a copy of it is kept in ``check/plan.json`` of the run.
         lrs: Learning rates; None for half, once and twice the run's own.
-        seeds: How many, from 0 on. The plan was measured on one of them, where it began with 0.
         steps: How many each training takes; None for as many as the run.
-        workers: How many trainings at a time; by default one per core.
         adamw: Whether AdamW is trained beside them.
-        data: Where the run's data are now, when they are not found any more (a path or glob); the hash of their tokens
-            must be the run's.
+        data: Where the run's data are now, if not in the same place (a path or glob); the hash of their tokens must be
+            the run's.
         model: Where its pretrained model is now, likewise.
         tokenizer: Where its tokenizer is now, likewise.
 
     Returns:
-        The comparison, in ``check/comparison`` of the run, beside the plan; the same call goes on with it.
+        What to train, in ``check/comparison`` of the run.
 
     Raises:
         RunError: If the run was not trained here, its data are not found or not what they were, or its directory holds
@@ -77,42 +90,42 @@ def check_plan(
     plan.save(plan_path)
     shorter = config if steps is None else dataclasses.replace(config, steps=steps)
     base = left_open(dataclasses.replace(shorter, eval_every=config.eval_every or shorter.steps))
-    methods: dict[str, dict[str, Any]] = {
-        "plan": {"optimizer": "subspaceadam", "plan": str(plan_path)},
-        "default": {"optimizer": "grasswalk", "rank": uniform_rank(trained_shapes(config), plan)},
-    }
-    if adamw:
-        methods["adamw"] = {"optimizer": "adamw"}
     assert config.lr is not None
     rates = [config.lr * factor for factor in _GRID] if lrs is None else lrs
-    return compare(path / "comparison", methods, lrs=rates, seeds=seeds, config=base, workers=workers)
+    methods = methods_of(plan_path, uniform_rank(trained_shapes(config), plan))
+    return Validation(path / "comparison", methods | ({"adamw": {"optimizer": "adamw"}} if adamw else {}), rates, base)
 
 
-def _holds(path: Path, plan: Plan) -> bool:
-    try:
-        return Plan.load(path) == plan
-    except RunError:  # whatever it was, it is not this one
-        return False
+def methods_of(plan_path: Path, rank: int) -> dict[str, dict[str, Any]]:
+    """The two methods that a validation compares.
+
+    Args:
+        plan_path: The file of the plan.
+        rank: Of the default.
+
+    Returns:
+        Settings by name.
+    """
+    return {
+        "plan": {"optimizer": "subspaceadam", "plan": str(plan_path)},
+        "default": {"optimizer": "grasswalk", "rank": rank},
+    }
 
 
-def gap_to(found: Comparison, method: str = "default") -> dict[str, float]:
+def gap_to(results: pd.DataFrame, method: str = "default") -> dict[str, float]:
     """Held-out loss of the plan minus that of another method, each at its best learning rate, paired by seed.
 
     Args:
-        found: From `check_plan`.
+        results: The result table of the comparison.
         method: The other one.
 
     Returns:
         ``gap``, ``gap_low`` and ``gap_high`` (95 %) over the seeds that both completed, as
-        `subspace_lab.studies.optimizers.statistics.paired` has them.
+        `subspace_lab.experiments.statistics.paired` has them.
     """
-    rates = found.table.set_index("method")["lr"]
-    losses = []
-    for name in ("plan", method):
-        of_method = (found.results["method"] == name) & (found.results["lr"] == rates[name])
-        cells = found.results[of_method & (found.results["status"] == "complete")]
-        losses.append(cells.set_index("seed")["eval_loss"])
-    return paired(*losses)
+    rows = best_rows(results).set_index("seed")
+    plan, other = (rows.loc[rows["method"] == name, "eval_loss"] for name in ("plan", method))
+    return paired(plan, other)
 
 
 def uniform_rank(shapes: Shapes, plan: Plan) -> int:
@@ -128,18 +141,8 @@ def uniform_rank(shapes: Shapes, plan: Plan) -> int:
     return rank_with_bytes(shapes, planned_bytes(shapes, plan.to_dict()))
 
 
-def trained_shapes(config: TrainConfig) -> Shapes:
-    """Names and shapes of the parameters that a configuration trains.
-
-    Args:
-        config: A resolved configuration.
-
-    Returns:
-        Shape by name.
-    """
-    if config.preset is not None:
-        size = preset(config.preset)
-        return parameter_shapes(dataclasses.replace(size, vocab_size=config.vocab_size or size.vocab_size))
-    with torch.random.fork_rng(devices=[]):
-        model = build_model(config)
-    return {name: tuple(p.shape) for name, p in model.named_parameters() if p.requires_grad}
+def _holds(path: Path, plan: Plan) -> bool:
+    try:
+        return Plan.load(path) == plan
+    except RunError:  # whatever it was, it is not this one
+        return False

@@ -11,13 +11,14 @@ import pandas as pd
 import pytest
 
 import subspace_lab as sl
-from subspace_lab.experiments import schedule
+from subspace_lab.experiments import schedule, study
 from subspace_lab.experiments.executors.local import LocalExecutor
 from subspace_lab.experiments.outcome import read_outcome
 from subspace_lab.experiments.progress import last_line
+from subspace_lab.experiments.study import StudyInterrupted
 from subspace_lab.runs import Run, RunError
-from subspace_lab.studies.optimizers import Comparison, ComparisonInterrupted, compare, sweep
-from tests.studies.optimizers.conftest import LRS, METHODS
+from subspace_lab.studies.optimizers import Comparison, compare
+from tests.studies.optimizers.conftest import LRS, METHODS, by_label, directory
 
 WALK = "grasswalk_lr0.001_seed0"
 
@@ -35,14 +36,20 @@ def losses(path):
 
 
 def test_every_cell_is_in_the_results(finished):
-    results = finished.results.set_index("cell")
+    results = by_label(finished.results)
     assert len(results) == 8
     status = {cell: "diverged" if "1e+20" in cell else "complete" for cell in results.index}
     assert results["status"].to_dict() == status
+    assert (results["format"] == 2).all()
+    assert results["steps"].unique().tolist() == [12]
+    assert (results["cell"] == results.index + "-" + results["trial"].str[:12]).all()
+    assert results["trial"].nunique() == 8
     diverged, complete = (results[results["status"] == name] for name in ("diverged", "complete"))
     assert all(diverged["reason"].str.match(r"at step \d+: loss nan, gradient norm nan"))
     assert diverged[["train_loss", "eval_loss", "state_bytes"]].isna().all(axis=None)
     assert (complete["reason"] == "").all()
+    assert (complete["steps_done"] == 12).all()
+    assert (diverged["steps_done"] < 12).all()
     assert (complete["tokens"] == 12 * 2 * 16).all()
     assert (complete["state_bytes"] == complete["state_bytes_formula"]).all()
     assert (complete["peak_bytes"] > complete["base_bytes"] + complete["state_bytes"]).all()
@@ -53,16 +60,17 @@ def test_every_cell_is_in_the_results(finished):
 
 
 def test_numbers_are_those_of_the_runs(finished):
-    run = Run.open(finished.path / "cells" / WALK)
+    name = directory(finished.path, WALK).name
+    run = Run.open(finished.path / "cells" / name)
     assert run.manifest["finished"] is True
     assert (run.steps, run.keep) == ([], "gram")
-    row = finished.results.set_index("cell").loc[WALK]
+    row = by_label(finished.results).loc[WALK]
     assert row["train_loss"] == run.metrics["loss"].iloc[-1]  # a tenth of twelve steps
     assert row["eval_loss"] == run.metrics["eval_loss"].iloc[-1]
     assert row["wall_s"] == pytest.approx(run.metrics["seconds"].sum())
     assert row["step_s"] == pytest.approx(run.metrics["seconds"].median())
     assert row["refresh_share"] == pytest.approx(run.metrics["refresh_seconds"].sum() / run.metrics["seconds"].sum())
-    curve = finished.curves[finished.curves["cell"] == WALK]
+    curve = finished.curves[finished.curves["cell"] == name]
     assert curve["loss"].tolist() == run.metrics["loss"].tolist()
     assert curve["wall_s"].tolist() == pytest.approx(run.metrics["seconds"].cumsum().tolist())
     assert not [*(run.path / "checkpoints").iterdir()]  # what is complete needs none
@@ -78,7 +86,7 @@ def test_it_is_opened_again(finished):
     again = sl.Comparison.open(finished.path)
     pd.testing.assert_frame_equal(again.results, finished.results)
     pd.testing.assert_frame_equal(again.table, finished.table)
-    assert repr(again).endswith("2 methods, 4 of 8 cells)")
+    assert repr(again).endswith("2 methods, 4 of 8 trials)")
     figures = {"loss_over_steps", "loss_over_time", "loss_by_state"}
     assert {path.stem for path in (finished.path / "figures").iterdir()} == figures
     csv = pd.read_csv(finished.path / "table.csv")
@@ -105,7 +113,7 @@ def test_the_same_call_trains_nothing_and_more_seeds_only_what_is_new(finished, 
     pd.testing.assert_frame_equal(again.results, finished.results)
 
     more = compare(path, METHODS[:1], lrs=LRS[:1], seeds=3, config=settings())
-    assert set(more.results["cell"]) - set(finished.results["cell"]) == {"grasswalk_lr0.001_seed2"}
+    assert set(by_label(more.results).index) - set(by_label(finished.results).index) == {"grasswalk_lr0.001_seed2"}
     assert {file: when for file, when in times(path).items() if "seed2" not in str(file)} == before
     pd.testing.assert_frame_equal(more.results.iloc[:8], finished.results)
 
@@ -116,7 +124,9 @@ def test_what_diverged_is_begun_again_on_demand(finished, settings, tmp_path):
     before = times(path)
     found = compare(path, ["adamw"], lrs=[1e20], seeds=1, config=settings(), retry=True)
     changed = {file.stem for file, when in times(path).items() if before.get(file) != when and file.suffix == ".json"}
-    assert changed == {"adamw_lr1e+20_seed0", "manifest"}
+    assert changed == {directory(path, "adamw_lr1e+20_seed0").name, "manifest"}
+    attempts = by_label(found.results)["attempts"]
+    assert attempts.to_dict() == {label: 2 if label == "adamw_lr1e+20_seed0" else 1 for label in attempts.index}
     pd.testing.assert_frame_equal(
         found.results[["cell", "status", "reason"]], finished.results[["cell", "status", "reason"]]
     )
@@ -128,9 +138,9 @@ def test_a_cell_that_is_killed_takes_nobody_along_and_is_resumed(whole, settings
     real = LocalExecutor._answers
 
     def answers(self):
-        line = last_line(path / "cells" / WALK / "metrics.jsonl")
+        line = last_line(directory(path, WALK) / "metrics.jsonl")
         if not killed and line.get("step", 0) >= 5:
-            killed.append(self._pids[WALK])
+            killed.append(self._pids[directory(path, WALK).name])
             os.kill(killed[0], signal.SIGKILL)
         return real(self)
 
@@ -138,29 +148,31 @@ def test_a_cell_that_is_killed_takes_nobody_along_and_is_resumed(whole, settings
     with monkeypatch.context() as patch:
         patch.setattr(LocalExecutor, "_answers", answers)
         patch.setattr("subspace_lab.experiments.executors.local._PATIENCE_S", 0.01)
-        found = compare(path, METHODS, lrs=[1e-3], seeds=1, config=config, workers=2).results.set_index("cell")
+        found = by_label(compare(path, METHODS, lrs=[1e-3], seeds=1, config=config, workers=2).results)
     assert found["status"].to_dict() == {WALK: "killed", "adamw_lr0.001_seed0": "complete"}
     assert found.loc[WALK, "reason"] == "killed by SIGKILL, perhaps by the system for want of memory"
-    assert 6 <= found.loc[WALK, "steps"] < 40
+    assert 6 <= found.loc[WALK, "steps_done"] < 40
 
-    adamw = (path / "cells" / "adamw_lr0.001_seed0.json").stat().st_mtime_ns
-    found = compare(path, METHODS, lrs=[1e-3], seeds=1, config=config).results.set_index("cell")
+    outcome_of_adamw = path / "cells" / f"{directory(path, 'adamw_lr0.001_seed0').name}.json"
+    adamw = outcome_of_adamw.stat().st_mtime_ns
+    found = by_label(compare(path, METHODS, lrs=[1e-3], seeds=1, config=config).results)
     assert found["status"].tolist() == ["complete"] * 2
     assert found["attempts"].to_dict() == {WALK: 2, "adamw_lr0.001_seed0": 1}
-    assert (path / "cells" / "adamw_lr0.001_seed0.json").stat().st_mtime_ns == adamw
+    assert outcome_of_adamw.stat().st_mtime_ns == adamw
     expected = losses(whole.path)
-    pd.testing.assert_frame_equal(losses(path)[:40].astype({"cell": str}), expected.astype({"cell": str}))
+    curve = losses(path).query("cell == @expected.cell[0]").reset_index(drop=True)  # the same content, the same name
+    pd.testing.assert_frame_equal(curve.astype({"cell": str}), expected.astype({"cell": str}))
     one = whole.results.loc[0]
     assert found.loc[WALK, ["train_loss", "eval_loss", "tokens", "state_bytes"]].tolist() == one[
         ["train_loss", "eval_loss", "tokens", "state_bytes"]
     ].tolist()  # fmt: skip
-    assert "resuming at step" in (path / "cells" / f"{WALK}.log").read_text()
+    assert "resuming at step" in (path / "cells" / f"{directory(path, WALK).name}.log").read_text()
 
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(whole, world, tmp_path):
     path = tmp_path / "my sweep"
-    options = whole.manifest["config"]
+    options = whole.manifest["settings"]["config"]
     names = ("preset", "vocab_size", "steps", "batch_size", "sequence_length", "eval_every", "eval_batches",
              "checkpoint_every", "update_interval", "precision", "data")  # fmt: skip
     words = [word for name in names for word in (f"--{name.replace('_', '-')}", str(options[name]))]
@@ -169,7 +181,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(whole, world, t
     command += ["--methods", "grasswalk", "--lrs", "1e-3", "--seeds", "1", *words]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 300
-    while last_line(path / "cells" / WALK / "metrics.jsonl").get("step", 0) < 3:
+    while last_line(directory(path, WALK) / "metrics.jsonl").get("step", 0) < 3:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -177,7 +189,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(whole, world, t
     _, said = process.communicate(timeout=300)
     assert process.returncode == 130, said
     assert said.splitlines()[-1] == f"interrupted; the same command goes on with {path}"
-    record = read_outcome(path / "cells", WALK)
+    record = read_outcome(path / "cells", directory(path, WALK).name)
     assert (record.status, record.reason.startswith("interrupted at step")) == ("cut", True)
     assert Comparison.open(path).results["status"].tolist() == ["cut"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
@@ -189,10 +201,12 @@ def test_an_interruption_before_the_first_step_is_no_result(settings, tmp_path, 
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sweep, "train_cells", interrupt)
-    with pytest.raises(ComparisonInterrupted, match="the same command goes on"):
+    monkeypatch.setattr(study, "run_missing", interrupt)
+    with pytest.raises(StudyInterrupted, match="the same command goes on"):
         compare(tmp_path / "sweep", ["adamw"], lrs=[1e-3], seeds=1, config=settings(update_interval=None))
-    assert Comparison.open(tmp_path / "sweep").results["status"].tolist() == ["pending"]
+    found = Comparison.open(tmp_path / "sweep")
+    assert found.results[["status", "steps_done"]].to_numpy().tolist() == [["pending", 0]]
+    assert found.curves.empty
 
 
 def test_without_its_helper_it_stops_with_one_line(settings, tmp_path, monkeypatch):
@@ -232,10 +246,10 @@ def test_other_directories_are_refused(tmp_path, settings, finished):
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="is a file"):
         compare(tmp_path / "file", ["adamw"], **arguments)
-    with pytest.raises(RunError, match="is not empty and no comparison"):
+    with pytest.raises(RunError, match="is not empty and holds no comparison"):
         compare(tmp_path, ["adamw"], **arguments)
-    with pytest.raises(RunError, match="is not empty and no comparison"):
-        compare(finished.path / "cells" / WALK, ["adamw"], **arguments)
+    with pytest.raises(RunError, match="is not empty and holds no comparison"):
+        compare(directory(finished.path, WALK), ["adamw"], **arguments)
     with pytest.raises(RunError, match="holds no comparison"):
         Comparison.open(tmp_path)
     (tmp_path / "sweep").mkdir()
@@ -255,39 +269,28 @@ def test_a_configuration_is_a_train_config(tmp_path):
     [
         ({"executor": "slum"}, "there is no executor 'slum'; nearest: slurm"),
         ({"workers": 0}, "workers must be a whole number of at least 1, got 0"),
+        ({"seeds": 0}, "seeds must be a whole number of at least 1, got 0"),
+        ({"seeds": 1.5}, "seeds must be a whole number of at least 1, got 1.5"),
         ({"slurm": {"time": 60}}, "options of Slurm have no effect on executor='local'"),
     ],
 )
 def test_wrong_arguments_leave_nothing_behind(settings, tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
-        compare(tmp_path / "sweep", ["adamw"], lrs=[1e-3], config=settings(), **arguments)
+        compare(tmp_path / "sweep", METHODS, lrs=[1e-3], config=settings(), **arguments)
     assert not (tmp_path / "sweep").exists()
 
 
-@pytest.mark.parametrize(
-    "plan",
-    [
-        {},
-        {"layers": 3},
-        {"layers": [{"layer": "a"}]},
-        {"layers": [{"layer": "a", "rank": True}]},
-        {"layers": [{"layer": "a", "rank": 0}]},
-        7,
-    ],
-)
-def test_a_damaged_plan_in_a_manifest_is_one_line(finished, tmp_path, plan):
-    path = tmp_path / "sweep"
-    subprocess.run(["cp", "-a", finished.path, path], check=True)
-    file = path / "cells" / WALK / "manifest.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "plan": plan}))
-    with pytest.raises(RunError, match=r"manifest\.json: plan is not a plan of layers[^\n]*$"):
-        Comparison.collect(path)
-
-
-def test_methods_that_are_the_same_by_other_names_are_both_trained(settings, tmp_path):
+def test_methods_that_are_the_same_by_other_names_are_trained_once_and_both_in_the_table(settings, tmp_path):
     methods = {"one": {"optimizer": "grasswalk"}, "two": {"optimizer": "GrassWalk", "walk_step": 0.1}}
     found = compare(tmp_path / "sweep", methods, lrs=[1e-3], seeds=1, config=settings(steps=2), workers=2)
     assert found.results[["method", "status", "attempts"]].to_numpy().tolist() == [
         ["one", "complete", 1], ["two", "complete", 1],
     ]  # fmt: skip
-    assert found.results["eval_loss"].nunique() == 1
+    assert found.results["eval_loss"].nunique() == found.results["cell"].nunique() == 1
+    cell = found.results["cell"][0]
+    assert {path.name for path in (tmp_path / "sweep" / "cells").iterdir()} >= {cell, f"{cell}.json"}
+    assert len([*(tmp_path / "sweep" / "cells").glob("*.json")]) == 1
+    one, two = (found.curves.loc[found.curves["method"] == name, "loss"].tolist() for name in ("one", "two"))
+    assert one == two
+    assert len(one) == 2
+    assert found.table["eval_loss"].nunique() == 1

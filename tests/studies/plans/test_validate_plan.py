@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pandas as pd
 import pytest
 import torch
 
 import subspace_lab as sl
-from subspace_lab.studies.optimizers.check import check_plan, gap_to, uniform_rank
-from subspace_lab.studies.optimizers.states import planned_bytes
+from subspace_lab.optim.planned_state import planned_bytes
+from subspace_lab.studies.plans.validate_plan import gap_to, uniform_rank, validation
 from subspace_lab.training import train
 from tests.runs_by_hand import noise, write_run
+
+
+def check_plan(run, plan, *, seeds=3, **arguments):
+    """What ``subspace-lab recommend --check`` does."""
+    wanted = validation(run, plan, **arguments)
+    return sl.compare(wanted.path, wanted.methods, lrs=wanted.lrs, seeds=seeds, config=wanted.config)
+
 
 SHAPES = {"a.up.weight": (40, 16), "a.q.weight": (16, 16), "a.down.weight": (16, 40), "a.norm.weight": (16,)}
 
@@ -67,7 +72,7 @@ def test_a_check_trains_both_at_the_same_rates_and_seeds_and_goes_on(tmp_path, s
     assert (found.results["state_bytes"] == found.results["state_bytes_formula"]).all()
     losses = found.results.set_index(["method", "seed"])["eval_loss"]
     gaps = [losses["plan", seed] - losses["default", seed] for seed in (0, 1)]
-    gap = gap_to(found)
+    gap = gap_to(found.results)
     assert gap["gap"] == pytest.approx(sum(gaps) / 2)
     assert gap["gap_low"] < gap["gap"] < gap["gap_high"]
     again = check_plan(run, plan, lrs=(1e-3,), seeds=2, steps=3)
@@ -101,7 +106,5 @@ def test_a_training_that_diverged_after_an_evaluation_is_not_in_the_gap():
     rows = [("plan", 0, "complete", 1.0), ("plan", 1, "diverged", 9.0), ("default", 0, "complete", 1.5),
             ("default", 1, "complete", 1.5), ("adamw", 0, "complete", 3.0)]  # fmt: skip
     results = pd.DataFrame(rows, columns=["method", "seed", "status", "eval_loss"]).assign(lr=1e-3)
-    table = pd.DataFrame({"method": ["plan", "default", "adamw"], "lr": 1e-3})
-    found = SimpleNamespace(results=results, table=table)
-    assert gap_to(found)["gap"] == -0.5
-    assert gap_to(found, "adamw")["gap"] == -2
+    assert gap_to(results)["gap"] == -0.5
+    assert gap_to(results, "adamw")["gap"] == -2

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import json
 import os
+import shutil
 
 import pandas as pd
 import pytest
 
+from subspace_lab.experiments import study as engine
 from subspace_lab.experiments.outcome import Outcome, write_outcome
+from subspace_lab.experiments.study import StudyInterrupted
 from subspace_lab.runs import RunError
-from subspace_lab.studies.grass_paper import EvidenceInterrupted, making, profiles, regenerate
-from subspace_lab.studies.grass_paper.quantities import COLUMNS, QUANTITIES
-from subspace_lab.studies.grass_paper.store import Store
+from subspace_lab.studies.grass_paper import profiles, regenerate, study
+from subspace_lab.studies.grass_paper.quantities import QUANTITIES
 
 
 def read(path, name):
-    return pd.read_parquet(path / "tables" / f"{name}.parquet")
+    folder = path if name in {"results", "curves"} else path / "tables"
+    return pd.read_parquet(folder / f"{name}.parquet")
+
+
+def label(cell):
+    """What people call a trial: its directory without the hash."""
+    return cell.rpartition("-")[0]
 
 
 def pictures(path):
@@ -27,23 +34,23 @@ def pictures(path):
 
 @pytest.fixture
 def no_training(monkeypatch):
-    def refuse(_dir, cells, *_, **__):
-        raise AssertionError(f"{len(cells)} cells were trained")
+    def refuse(_dir, trials, *_, **__):
+        raise AssertionError(f"{len(trials)} trials were run")
 
-    monkeypatch.setattr(making, "train_cells", refuse)
+    monkeypatch.setattr(engine, "run_missing", refuse)
 
 
 @pytest.fixture
 def trained(monkeypatch):
-    """The cells that are trained, as they come."""
-    cells, train = [], making.train_cells
+    """The labels of the trials that are run, as they come."""
+    labels, run = [], engine.run_missing
 
     def note(directory, todo, *arguments, **keywords):
-        cells.extend(cell.name for cell in todo)
-        train(directory, todo, *arguments, **keywords)
+        labels.extend(trial.label for trial in todo)
+        run(directory, todo, *arguments, **keywords)
 
-    monkeypatch.setattr(making, "train_cells", note)
-    return cells
+    monkeypatch.setattr(engine, "run_missing", note)
+    return labels
 
 
 def test_everything_is_there(whole):
@@ -58,13 +65,16 @@ def test_everything_is_there(whole):
     assert all(f"({name}.png)" in page.replace("(./", "(") for name in files)
 
 
-def test_every_cell_has_one_row_and_none_is_trained_twice(whole, small):
-    cells = read(whole, "cells")
-    assert cells["cell"].is_unique
-    assert set(cells["status"]) == {"complete"}
-    uncaptured = cells[~cells["method"].str.startswith("captured ")]
-    assert (uncaptured.groupby("method")["seed"].nunique() == small.seeds).all()
-    assert (cells["state_bytes"] == cells["state_bytes_formula"]).all()
+def test_every_trial_has_one_row_and_none_is_trained_twice(whole, small):
+    rows = read(whole, "results")
+    assert rows["cell"].is_unique
+    assert rows["trial"].is_unique
+    assert set(rows["status"]) == {"complete"}
+    assert (rows["attempts"] == 1).all()
+    assert (rows[~rows["captured"]].groupby("method")["seed"].nunique() == small.seeds).all()
+    assert (rows["state_bytes"] == rows["state_bytes_formula"]).all()
+    assert set(rows["phase"]) == {"tune", "evaluate"}
+    assert (rows["phase"] == "tune").equals((rows["seed"] == 0) & ~rows["captured"])
 
 
 def test_all_methods_of_a_seed_begin_alike(whole):
@@ -77,20 +87,38 @@ def test_all_methods_of_a_seed_begin_alike(whole):
 
 
 def test_the_same_pictures_without_any_computation(whole, clone, no_training, monkeypatch):
+    def refuse(_):
+        raise AssertionError("it is measured again")
+
     for name, quantity in QUANTITIES.items():
-        monkeypatch.setitem(QUANTITIES, name, dataclasses.replace(quantity, measure=None))
-    before = {file.name: file.read_bytes() for file in (clone / "tables").iterdir()}
+        monkeypatch.setitem(QUANTITIES, name, dataclasses.replace(quantity, measure=refuse))
+    monkeypatch.setattr(study, "load_tokens", refuse)
+
+    def tables():
+        return {file: file.read_bytes() for file in (*(clone / "tables").iterdir(), *clone.glob("*.parquet"))}
+
+    before = tables()
     regenerate(clone, profile="smoke")
     assert pictures(clone) == pictures(whole)
-    assert {file.name: file.read_bytes() for file in (clone / "tables").iterdir()} == before
+    assert tables() == before
     assert (clone / "evidence.md").read_bytes() == (whole / "evidence.md").read_bytes()
 
 
+def test_pictures_and_page_go_where_they_are_asked_for(whole, clone, tmp_path, no_training):
+    page = regenerate(clone, profile="smoke", page=tmp_path / "docs" / "page.md", pictures=tmp_path / "pictures")
+    assert pictures(tmp_path / "pictures") == pictures(whole)
+    assert not pictures(clone)
+    text = page.read_text(encoding="utf-8")
+    assert "](../pictures/fig1.png)" in text
+    assert "`../figures/tables/fig1.parquet`" in text
+
+
 def test_a_clone_trains_what_its_tables_lack_and_nothing_else(whole, clone, trained):
-    cells = read(clone, "cells")
-    gone = ["walk-AO_lr0.01_seed1", "captured-adamw_lr0.01_seed0"]
-    assert set(gone) <= set(cells["cell"])
-    cells[~cells["cell"].isin(gone)].to_parquet(clone / "tables" / "cells.parquet", index=False)
+    rows = read(clone, "results")
+    gone = ["walk+AO_lr0.01_seed1", "captured-adamw_lr0.01_seed0"]
+    kept = ~rows["cell"].map(label).isin(gone)
+    assert (~kept).sum() == 2
+    rows[kept].to_parquet(clone / "results.parquet", index=False)
     regenerate(clone, profile="smoke", only=["fig3", "fig1"], workers=2)
     assert trained == gone
     for name in ("fig3", "fig1"):
@@ -101,7 +129,7 @@ def test_a_clone_trains_what_its_tables_lack_and_nothing_else(whole, clone, trai
 
 
 def test_ctrl_c_leaves_figures_of_what_is_there(small, tmp_path, trained, monkeypatch):
-    path, train = tmp_path / "figures", making.train_cells
+    path, train = tmp_path / "figures", engine.run_missing
 
     def pressed(directory, todo, *arguments, **keywords):
         if trained:
@@ -110,8 +138,8 @@ def test_ctrl_c_leaves_figures_of_what_is_there(small, tmp_path, trained, monkey
         train(directory, todo, *arguments, **keywords)
 
     with monkeypatch.context() as patch:
-        patch.setattr(making, "train_cells", pressed)
-        with pytest.raises(EvidenceInterrupted, match="the same command goes on"):
+        patch.setattr(engine, "run_missing", pressed)
+        with pytest.raises(StudyInterrupted, match="the same command goes on"):
             regenerate(path, profile="smoke", only=["refresh"], workers=2)
     half = read(path, "refresh")
     assert dict(half.groupby("seed").size()) == {0: 4, 1: 1}  # AdamW has nothing to refresh
@@ -122,35 +150,35 @@ def test_ctrl_c_leaves_figures_of_what_is_there(small, tmp_path, trained, monkey
     assert (read(path, "refresh").groupby("seed").size() == 4).all()
 
 
-def test_trainings_that_fail_are_told_at_the_end(clone, small, monkeypatch, capsys):
-    cells = read(clone, "cells")
-    lost = cells["cell"] == "walk-AO_lr0.01_seed1"
-    cells.assign(status=cells["status"].mask(lost, "failed")).to_parquet(
-        clone / "tables" / "cells.parquet", index=False
-    )
+def test_trainings_that_fail_are_named_at_the_end(clone, small, monkeypatch, capsys):
+    rows = read(clone, "results")
+    lost = rows["cell"].map(label) == "walk+AO_lr0.01_seed1"
+    rows.assign(status=rows["status"].mask(lost, "failed")).to_parquet(clone / "results.parquet", index=False)
 
-    def fail(directory, todo, *_, **__):
-        for cell in todo:
-            write_outcome(directory, cell.name, Outcome("failed", "no luck", 1))
+    def fail(directory, todo, *_, names, **__):
+        for trial in todo:
+            write_outcome(directory, names[trial.hash], Outcome("failed", "no luck", 2))
 
-    monkeypatch.setattr(making, "train_cells", fail)
+    monkeypatch.setattr(engine, "run_missing", fail)
     regenerate(clone, profile="smoke", only=["fig3"])
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "trainings that did not come to their end, and that the figures lack: 1 (walk-AO_lr0.01_seed1 failed: no luck)"
+        "trials that are not complete, and that the tables lack: 1 (walk+AO_lr0.01_seed1 failed: no luck)"
         "; the same command goes on with them"
     )
-    monkeypatch.setattr(making, "train_cells", None)
-    cells.to_parquet(clone / "tables" / "cells.parquet", index=False)
+    assert "walk+AO_lr0.01_seed1" in (clone / "evidence.md").read_text(encoding="utf-8").split("without a result")[1]
+    monkeypatch.setattr(engine, "run_missing", None)
+    rows.to_parquet(clone / "results.parquet", index=False)
+    shutil.rmtree(clone / "work")
     regenerate(clone, profile="smoke", only=["fig3"])
-    assert "did not come to their end" not in capsys.readouterr().err
+    assert "not complete" not in capsys.readouterr().err
 
 
 def test_recompute_trains_again_what_a_figure_rests_on(clone, trained):
     names = ["adamw_lr0.01_seed0", "adamw_lr0.01_seed1", "captured-adamw_lr0.01_seed0", "captured-adamw_lr0.01_seed1"]
 
     def others():
-        cells = read(clone, "cells")
-        return cells[~cells["cell"].isin(names)].reset_index(drop=True)
+        rows = read(clone, "results")
+        return rows[~rows["cell"].map(label).isin(names)].reset_index(drop=True)
 
     before = others()
     regenerate(clone, profile="smoke", only=["fig1"], recompute=True, workers=2)
@@ -183,15 +211,14 @@ def test_arguments_that_make_no_sense(arguments, match, tmp_path, small):
 def test_a_directory_of_another_profile(clone):
     with pytest.raises(RunError, match=r"figures of another profile \(name smoke -> cpu; .*lrs .* -> .*; choose"):
         regenerate(clone, profile="cpu")
-    with pytest.raises(RunError, match=r"name smoke -> smoke-longer; seeds 2 -> 4; steps 4 -> 16"):
+    with pytest.raises(RunError, match=r"name smoke -> smoke-longer; steps 4 -> 16; seeds 2 -> 4"):
         regenerate(clone, profile="smoke", longer=True)
 
 
-def test_other_data_are_not_mixed_in(clone, no_training):
-    manifest = json.loads((clone / "evidence.json").read_text())
-    (clone / "evidence.json").write_text(json.dumps({**manifest, "data_hash": "0" * 64}))
+def test_other_data_are_not_mixed_in(clone, no_training, monkeypatch):
+    monkeypatch.setattr(study, "load_tokens", lambda _: type("Tokens", (), {"hash": "0" * 64}))
     regenerate(clone, profile="smoke", only=["refresh"])  # nothing is trained
-    with pytest.raises(RunError, match=r"rests on other data \(hash 000000000000, here [0-9a-f]{12}; .*go on where"):
+    with pytest.raises(RunError, match=r"rests on other data \(hash [0-9a-f]{12}, here 000000000000; .*go on where"):
         regenerate(clone, profile="smoke", only=["fig1"], recompute=True)
 
 
@@ -212,8 +239,8 @@ def test_a_broken_manifest_is_one_line(tmp_path, small, content):
 
 
 def test_a_broken_table_is_one_line(clone):
-    (clone / "tables" / "cells.parquet").write_bytes(b"PAR1 and nothing else")
-    with pytest.raises(RunError, match=r"cells\.parquet cannot be read .*remove it"):
+    (clone / "results.parquet").write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(RunError, match=r"results\.parquet cannot be read .*remove it"):
         regenerate(clone, profile="smoke")
 
 
@@ -235,12 +262,3 @@ def test_the_longer_variant(small):
 
 def test_profiles_say_what_they_are():
     assert {name: profile.name for name, profile in profiles.PROFILES.items()} == {n: n for n in profiles.PROFILES}
-
-
-def test_the_store_keeps_rows_apart(tmp_path, small):
-    store = Store(tmp_path / "figures", small, COLUMNS)
-    store.add("rows", pd.DataFrame({"cell": ["a", "b"], "method": ["x", "y"], "value": [1, 2]}))
-    store.add("rows", pd.DataFrame({"cell": ["b", "c"], "method": ["y", "x"], "value": [3, 4]}))
-    assert dict(zip(store.read("rows")["cell"], store.read("rows")["value"], strict=True)) == {"a": 1, "b": 3, "c": 4}
-    store.forget(["x"])
-    assert list(store.read("rows")["cell"]) == ["b"]

@@ -1,0 +1,130 @@
+"""The result table and the curves of a study: one row per trial, and one per step of it, with declared columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from subspace_lab.experiments.outcome import Outcome, read_outcome
+from subspace_lab.runs.metrics import read_numbers
+from subspace_lab.training.tasks.base import LOSS, Metric
+
+_LAST = 10  # the training loss is the mean over this fraction of the steps, the last ones
+KEYS: dict[str, str] = {"trial": "str", "cell": "str"}  # content hash and directory
+# What varies between trainings; a study may declare other factors.
+TRAINING: dict[str, str] = {
+    "method": "str", "preset": "str", "steps": "int64", "phase": "str", "lr": "float64", "lr_rest": "float64",
+    "beta2": "float64", "warmup": "int64", "seed": "int64",
+}  # fmt: skip
+MEASURED: dict[str, str] = {
+    "status": "str", "reason": "str", "attempts": "int64", "format": "int64", "steps_done": "int64", "tokens": "Int64",
+    "train_loss": "float64", "wall_s": "float64", "step_s": "float64", "refresh_s": "float64",
+    "refresh_share": "float64", "state_bytes": "Int64", "peak_bytes": "Int64", "base_bytes": "Int64",
+}  # fmt: skip
+_CURVE = {"cell": "str", "step": "float64", "wall_s": "float64", "loss": "float64"}
+_OUTCOME = ("status", "reason", "attempts", "state_bytes", "peak_bytes", "base_bytes")
+
+
+def result_columns(factors: Mapping[str, str], more: Mapping[str, str], metric: Metric = LOSS) -> dict[str, str]:
+    """The columns of a result table.
+
+    Args:
+        factors: The study's factors.
+        more: What the study says of a trial beside its factors.
+        metric: What is measured.
+
+    Returns:
+        Name to dtype.
+    """
+    return {**KEYS, **factors, **MEASURED, metric.name: "float64", **more}
+
+
+def curve_columns(factors: Mapping[str, str], shares: Sequence[str], metric: Metric = LOSS) -> dict[str, str]:
+    """The columns of the curves.
+
+    Args:
+        factors: Those that a row carries.
+        shares: Names in ``metrics.jsonl`` that are kept beside the loss and the metric.
+        metric: What is measured.
+
+    Returns:
+        Name to dtype.
+    """
+    return {**_CURVE, **factors, metric.name: "float64", **dict.fromkeys(shares, "float64")}
+
+
+def measured_row(trials_dir: Path, cell: str, metric: Metric = LOSS) -> dict[str, Any]:
+    """What a trial's outcome and its metrics say, whatever became of it.
+
+    The metric is that of a complete trial, before its last step; ``train_loss`` is the mean over the last tenth of the
+    steps. Times are those of training alone (evaluations, checkpoints and the start are not in them), whatever number
+    of attempts it took.
+
+    Args:
+        trials_dir: The directory of all trials.
+        cell: The trial's directory.
+        metric: What is measured.
+
+    Returns:
+        The columns of `MEASURED` and the metric.
+
+    Raises:
+        RunError: If the metrics cannot be read.
+    """
+    outcome = read_outcome(trials_dir, cell)
+    row: dict[str, Any] = {name: getattr(outcome, name) for name in _OUTCOME} | {"steps_done": 0}
+    curve = _metrics(trials_dir / cell, [metric.name])
+    if not curve.empty:
+        wall, refreshes = curve["seconds"].sum(), curve["refresh_seconds"].sum()
+        row |= {
+            "steps_done": len(curve), "tokens": int(curve["tokens"].sum()), "wall_s": wall,
+            "step_s": curve["seconds"].median(), "refresh_s": refreshes, "refresh_share": refreshes / wall,
+        }  # fmt: skip
+    if outcome.status == "complete":
+        row |= _final(curve, outcome, metric)
+    return row
+
+
+def curve_of(trials_dir: Path, cell: str, shares: Sequence[str], metric: Metric, points: int | None) -> pd.DataFrame:
+    """The steps of a trial, also of one that is not complete.
+
+    Args:
+        trials_dir: The directory of all trials.
+        cell: The trial's directory.
+        shares: What is kept beside the loss and the metric.
+        metric: What is measured.
+        points: Means over blocks of steps, so that there are at most so many; None for every step.
+
+    Returns:
+        cell, step, wall_s (time of training until the step's gradient), loss, the metric, the shares.
+
+    Raises:
+        RunError: If the metrics cannot be read.
+    """
+    names = [metric.name, *shares]
+    curve = _metrics(trials_dir / cell, names)
+    curve = curve.assign(cell=cell, wall_s=curve["seconds"].cumsum())[["cell", "step", "wall_s", "loss", *names]]
+    if points is None or curve.empty:
+        return curve
+    width = -(-(int(curve["step"].max()) + 1) // points)
+    blocks = curve.groupby(["cell", curve["step"] // width], sort=False).mean()
+    return blocks.astype("float32").reset_index("cell").reset_index(drop=True)
+
+
+def _metrics(directory: Path, names: Sequence[str]) -> pd.DataFrame:
+    columns = ["step", "loss", "tokens", "seconds", "refresh_seconds", *names]
+    path = directory / "metrics.jsonl"
+    return pd.DataFrame(read_numbers(path, columns, whole={"step", "tokens"}), columns=columns)
+
+
+def _final(curve: pd.DataFrame, outcome: Outcome, metric: Metric) -> dict[str, float]:
+    found = {}
+    if not curve.empty:
+        found["train_loss"] = curve["loss"].iloc[-max(1, len(curve) // _LAST) :].mean()
+        found[metric.name] = curve[metric.name].iloc[-1]
+    if metric.name in outcome.metrics and pd.isna(found.get(metric.name)):
+        found[metric.name] = outcome.metrics[metric.name]
+    return found

@@ -1,0 +1,173 @@
+"""From trials to variants: the best setting of each, means and spreads over seeds, paired differences, one interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from subspace_lab.training.tasks.base import LOSS, Metric
+
+CONFIDENCE = 0.95
+TUNED = ("lr", "lr_rest", "beta2", "warmup")  # the settings that are chosen for each method
+_MEANS = (
+    "train_loss", "state_bytes", "state_bytes_formula", "peak_bytes", "base_bytes", "step_s", "refresh_share", "tokens",
+    "wall_s",
+)  # fmt: skip
+
+
+def summary(results: pd.DataFrame, metric: Metric = LOSS) -> pd.DataFrame:
+    """One row per method, at its best setting; the method with the best mean of the metric comes first.
+
+    ``gap`` is the mean difference to the method in the first row, paired by seed. Where the setting was chosen on seeds
+    that the means are taken over, that flatters every method a little, more so with a finer grid.
+
+    Args:
+        results: A result table of trainings.
+        metric: What the best setting and the gaps are by.
+
+    Returns:
+        method, lr, edge (``low``, ``high``, ``only`` or empty: whether the rate is at an end of the grid), lrs (how
+        many), seeds (complete ones), failed (trials at any setting that diverged, failed or were killed), the metric,
+        eval_sd, eval_low, eval_high, gap, gap_low, gap_high, train_loss, train_sd, and means over the seeds of what
+        else was measured.
+    """
+    rows, values = [], {}
+    for method, trials in results.groupby("method", sort=False):
+        chosen = _at_best(trials, metric)
+        complete = trials[chosen & (trials["status"] == "complete")].set_index("seed")
+        values[method] = complete[metric.name]
+        lr = float(trials.loc[chosen, "lr"].iloc[0])
+        rows.append({"method": method, "lr": lr, **_grid(trials, lr), **_over_seeds(complete, metric)})
+    table = pd.DataFrame(rows).sort_values(
+        metric.name, kind="stable", ignore_index=True, ascending=metric.better == "lower"
+    )
+    first = values[table["method"].iloc[0]]
+    gaps = pd.DataFrame([paired(values[method], first) for method in table["method"]])
+    place = list(table.columns).index("eval_high") + 1
+    return pd.concat([table.iloc[:, :place], gaps, table.iloc[:, place:]], axis=1)
+
+
+def best_setting(trials: pd.DataFrame, metric: Metric = LOSS, names: Sequence[str] = TUNED) -> dict[str, Any]:
+    """The setting with the best mean of the metric over the seeds that were begun with all settings.
+
+    So a setting may be tuned on few seeds and measured on more. One with which a trial failed comes after all with
+    which none did.
+
+    Args:
+        trials: The rows of one variant.
+        metric: Best by what.
+        names: Columns that make a setting; those that are not there are left out.
+
+    Returns:
+        Name to value; the lowest of those that are equally good.
+    """
+    by = [name for name in names if name in trials]
+    begun = trials[~trials["status"].isin(["pending", "cut"])]
+    if begun.empty:
+        return dict(trials.iloc[0][by])
+    finite = (begun["status"] == "complete") & np.isfinite(begun[metric.name])
+    costs = (metric.sign * begun[metric.name]).where(finite, np.inf)
+    by_setting: dict[Any, dict[int, float]] = {}
+    for *setting, seed, cost in zip(*(begun[name] for name in by), begun["seed"], costs, strict=True):
+        by_setting.setdefault(tuple(setting), {})[int(seed)] = float(cost)
+    common = set.intersection(*map(set, by_setting.values()))
+
+    def worth(setting: Any) -> tuple[int, float, Any]:
+        found = np.array([cost for seed, cost in sorted(by_setting[setting].items()) if seed in common or not common])
+        return int(np.isinf(found).sum()), _finite_mean(found), setting
+
+    return dict(zip(by, min(by_setting, key=worth), strict=True))
+
+
+def best_rows(results: pd.DataFrame, methods: Sequence[str] | None = None, metric: Metric = LOSS) -> pd.DataFrame:
+    """The complete trials of each method at its best setting; runs that were made to be measured do not count.
+
+    Args:
+        results: A result table.
+        methods: Which, all by default.
+        metric: Best by what.
+
+    Returns:
+        Their rows, with ``edge``: whether the rate is the lowest or the highest of the method's grid.
+    """
+    if "captured" in results:
+        results = results[~results["captured"].astype(bool)]
+    if results.empty:
+        return results.assign(edge="") if "method" in results else pd.DataFrame()
+    chosen = pd.concat([_at_best(trials, metric) for _, trials in results.groupby("method")])
+    rows = results[chosen.reindex(results.index) & (results["status"] == "complete")]
+    if methods is not None:
+        rows = rows[rows["method"].isin(list(methods))]
+    lrs = results.groupby("method")["lr"].agg(["min", "max"])
+    lowest, highest = rows["method"].map(lrs["min"]), rows["method"].map(lrs["max"])
+    edge = pd.Series(np.select([lowest == highest, rows["lr"] == lowest, rows["lr"] == highest],
+                               ["only", "low", "high"], ""), rows.index)  # fmt: skip
+    return rows.assign(edge=edge)
+
+
+def paired(values: pd.Series[float], others: pd.Series[float]) -> dict[str, float]:
+    """Mean difference of two methods over the seeds that both have, with its interval.
+
+    Args:
+        values: By seed.
+        others: By seed.
+
+    Returns:
+        gap, gap_low, gap_high; NaN where there are too few seeds.
+    """
+    difference = (values - others).dropna()
+    low, high = interval(difference)
+    return {"gap": float(difference.mean()), "gap_low": low, "gap_high": high}
+
+
+def interval(values: pd.Series[float]) -> tuple[float, float]:
+    """Student's 95 % interval of a mean, by scipy; NaN of fewer than two values.
+
+    Args:
+        values: The sample.
+
+    Returns:
+        Its lower and its upper end.
+    """
+    if len(values) < 2:
+        return np.nan, np.nan
+    error = float(stats.sem(values))
+    if error == 0:
+        return float(values.mean()), float(values.mean())
+    low, high = stats.t.interval(CONFIDENCE, len(values) - 1, loc=values.mean(), scale=error)
+    return float(low), float(high)
+
+
+def _at_best(trials: pd.DataFrame, metric: Metric) -> pd.Series[bool]:
+    """Which rows of a variant have its best setting."""
+    chosen = pd.Series(True, trials.index)
+    for name, value in best_setting(trials, metric).items():
+        chosen &= trials[name] == value
+    return chosen
+
+
+def _finite_mean(values: np.ndarray) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else np.inf
+
+
+def _grid(trials: pd.DataFrame, lr: float) -> dict[str, Any]:
+    lrs = sorted(set(trials["lr"]))
+    ends = {lrs[0]: "low", lrs[-1]: "high"} if len(lrs) > 1 else {lr: "only"}
+    failed = int(trials["status"].isin(["diverged", "failed", "killed"]).sum())
+    return {"edge": ends.get(lr, ""), "lrs": len(lrs), "failed": failed}
+
+
+def _over_seeds(complete: pd.DataFrame, metric: Metric) -> dict[str, Any]:
+    values = complete[metric.name]
+    low, high = interval(values)
+    means = {name: complete[name].astype("float64").mean() for name in _MEANS}
+    return {
+        "seeds": len(complete), metric.name: values.mean(), "eval_sd": values.std(ddof=1), "eval_low": low,
+        "eval_high": high, "train_loss": means.pop("train_loss"), "train_sd": complete["train_loss"].std(ddof=1),
+        **means,
+    }  # fmt: skip

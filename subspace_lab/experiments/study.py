@@ -1,0 +1,280 @@
+"""A study: what varies, what is measured, what is drawn and claimed; and how it is conducted.
+
+``conduct`` runs what is missing, phase by phase, takes it into the tables, makes the derived tables and draws them.
+Interrupted or killed at any instant, the same call goes on.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+
+from subspace_lab._text import count
+from subspace_lab.experiments.executors.base import Executor
+from subspace_lab.experiments.grid import Phase, Wanted, unique
+from subspace_lab.experiments.outcome import read_outcome
+from subspace_lab.experiments.schedule import run_missing
+from subspace_lab.experiments.store import TABLES, Store
+from subspace_lab.experiments.trial import Trial
+from subspace_lab.figures.all import save_all
+from subspace_lab.figures.style import Picture
+from subspace_lab.runs import RunError
+
+
+class StudyInterrupted(KeyboardInterrupt):
+    """Ctrl-C was pressed; what is there is sound and drawn, and the same command goes on with it.
+
+    Attributes:
+        path: The directory of the study.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"interrupted; the same command goes on with {path}")
+        self.path = path
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What a study measures in one table: the trials that it needs, the table, its pictures.
+
+    Attributes:
+        title: In a few words.
+        phases: Its trials.
+        measure: Makes its table of those in the store; an empty one where nothing can be said yet. None for no table.
+        columns: The kinds of the table's columns.
+        pictures: What is drawn from the table, by the name of the file.
+    """
+
+    title: str
+    phases: tuple[Phase, ...] = ()
+    measure: Callable[[Any], pd.DataFrame] | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    pictures: Mapping[str, ModuleType | Picture] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Study:
+    """The description of a study.
+
+    Attributes:
+        quantities: By name, in the order in which they are made.
+        absorb: Given rows of trials that have become complete, takes further tables from their directories.
+        data_hash: Reads the data of the trials and gives their hash, before any is begun; None where there are none.
+        finish: Writes what is made of all tables (a page, a report); called after every quantity that changed.
+        pictures: Where the pictures go.
+        seconds: About how long a trial takes, before one was measured.
+        plugins: Modules of recipes that the caller named.
+    """
+
+    quantities: Mapping[str, Quantity]
+    absorb: Callable[[Any, pd.DataFrame], None] = lambda *_: None
+    data_hash: Callable[[], str] | None = None
+    finish: Callable[[Store], None] = lambda _: None
+    pictures: Path | None = None
+    seconds: float | None = None
+    plugins: Sequence[str] = ()
+
+    def wanted(self, store: Store | None, names: Iterable[str]) -> list[Wanted]:
+        """The one enumeration of trials: what is trained, counted and listed without being trained.
+
+        Args:
+            store: Results so far; None for none.
+            names: Quantities.
+
+        Returns:
+            Each trial once, those included whose setting is not known yet.
+        """
+        rows_of = (lambda _: pd.DataFrame()) if store is None else store.rows_of
+        phases = (phase for name in names for phase in self.quantities[name].phases)
+        return unique(one for phase in phases for one in phase.wanted(rows_of))
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What is left to do.
+
+    Attributes:
+        there: Trials that have ended.
+        left: Trials to come.
+        seconds: All of them one after the other; None where nothing is known of it.
+    """
+
+    there: int
+    left: int
+    seconds: float | None
+
+    def in_words(self, workers: int | None) -> str:
+        """``about 66 minutes, 2 at a time``; where their number is not known, all of them one after the other.
+
+        Args:
+            workers: Trials at a time; None for as many as there is room for.
+
+        Returns:
+            Text.
+        """
+        at_a_time = f"{workers} at a time" if workers else "one after the other; as many at a time as Slurm gives"
+        if self.seconds is None:
+            return at_a_time
+        left = self.seconds / (workers or 1)
+        if left < 90:
+            length = f"about {max(1, round(left))} seconds"
+        elif left < 100 * 60:
+            length = f"about {round(left / 60)} minutes"
+        else:
+            length = f"about {round(left / 3600)} hours"
+        return f"{length}, {at_a_time}" if workers else f"{length} {at_a_time}"
+
+
+def outlook(study: Study, store: Store, names: Iterable[str], retry: Collection[str] = ()) -> Outlook:
+    """Count what quantities need and the tables do not hold; a trial takes as long as those that are there did.
+
+    Args:
+        study: The study.
+        store: Its tables.
+        names: Quantities.
+        retry: Statuses whose trials are begun again.
+
+    Returns:
+        The outlook.
+    """
+    wanted = study.wanted(store, names)
+    known = len({one.trial.hash for one in wanted if one.is_known})
+    left = len(store.missing([one.trial for one in wanted if one.is_known], retry=retry))
+    waiting = sum(not one.is_known for one in wanted)
+    table = store.results
+    one = study.seconds if table.empty or table["wall_s"].isna().all() else float(table["wall_s"].median())
+    total = left + waiting
+    return Outlook(known - left, total, None if one is None else total * one)
+
+
+def conduct(
+    study: Study,
+    store: Store,
+    executor: Executor,
+    *,
+    names: Sequence[str] | None = None,
+    workers: int | None = None,
+    retry: Collection[str] = (),
+    recompute: bool = False,
+) -> None:
+    """Run what is missing, measure, draw; nobody else may write into the store meanwhile.
+
+    Args:
+        study: The study.
+        store: Its tables.
+        executor: Where trials run; it is entered once and stays open.
+        names: Quantities; all by default.
+        workers: Trials at a time, for what is said of the time.
+        retry: Statuses whose trials are begun again, of ``diverged`` and ``failed``; what was cut or killed always is.
+        recompute: Forget what the quantities rest on and run it again.
+
+    Raises:
+        StudyInterrupted: After Ctrl-C; trials that were running have left a checkpoint.
+        RunError: If the data are not those of the tables, or a table cannot be drawn.
+    """
+    chosen = [*study.quantities] if names is None else [*names]
+    with store.writing():
+        _absorb(study, store)
+        if recompute:
+            _forget(study, store, chosen)
+        store.enroll(_known(study, store, chosen))
+        if (left := outlook(study, store, chosen, retry)).left and left.seconds is not None:
+            say(f"{count(left.there, 'trial')} complete, {left.left} to come: {left.in_words(workers)}")
+        try:
+            with executor:
+                for name in chosen:
+                    changed = _run(study, store, name, executor, retry=retry)
+                    if _conclude(study, store, name, again=changed) or changed:
+                        study.finish(store)
+            study.finish(store)
+            _say_what_failed(study, store, chosen, retry)
+        except KeyboardInterrupt:
+            _absorb(study, store)
+            for name in chosen:
+                _conclude(study, store, name, again=True)
+            study.finish(store)
+            raise StudyInterrupted(store.path) from None
+
+
+def _run(study: Study, store: Store, name: str, executor: Executor, *, retry: Collection[str]) -> bool:
+    """Run the trials that a quantity lacks, phase by phase; whether there were any."""
+    tried: set[str] = set()
+    for phase in study.quantities[name].phases:
+        while trials := [one for one in _missing(phase, store, retry) if one.hash not in tried]:
+            if study.data_hash is not None:
+                store.check_data(study.data_hash())
+            if len(study.quantities) > 1:
+                say(f"{name} ({study.quantities[name].title}): {count(len(trials), 'trial')}")
+            directories = {one.hash: store.cell_of(one) for one in trials}
+            run_missing(
+                store.trials_dir, trials, executor, names=directories, plugins=study.plugins, retry=True,
+                metric=store.kind.metric.name,
+            )  # fmt: skip
+            tried |= {one.hash for one in trials}
+            _absorb(study, store)
+    return bool(tried)
+
+
+def _missing(phase: Phase, store: Store, retry: Collection[str]) -> list[Trial]:
+    known = [one.trial for one in phase.wanted(store.rows_of) if one.is_known]
+    store.enroll(known)
+    return store.missing(known, retry=retry)
+
+
+def _known(study: Study, store: Store, names: Iterable[str]) -> list[Trial]:
+    return [one.trial for one in study.wanted(store, names) if one.is_known]
+
+
+def _absorb(study: Study, store: Store) -> None:
+    store.refresh(lambda rows: study.absorb(store, rows))
+
+
+def _conclude(study: Study, store: Store, name: str, *, again: bool) -> bool:
+    """Make the table of a quantity where it has to be made, and draw it."""
+    quantity = study.quantities[name]
+    if quantity.measure is None:
+        return False
+    made = again or not store.has(name)
+    if made:
+        table = quantity.measure(store)
+        if table.empty:
+            return False
+        store.write(name, table)
+    table = store.read(name, quantity.columns)
+    try:
+        save_all(quantity.pictures, table, study.pictures or store.path)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # values of the right kind that cannot be
+        problem = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        raise RunError(
+            f"{store.path / TABLES / name}.parquet cannot be drawn ({problem}); remove it, and it is made again"
+        ) from error
+    return made
+
+
+def _forget(study: Study, store: Store, names: Iterable[str]) -> None:
+    store.forget(_known(study, store, names))
+    for name in names:
+        store.remove(name)
+
+
+def _say_what_failed(study: Study, store: Store, names: Iterable[str], retry: Collection[str]) -> None:
+    """Which trials failed or were cut, and one reason."""
+    left = store.missing(_known(study, store, names), retry=retry)
+    if left:
+        outcome = read_outcome(store.trials_dir, store.cell_of(left[0]))
+        say(
+            f"trials that are not complete, and that the tables lack: {len(left)} ({left[0].label} "
+            f"{outcome.status}: {outcome.reason}); the same command goes on with them"
+        )
+
+
+def say(text: str) -> None:
+    """A line on standard error."""
+    Console(file=sys.stderr).print(text, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,69 @@
+"""Rows of directories that an earlier release wrote: format 1 knew trainings by method, learning rate and seed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from subspace_lab.experiments.results import MEASURED, measured_row
+from subspace_lab.experiments.store import Kind
+from subspace_lab.experiments.trial import Trial
+
+
+@dataclass(frozen=True)
+class OldTrial:
+    """A trial of format 1.
+
+    Attributes:
+        trial: What it is today, for its factors.
+        name: What format 1 called the method.
+        is_same: Whether its configuration was what it is today; one that was not is kept and matches no trial.
+    """
+
+    trial: Trial
+    name: str
+    is_same: bool = True
+
+    @property
+    def cell(self) -> str:
+        """Its directory."""
+        lr, seed = self.trial.factors["lr"], self.trial.factors["seed"]
+        return f"{re.sub(r'[^A-Za-z0-9_.=]+', '-', self.name)}_lr{lr:g}_seed{seed}"
+
+
+def old_results(
+    kind: Kind, trials: Iterable[OldTrial], trials_dir: Path, table: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """The result table of a directory of format 1.
+
+    Args:
+        kind: Says the columns.
+        trials: The trials.
+        trials_dir: Their directories.
+        table: The old result table, where there is one.
+
+    Returns:
+        One row per trial: ``format`` is 1, and ``trial`` empty where today's trial is the same.
+
+    Raises:
+        RunError: If the metrics of a trial cannot be read.
+    """
+    known = {} if table is None else {row["cell"]: row for row in table.to_dict("records")}
+    measured = {*MEASURED, kind.metric.name, *kind.columns} - {"format", "steps_done"}
+    rows = []
+    for one in trials:
+        row = known.get(one.cell)
+        if row is None:
+            found = {**measured_row(trials_dir, one.cell, kind.metric), **kind.describe(one.trial)}
+        else:
+            done = row.get("steps_done", row["steps"])  # a table of format 2 where the upgrade was killed
+            found = {**{name: row[name] for name in measured}, "steps_done": done}
+        factors = {name: one.trial.factors.get(name) for name in kind.factors}
+        about = {"trial": "" if one.is_same else one.trial.hash, "cell": one.cell, "format": 1}
+        rows.append({**found, **factors, **about})
+    columns = kind.schemas["results"]
+    return pd.DataFrame(rows, columns=[*columns]).astype(columns)

@@ -1,0 +1,107 @@
+"""What a profile would train: every command, its memory and its tokens; nothing is begun and nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from subspace_lab._paths import local_path
+from subspace_lab.experiments.executors.choose import Kind, check_execution
+from subspace_lab.experiments.executors.slurm import check_options
+from subspace_lab.experiments.executors.torchrun import command
+from subspace_lab.experiments.grid import Wanted
+from subspace_lab.experiments.trial import Trial
+from subspace_lab.runs.errors import RunError, in_shell
+from subspace_lab.studies.grass_paper.out_dir import PAPER
+from subspace_lab.studies.grass_paper.quantities import QUANTITIES, chosen
+from subspace_lab.studies.grass_paper.study import settled, study_of
+from subspace_lab.training import TrainConfig
+from subspace_lab.training.memory import memory_of
+
+_TERA = 1e12
+_GIGA = 1e9
+
+
+def plan_lines(
+    out_dir: str | Path,
+    profile: str,
+    *,
+    only: list[str] | None = None,
+    longer: bool = False,
+    executor: Kind = "local",
+    slurm: Mapping[str, Any] | None = None,
+) -> Iterator[str]:
+    """What a profile would train, line by line.
+
+    Args:
+        out_dir: Where it would go.
+        profile: Its name.
+        only: Names of figures; all by default.
+        longer: Whether the longer variant is meant.
+        executor: ``slurm`` if every command is to be one of a job; there need be no Slurm here.
+        slurm: Options of Slurm.
+
+    Yields:
+        Three lines per training (what, memory and tokens, the command), without the command where its learning rate is
+        not known yet, and a sum at the end.
+    """
+    scale, names = settled(profile, longer=longer), chosen(only)
+    check_execution(executor, None, slurm)
+    if executor == "slurm":
+        check_options(slurm or {})
+        told = "".join(f" --{name}={value}" for name, value in (slurm or {}).items())
+        yield f"# by Slurm, a job for every training, in which its command runs:{told or ' (no options)'}"
+    trials_dir = local_path(out_dir, error=RunError) / PAPER.trials
+    study, listed = study_of(scale), set[str]()
+    for name in names:
+        yield f"# {name}: {QUANTITIES[name].title}"
+        for wanted in study.wanted(None, [name]):
+            if wanted.trial.label not in listed:
+                listed.add(wanted.trial.label)
+                yield from _lines(wanted, trials_dir, scale.processes)
+    every = study.wanted(None, names)
+    tokens = sum(tokens_of(one.trial) for one in every)
+    waiting = sum(not one.is_known for one in every)
+    yield (
+        f"# {len(every)} trainings, {tokens / _TERA:.3g} T tokens, with the {waiting} at the best learning rate of "
+        "their variant, which is not known yet"
+    )
+
+
+def tokens_of(trial: Trial) -> int:
+    """Tokens of a training."""
+    steps, batch, accumulation, length = (
+        int(trial.config[name]) for name in ("steps", "batch_size", "accumulation", "sequence_length")
+    )
+    return steps * batch * accumulation * length
+
+
+def _lines(wanted: Wanted, trials_dir: Path, processes: int) -> Iterator[str]:
+    trial, config = wanted.trial, TrainConfig.from_dict(wanted.trial.config)
+    kept = ", gradients captured" if trial.factors["captured"] else ""
+    report = memory_of(config)
+    rate = f"lr {config.lr:g}" if wanted.is_known else "at its best lr"
+    yield f"# {trial.factors['method']}, {rate}, seed {config.seed}{kept}"
+    sizes = {"weights": report.weights, "gradients": report.gradients, "optimizer": report.optimizer}
+    parts = ", ".join(f"{name} {size / _GIGA:.2f}" for name, size in sizes.items())
+    yield f"#   {tokens_of(trial):,} tokens; per process {report.total / _GIGA:.2f} GB beside activations: {parts}"
+    if not wanted.is_known:
+        return
+    if processes > 1:
+        yield " ".join(map(in_shell, command(trials_dir, trial.label, processes)))
+    else:
+        yield " ".join(map(in_shell, ["subspace-lab", "train", str(trials_dir / trial.label), *_settings(config)]))
+
+
+def _settings(config: TrainConfig) -> list[str]:
+    """The settings of a training that are no defaults, as the command line has them."""
+    words, defaults = [], TrainConfig().to_dict()
+    for name, value in config.to_dict().items():
+        flag = f"--{name.replace('_', '-')}"
+        if name == "optimizer_options":
+            for option, chosen in (value or {}).items():
+                words += [f"{flag}.{option.replace('_', '-')}", str(chosen).lower()]
+        elif value != defaults[name]:
+            words += [flag, *(map(str, value) if isinstance(value, list) else [str(value).lower()])]
+    return words

@@ -1,0 +1,136 @@
+"""All figures and tables of a profile: train what is missing, measure, draw, and write what came out claim by claim."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from subspace_lab._extras import require
+from subspace_lab._paths import local_path
+from subspace_lab.experiments.executors.choose import Kind, executor_of, workers_of
+from subspace_lab.experiments.store import Store
+from subspace_lab.experiments.study import Quantity as Measured, Study, conduct
+from subspace_lab.runs.errors import RunError
+from subspace_lab.studies.grass_paper import page as pages
+from subspace_lab.studies.grass_paper.captured_tables import absorb
+from subspace_lab.studies.grass_paper.out_dir import PAPER, open_store
+from subspace_lab.studies.grass_paper.profiles import Profile, profile_named
+from subspace_lab.studies.grass_paper.quantities import QUANTITIES, chosen
+from subspace_lab.studies.grass_paper.trials import phases, trainings
+from subspace_lab.training.tokens import load_tokens
+
+PAGE = "evidence.md"
+
+
+def study_of(
+    profile: Profile,
+    data_hash: str = "",
+    *,
+    find_data: Callable[[], str] | None = None,
+    finish: Callable[[Store], None] = lambda _: None,
+    pictures: Path | None = None,
+) -> Study:
+    """The study at the scale of a profile.
+
+    Args:
+        profile: The scale.
+        data_hash: Of the tokens that the tables rest on; empty where nothing is trained.
+        find_data: Reads the tokens and gives their hash.
+        finish: Writes the page.
+        pictures: Where the pictures go; beside the tables by default.
+
+    Returns:
+        The study.
+    """
+    make = trainings(profile, data_hash)
+    quantities = {
+        name: Measured(one.title, phases(one, profile, make), one.measure, one.columns, one.figures)
+        for name, one in QUANTITIES.items()
+    }
+    return Study(
+        quantities, absorb=absorb, data_hash=find_data, finish=finish, pictures=pictures, seconds=profile.cell_s
+    )
+
+
+def regenerate(
+    out_dir: str | Path,
+    *,
+    profile: str,
+    only: Sequence[str] | None = None,
+    longer: bool = False,
+    executor: Kind = "local",
+    workers: int | None = None,
+    slurm: Mapping[str, Any] | None = None,
+    recompute: bool = False,
+    page: str | Path | None = None,
+    pictures: str | Path | None = None,
+) -> Path:
+    """Make the figures and tables of a profile, training whatever the tables do not hold yet.
+
+    Interrupted or killed at any instant, the same call goes on; of ``OUT_DIR`` only ``evidence.json`` and the
+    parquet files are needed for that, so that it may go on in a copy of them elsewhere. With all tables there, nothing
+    is computed and the figures are drawn again, the same byte for byte.
+
+    Args:
+        out_dir: ``OUT_DIR``: tables, figures, the page, and the run directories in ``work``.
+        profile: ``smoke``, ``cpu`` or ``paper``.
+        only: Names of figures; all by default.
+        longer: Four times the steps and two more seeds; needs an ``OUT_DIR`` of its own.
+        executor: ``local`` for processes of this machine, ``slurm`` for job arrays; what several processes share is
+            begun by torchrun, here one training after the other, on Slurm in its job.
+        workers: Trainings at a time; by default one per core, or as many as Slurm gives.
+        slurm: Options of Slurm: ``{"partition": "gpu", "time": 60}``.
+        recompute: Forget what the chosen figures rest on and train it again.
+        page: Where the page with the claims goes; ``OUT_DIR/evidence.md`` by default.
+        pictures: Where the figures go; ``OUT_DIR`` by default.
+
+    Returns:
+        The page.
+
+    Raises:
+        ValueError: If a profile or a figure is not known, or options contradict each other.
+        RunError: If ``OUT_DIR`` holds something else or another profile, cannot be written, or Slurm takes no job.
+        ModuleNotFoundError: Without the packages that it needs.
+        StudyInterrupted: After Ctrl-C.
+    """
+    require("transformers", extra="hf")
+    scale, names = settled(profile, longer=longer), chosen(None if only is None else list(only))
+    root = local_path(out_dir, error=RunError)
+    target = local_path(page, error=RunError) if page else root / PAGE
+    drawings = local_path(pictures, error=RunError) if pictures else root
+    running = executor_of(root / PAPER.trials, executor, workers, slurm, processes=scale.processes)
+    store = open_store(root, scale)
+
+    def find_data() -> str:
+        return load_tokens(scale.base).hash
+
+    trains = any(QUANTITIES[name].variants(scale) for name in names)
+    study = study_of(
+        scale, store.data_hash(find_data) if trains else "", find_data=find_data, pictures=drawings,
+        finish=lambda _: pages.write(store, target, drawings),
+    )  # fmt: skip
+    conduct(
+        study, store, running, names=names, workers=workers_of(executor, workers, processes=scale.processes),
+        retry=("failed",), recompute=recompute,
+    )  # fmt: skip
+    return target
+
+
+def settled(profile: str, *, longer: bool) -> Profile:
+    """The profile of a name, or its longer variant.
+
+    Args:
+        profile: Its name.
+        longer: Whether the longer one is meant.
+
+    Returns:
+        The profile.
+
+    Raises:
+        ValueError: If it is not known, or has no longer variant.
+    """
+    found = profile_named(profile)
+    if longer and profile == "paper":
+        raise ValueError("longer has no use with profile paper, which has the published length; leave it out")
+    return found.longer if longer else found

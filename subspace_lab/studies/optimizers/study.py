@@ -1,0 +1,132 @@
+"""Optimizers side by side: every method at every learning rate with every seed, on the same model and data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from subspace_lab._checks import whole_number
+from subspace_lab._extras import require
+from subspace_lab._paths import local_path
+from subspace_lab.experiments.executors.choose import Kind, check_execution, executor_of
+from subspace_lab.experiments.grid import Grid
+from subspace_lab.experiments.store import Store, check_free, other_study
+from subspace_lab.experiments.study import Quantity, Study, conduct
+from subspace_lab.experiments.variants import (
+    Methods,
+    Trainings,
+    check_shared,
+    check_used,
+    common_config,
+    parse_methods,
+    rates,
+)
+from subspace_lab.runs.errors import RunError
+from subspace_lab.studies.optimizers.comparison import COMPARISON, Comparison
+from subspace_lab.training import TrainConfig
+from subspace_lab.training.start import settle_on_machine, torch_state_of_a_run
+from subspace_lab.training.tokens import load_tokens
+from subspace_lab.training.workers import workers as processes
+
+
+def compare(
+    out_dir: str | Path,
+    methods: Methods,
+    *,
+    lrs: Sequence[float],
+    seeds: int = 3,
+    config: TrainConfig | None = None,
+    executor: Kind = "local",
+    workers: int | None = None,
+    slurm: Mapping[str, Any] | None = None,
+    retry: bool = False,
+) -> Comparison:
+    """Train every method at every learning rate with every seed, and compare them.
+
+    Every training is a trial in a run directory and a process of its own; all trials of a seed begin with the same
+    weights, see the same batches and are evaluated on the same text. Trials that are complete are skipped, those that
+    were cut or killed are resumed, and those that diverged or failed are recorded with the reason and begun again on
+    demand only. The same call goes on with a comparison; one with more methods, learning rates or seeds adds trials.
+
+    Args:
+        out_dir: Where the comparison is, or is to be.
+        methods: Names of optimizers, with settings where there are any (``"grasswalk:rank=16"``), or a mapping from
+            names of your own to settings; see `subspace_lab.experiments.variants.parse_methods`.
+        lrs: Peak learning rates, the same for all methods.
+        seeds: How many, from 0 on.
+        config: What all trials have in common; ``rank``, ``update_interval`` and ``scale`` go to the methods that have
+            them. None for the defaults, or what the comparison began with.
+        executor: ``local`` for processes of this machine, ``slurm`` for a job array.
+        workers: How many trials at a time; by default one per core, or as many as Slurm gives.
+        slurm: Options of Slurm: ``{"partition": "gpu", "time": 60}``.
+        retry: Begin trials again that diverged or failed.
+
+    Returns:
+        The comparison, its tables, figures and report written.
+
+    Raises:
+        ValueError: If an argument is wrong.
+        TypeError: If `config` is not a TrainConfig.
+        RunError: If the directory holds something else or another comparison, or cannot be written.
+        ModuleNotFoundError: Without the packages that it needs.
+        StudyInterrupted: After Ctrl-C; trials that were running have left a checkpoint.
+    """
+    require("transformers", extra="hf")
+    if config is not None and not isinstance(config, TrainConfig):
+        raise TypeError(f"config must be a TrainConfig, got {type(config).__name__}; write TrainConfig(steps=100)")
+    path = local_path(out_dir, error=RunError)
+    parsed = parse_methods(methods)
+    check_shared(parsed)
+    check_execution(executor, workers, slurm)
+    base = _base(path, config, parsed, executor)
+    grid = Grid([*parsed], rates(lrs), range(whole_number("seeds", seeds)), Trainings(base, parsed, ""))
+    grid.trials()  # settings that make no sense are refused before anything is written
+    running = executor_of(path / COMPARISON.trials, executor, workers, slurm)
+    data_hash = load_tokens(base).hash  # once, before all trials want them; bad data are one line here
+    settings = {"config": base.to_dict(), "methods": {name: dict(one) for name, one in parsed.items()}}
+    store = Store.begin(path, COMPARISON, settings)
+    store.check_data(store.data_hash(lambda: data_hash))
+    grid = dataclasses.replace(grid, make=Trainings(base, parsed, data_hash))
+    study = Study({"results": Quantity("methods", (grid,))}, finish=_finish)
+    conduct(study, store, running, workers=workers, retry=("diverged", "failed") if retry else ())
+    return Comparison(store)
+
+
+def _finish(store: Store) -> None:
+    Comparison(store).draw()
+
+
+def _base(
+    path: Path, config: TrainConfig | None, methods: Mapping[str, Mapping[str, Any]], executor: Kind
+) -> TrainConfig:
+    """What all trials have in common: as it was where the comparison is continued."""
+    before = _begun(path)
+    if before is not None and config is None:
+        return before
+    config = config or TrainConfig()
+    if before is not None:
+        common_config(config)  # what is wrong in itself is no difference
+        try:
+            return common_config(config, before)
+        except ValueError as error:
+            raise other_study(path, COMPARISON, str(error)) from error
+    base = common_config(config)
+    check_used(base, methods.values())
+    if base.precision == "auto" and executor == "slurm":
+        raise ValueError("precision auto is measured here, the trials run elsewhere; give float32 or bfloat16")
+    with processes() as team, torch_state_of_a_run(base, team):
+        return dataclasses.replace(settle_on_machine(base, team), threads=base.threads)
+
+
+def _begun(path: Path) -> TrainConfig | None:
+    if not (path / COMPARISON.manifest).exists():
+        check_free(path, COMPARISON)
+        return None
+    store = Store.open(path, COMPARISON)
+    try:
+        return TrainConfig.from_dict(store.settings["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        file = path / COMPARISON.manifest
+        raise RunError(f"{file} is of another release ({error}); choose another directory") from error
