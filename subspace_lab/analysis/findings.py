@@ -9,7 +9,7 @@ import numpy as np
 
 from subspace_lab._text import alike, count, percent, signed
 from subspace_lab.analysis.ranks import telling_rank
-from subspace_lab.analysis.significance import above_chance, above_noise
+from subspace_lab.analysis.significance import above_chance, above_noise, interval
 from subspace_lab.analysis.trends import change_over_depth, change_over_training, evenness, thirds
 from subspace_lab.runs import Run
 from subspace_lab.runs.run import check_run
@@ -181,16 +181,13 @@ def _flatness(curvature: pd.DataFrame) -> Finding | None:
 
 def _change(values: pd.Series[float], of: str, *, significant: bool) -> tuple[str, dict[str, float]]:
     """A change in words with its 95 % interval (Student's t over the values); a verdict only where significant."""
-    from scipy import stats
-
     mean = float(values.mean())
     if len(values) < 2:
         return f"changes by {signed(mean)} (one {of} only, so that there is no interval)", {}
-    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
-    low, high = mean - half, mean + half
-    interval = {"low": low, "high": high}
+    low, high = interval(values)
+    ends = {"low": low, "high": high}
     if not significant or not (low > 0 or high < 0) or float(signed(mean)) == 0:
         verdict = "shows no clear trend" if significant else "shows no trend to trust, as no layer lies above noise"
-        return f"{verdict}: {signed(mean)} (95 % interval {signed(low)} to {signed(high)})", interval
+        return f"{verdict}: {signed(mean)} (95 % interval {signed(low)} to {signed(high)})", ends
     verb = "rises" if mean > 0 else "falls"
-    return f"{verb} by {abs(mean):.3f} (95 % interval of the change {signed(low)} to {signed(high)})", interval
+    return f"{verb} by {abs(mean):.3f} (95 % interval of the change {signed(low)} to {signed(high)})", ends

@@ -1,4 +1,4 @@
-"""Which energies and overlaps differ significantly from those of noise."""
+"""The interval of a mean, and which energies and overlaps differ significantly from those of noise."""
 
 from __future__ import annotations
 
@@ -10,6 +10,29 @@ from subspace_lab.numerics import null_noise_margin
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+CONFIDENCE = 0.95
+
+
+def interval(values: pd.Series[float]) -> tuple[float, float]:
+    """Student's 95 % interval of a mean, by scipy; NaN of fewer than two values.
+
+    Args:
+        values: The sample.
+
+    Returns:
+        Its lower and its upper end.
+    """
+    from scipy import stats
+
+    if len(values) < 2:
+        return np.nan, np.nan
+    error = float(stats.sem(values))
+    if error == 0:
+        return float(values.mean()), float(values.mean())
+    low, high = stats.t.interval(CONFIDENCE, len(values) - 1, loc=values.mean(), scale=error)
+    return float(low), float(high)
 
 
 def above_noise(own: pd.DataFrame, by: str) -> pd.Series[bool]:

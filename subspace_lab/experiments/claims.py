@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from subspace_lab.experiments.statistics import interval
+from subspace_lab.analysis.significance import interval
 
 Verdict = Literal["supported", "refuted", "inconclusive"]
 SUPPORTED: Verdict = "supported"

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from subspace_lab.analysis.significance import interval
 from subspace_lab.training.tasks.base import LOSS, Metric
 
-CONFIDENCE = 0.95
 TUNED = ("lr", "lr_rest", "beta2", "warmup")  # the settings that are chosen for each method
 _MEANS = (
     "train_loss", "state_bytes", "state_bytes_formula", "peak_bytes", "base_bytes", "step_s", "refresh_share", "tokens",
@@ -122,24 +121,6 @@ def paired(values: pd.Series[float], others: pd.Series[float]) -> dict[str, floa
     difference = (values - others).dropna()
     low, high = interval(difference)
     return {"gap": float(difference.mean()), "gap_low": low, "gap_high": high}
-
-
-def interval(values: pd.Series[float]) -> tuple[float, float]:
-    """Student's 95 % interval of a mean, by scipy; NaN of fewer than two values.
-
-    Args:
-        values: The sample.
-
-    Returns:
-        Its lower and its upper end.
-    """
-    if len(values) < 2:
-        return np.nan, np.nan
-    error = float(stats.sem(values))
-    if error == 0:
-        return float(values.mean()), float(values.mean())
-    low, high = stats.t.interval(CONFIDENCE, len(values) - 1, loc=values.mean(), scale=error)
-    return float(low), float(high)
 
 
 def _at_best(trials: pd.DataFrame, metric: Metric) -> pd.Series[bool]:
