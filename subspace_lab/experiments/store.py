@@ -33,6 +33,7 @@ FORMAT_VERSION = 2
 RESULTS, CURVES, TABLES = "results", "curves", "tables"
 _SOUND = ("environment", "settings")
 ADVICE = "restore it from a copy, or remove it, and the same command makes it again"
+_PENDING = {"status": "pending", "reason": "", "attempts": 0, "steps_done": 0}
 _EMPTIED = ("tokens", "train_loss", "wall_s", "step_s", "refresh_s", "refresh_share")
 _CARRIED = ("method", "lr", "seed")  # factors that stand in the curves too
 _MATCHED = ("method", "preset", "steps", "lr", "lr_rest", "seed", "captured")  # factors that a format 1 row is known by
@@ -283,10 +284,10 @@ class Store:
         return trial.name if place is None else str(self.results["cell"].iloc[place])
 
     def enroll(self, trials: Sequence[Trial]) -> None:
-        """Add rows for trials that the result table does not have; they are pending.
+        """Add rows for trials that the result table does not have; they are pending until `refresh`.
 
         Args:
-            trials: The trials.
+            trials: The trials; one whose content is there by another name has the values of that one.
         """
         new = [trial for trial in trials if self._place(trial) is None]
         if not new:
@@ -300,19 +301,13 @@ class Store:
             seen.add(key)
             twin = twins.get(trial.hash)
             cell = trial.name if twin is None else twin["cell"]
-            measured = measured_row(self.trials_dir, cell, self.kind.metric) if twin is None else twin
+            measured = _PENDING if twin is None else twin
             factors = {name: trial.factors.get(name) for name in self.kind.factors}
-            about = {
-                "trial": trial.hash,
-                "cell": cell,
-                **factors,
-                **self.kind.describe(trial),
-                "format": FORMAT_VERSION,
-            }
-            rows.append({**measured, **about})
+            about = {"trial": trial.hash, "cell": cell, "format": FORMAT_VERSION, **self.kind.describe(trial)}
+            rows.append({**measured, **factors, **about})
             twins.setdefault(trial.hash, rows[-1])
         self.write(RESULTS, self._joined(table, rows))
-        self._refresh_curves(row["cell"] for row in rows)
+        self._refresh_curves(row["cell"] for row in rows if row["status"] != "pending")
 
     def refresh(self, absorb: Callable[[pd.DataFrame], None] = lambda _: None) -> None:
         """Take what trials have left in their directories into the tables.

@@ -185,6 +185,7 @@ def conduct(
         if recompute:
             _forget(study, store, chosen)
         store.enroll(_known(study, store, chosen))
+        _absorb(study, store)
         if (left := outlook(study, store, chosen, retry)).left and left.seconds is not None:
             say(f"{count(left.there, 'trial')} complete, {left.left} to come: {left.in_words(workers)}")
         try:
@@ -207,7 +208,7 @@ def _run(study: Study, store: Store, name: str, executor: Executor, *, retry: Co
     """Run the trials that a quantity lacks, phase by phase; whether there were any."""
     tried: set[str] = set()
     for phase in study.quantities[name].phases:
-        while trials := [one for one in _missing(phase, store, retry) if one.hash not in tried]:
+        while trials := [one for one in _missing(study, phase, store, retry) if one.hash not in tried]:
             if study.data_hash is not None:
                 store.check_data(study.data_hash())
             if len(study.quantities) > 1:
@@ -222,9 +223,10 @@ def _run(study: Study, store: Store, name: str, executor: Executor, *, retry: Co
     return bool(tried)
 
 
-def _missing(phase: Phase, store: Store, retry: Collection[str]) -> list[Trial]:
+def _missing(study: Study, phase: Phase, store: Store, retry: Collection[str]) -> list[Trial]:
     known = [one.trial for one in phase.wanted(store.rows_of) if one.is_known]
     store.enroll(known)
+    _absorb(study, store)  # what is there although the result table was lost
     return store.missing(known, retry=retry)
 
 

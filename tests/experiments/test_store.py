@@ -226,8 +226,8 @@ def test_what_is_forgotten_is_gone_from_every_table_and_from_the_directory(store
     assert store.missing([trial(1), trial(2)]) == [trial(1)]
 
 
-def test_what_is_there_already_is_taken_when_it_is_enrolled(store: Store) -> None:
-    """A result table that was removed is made again of the directories."""
+def test_a_result_table_that_was_removed_is_made_again_of_the_directories(store: Store) -> None:
+    """What a study takes from the directories of complete trials is taken again, too."""
     store.enroll([trial()])
     ran(store, trial())
     store.refresh()
@@ -238,6 +238,9 @@ def test_what_is_there_already_is_taken_when_it_is_enrolled(store: Store) -> Non
     assert again.results.empty
     assert not again.has("results")
     again.enroll([trial()])
+    absorbed: list[str] = []
+    again.refresh(lambda rows: absorbed.extend(rows["cell"]))
+    assert absorbed == [trial().name]
     pd.testing.assert_frame_equal(again.results, before[0])
     pd.testing.assert_frame_equal(again.curves, before[1])
 
