@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from subspace_lab._text import plain_value
 from subspace_lab.cli.console import output, show
-from subspace_lab.cli.parameters import OutDir
+from subspace_lab.cli.parameters import HERE, ExecutorOptions, OutDir
 from subspace_lab.cli.train import Config
 
 if TYPE_CHECKING:
@@ -26,9 +25,7 @@ def compare(
     chosen: Annotated[Words, Parameter("--methods")],
     lrs: Words,
     seeds: int = 3,
-    executor: Literal["local", "slurm"] = "local",
-    workers: int | None = None,
-    slurm: dict[str, str] | None = None,
+    execution: ExecutorOptions = HERE,
     retry: bool = False,
 ) -> None:
     """Train optimizers side by side, each at every learning rate with every seed, and compare them.
@@ -47,22 +44,15 @@ def compare(
         Peak learning rates, separated by commas or spaces.
     seeds
         How many seeds, from 0 on.
-    executor
-        Processes of this machine, or a Slurm job array.
-    workers
-        Cells trained at a time; by default one per core, or as many as Slurm gives.
-    slurm
-        Options of Slurm: --slurm.partition gpu --slurm.time 60.
+    execution
+        How they are trained.
     retry
         Begin cells again that diverged or failed.
     """
     from subspace_lab.studies.optimizers import compare as start
 
     rates = [_number(word) for word in split(lrs)]
-    found = start(
-        out_dir, split(chosen), lrs=rates, seeds=seeds, config=config, executor=executor, workers=workers,
-        slurm=slurm_options(slurm), retry=retry,
-    )  # fmt: skip
+    found = start(out_dir, split(chosen), lrs=rates, seeds=seeds, config=config, retry=retry, **execution.arguments())
     tell(found)
     _fail_without_result(found)
 
@@ -70,11 +60,6 @@ def compare(
 def split(words: tuple[str, ...]) -> list[str]:
     """Words that were given one by one, or several of them with commas between."""
     return [part.strip() for word in words for part in word.split(",") if part.strip()]
-
-
-def slurm_options(given: dict[str, str] | None) -> dict[str, Any] | None:
-    """Options of Slurm as values."""
-    return {name: plain_value(value) for name, value in (given or {}).items()} or None
 
 
 def _fail_without_result(found: Comparison) -> None:

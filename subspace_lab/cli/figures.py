@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from subspace_lab.cli.compare import Words, slurm_options, split
-from subspace_lab.cli.parameters import File, OutDir
+from subspace_lab.cli.compare import Words, split
+from subspace_lab.cli.parameters import HERE, ExecutorOptions, File, OutDir
 
 
 def figures(
@@ -15,9 +13,7 @@ def figures(
     profile: str,
     only: Words | None = None,
     longer: bool = False,
-    executor: Literal["local", "slurm"] = "local",
-    workers: int | None = None,
-    slurm: dict[str, str] | None = None,
+    execution: ExecutorOptions = HERE,
     recompute: bool = False,
     page: File | None = None,
     pictures: File | None = None,
@@ -37,12 +33,8 @@ def figures(
         Names of figures, separated by commas or spaces; all by default.
     longer
         Four times the steps and two more seeds; takes an OUT_DIR of its own.
-    executor
-        Processes of this machine, or Slurm job arrays.
-    workers
-        Trainings at a time; by default one per core, or as many as Slurm gives.
-    slurm
-        Options of Slurm: --slurm.partition gpu --slurm.time 60.
+    execution
+        How they are trained.
     recompute
         Forget what the chosen figures rest on and train it again.
     page
@@ -52,21 +44,20 @@ def figures(
     dry_run
         Print every training with its memory and tokens, and begin none.
     """
-    chosen, options = None if only is None else split(only), slurm_options(slurm)
+    chosen, how = None if only is None else split(only), execution.arguments()
     if dry_run:
-        values = {"page": page, "pictures": pictures, "workers": workers}
+        values = {"page": page, "pictures": pictures, "workers": how.pop("workers")}
         _refuse([*(["recompute"] if recompute else []), *(name for name, one in values.items() if one is not None)])
         from subspace_lab.studies.grass_paper.dry_run import plan_lines
 
-        for line in plan_lines(out_dir, profile, only=chosen, longer=longer, executor=executor, slurm=options):
+        for line in plan_lines(out_dir, profile, only=chosen, longer=longer, **how):
             print(line)
         return
     from subspace_lab.studies.grass_paper import regenerate
 
     written = regenerate(
-        out_dir, profile=profile, only=chosen, longer=longer, executor=executor, workers=workers, slurm=options,
-        recompute=recompute, page=page, pictures=pictures,
-    )  # fmt: skip
+        out_dir, profile=profile, only=chosen, longer=longer, recompute=recompute, page=page, pictures=pictures, **how
+    )
     print(f"figures: {pictures or out_dir}\ntables: {out_dir / 'tables'}\nclaims: {written}")
 
 

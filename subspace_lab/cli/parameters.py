@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from cyclopts import ArgumentCollection, CoercionError, Parameter, Token
 
 from subspace_lab._paths import local_path
+from subspace_lab._text import plain_value
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
@@ -36,6 +38,30 @@ RunDir = Annotated[Path, Parameter(name="RUN_DIR", converter=_to_path)]
 OutDir = Annotated[Path, Parameter(name="OUT_DIR", converter=_to_path)]
 File = Annotated[Path, Parameter(converter=_to_path)]
 Size = Annotated[Bytes, Parameter(converter=_to_bytes)]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ExecutorOptions:
+    """How the trainings of a command are run.
+
+    Attributes:
+        executor: Processes of this machine, or Slurm job arrays.
+        workers: Trainings at a time; by default one per core, or as many as Slurm gives.
+        slurm: Options of Slurm: --slurm.partition gpu --slurm.time 60.
+    """
+
+    executor: Literal["local", "slurm"] = "local"
+    workers: int | None = None
+    slurm: dict[str, str] | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of the function behind the command, the options of Slurm as values."""
+        slurm = {name: plain_value(value) for name, value in (self.slurm or {}).items()}
+        return {"executor": self.executor, "workers": self.workers, "slurm": slurm or None}
+
+
+HERE = ExecutorOptions()
 
 
 def refuse_useless(what: str, given: Mapping[str, bool]) -> None:

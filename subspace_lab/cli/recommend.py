@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from subspace_lab.cli.compare import tell
 from subspace_lab.cli.console import show
-from subspace_lab.cli.parameters import RunDir, Size, refuse_useless
+from subspace_lab.cli.parameters import HERE, ExecutorOptions, RunDir, Size, refuse_useless
 
 if TYPE_CHECKING:
     from subspace_lab.analysis import LayerPlan
@@ -39,7 +39,7 @@ def recommend(
     check: bool = False,
     seeds: int = _SEEDS,
     steps: int | None = None,
-    workers: int | None = None,
+    execution: ExecutorOptions = HERE,
     data: str | None = None,
     model: str | None = None,
     tokenizer: str | None = None,
@@ -58,8 +58,12 @@ def recommend(
         With --check: how many seeds, from 0 on.
     steps
         With --check: steps of each training, instead of the run's.
-    workers
-        With --check: trainings at a time, instead of one per core.
+    execution.executor
+        With --check: processes of this machine, or Slurm job arrays.
+    execution.workers
+        With --check: trainings at a time; by default one per core, or as many as Slurm gives.
+    execution.slurm
+        With --check: options of Slurm: --slurm.partition gpu --slurm.time 60.
     data
         With --check: where the run's data are now, where they are not found any more.
     model
@@ -72,10 +76,12 @@ def recommend(
     from subspace_lab.runs import Run
     from subspace_lab.runs.errors import in_shell
 
-    places = {"data": data, "model": model, "tokenizer": tokenizer}
+    how = execution.arguments()
     if not check:
-        given = {"seeds": seeds != _SEEDS, **{name: value is not None for name, value in places.items()}}
-        refuse_useless("--check", {**given, "steps": steps is not None, "workers": workers is not None})
+        given = {"steps": steps, "data": data, "model": model, "tokenizer": tokenizer, **how}
+        changed = {name: value is not None for name, value in given.items()}
+        changed |= {"seeds": seeds != _SEEDS, "executor": execution.executor != HERE.executor}
+        refuse_useless("--check", changed)
     run = Run.open(run_dir, write=True)
     plan = plan_of(run, budget)
     path = run_dir / "plan.json"
@@ -99,7 +105,7 @@ def recommend(
 
         print()
         wanted = validation(run, plan, steps=steps, data=data, model=model, tokenizer=tokenizer)
-        found = compare(wanted.path, wanted.methods, lrs=wanted.lrs, seeds=seeds, config=wanted.config, workers=workers)
+        found = compare(wanted.path, wanted.methods, lrs=wanted.lrs, seeds=seeds, config=wanted.config, **how)
         tell(found)
         print(_verdict(**gap_to(found.results)))
 

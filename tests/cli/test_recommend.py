@@ -9,6 +9,7 @@ import pytest
 
 import subspace_lab as sl
 from subspace_lab.cli.recommend import _verdict
+from subspace_lab.studies import optimizers
 from tests.cli.helpers import Command
 from tests.runs_by_hand import noise, write_run
 
@@ -70,13 +71,37 @@ def test_recommend_honours_a_budget(command: Command, tmp_path: Path) -> None:
     assert "is not a size; give one such as 2GB" in endless.err
 
 
-@pytest.mark.parametrize("option", ["seeds", "steps", "workers"])
-def test_options_of_a_check_are_refused_without_one(command: Command, tmp_path: Path, option: str) -> None:
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("seeds", "5"), ("steps", "5"), ("workers", "5"), ("executor", "slurm"), ("slurm", "--slurm.time 60"),
+        ("data", "d"), ("model", "m"), ("tokenizer", "t"),
+    ],
+)  # fmt: skip
+def test_options_of_a_check_are_refused_without_one(command: Command, tmp_path: Path, option: str, words: str) -> None:
     run = write_run(tmp_path / "run", noise({"blocks.0.w.weight": (16, 24)}))
-    done = command("recommend", run.path, f"--{option}", "5")
+    given = words.split() if words.startswith("--") else [f"--{option}", words]
+    done = command("recommend", run.path, *given)
     assert done.status != 0
     assert done.err.strip() == f"error: --{option} has no effect without --check; leave it out"
     assert not (run.path / "plan.json").exists()
+
+
+def test_a_check_passes_on_how_its_trainings_are_run(
+    run_dir: Path, world: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, object] = {}
+
+    def compared(*_: object, **arguments: object) -> None:
+        given.update(arguments)
+        raise ValueError("seen")
+
+    monkeypatch.setitem(vars(optimizers), "compare", compared)
+    words = ["--check", "--executor", "slurm", "--workers", "2", "--slurm.partition", "gpu", "--slurm.time", "60"]
+    assert command("recommend", run_dir, *words).err.splitlines()[-1] == "error: seen"
+    assert {name: given[name] for name in ("executor", "workers", "slurm", "seeds")} == {
+        "executor": "slurm", "workers": 2, "slurm": {"partition": "gpu", "time": 60}, "seeds": 3,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
