@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from subspace_lab.runs.files import publish
 
@@ -51,3 +54,23 @@ def fill_file(path: Path, mark: str, content: str) -> None:
         raise ValueError(f"{path}: {error}") from error
     with publish(path) as aside:
         aside.write_text(page, encoding="utf-8")
+
+
+def fill_from(result: Path, page: Path, mark: str, render: Callable[[Any], str]) -> None:
+    """Fill a page from a committed result; both paths are those of the repository, seen from its root.
+
+    Args:
+        result: A JSON file.
+        page: A page in UTF-8.
+        mark: Name in the marks.
+        render: Makes the lines between the marks of what the JSON file holds.
+
+    Raises:
+        SystemExit: In one line, if one of the files is not there.
+        ValueError: If the page does not have each of the marks once and in this order.
+        RunError: If the page cannot be written.
+    """
+    for path in (result, page):
+        if not path.is_file():
+            raise SystemExit(f"there is no {path} in {Path.cwd()}; run this at the root of the repository")
+    fill_file(page, mark, render(json.loads(result.read_text(encoding="utf-8"))))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from subspace_lab.experiments.pages import fill, fill_file
+from subspace_lab.experiments.pages import fill, fill_file, fill_from
 from subspace_lab.runs import RunError
 
 BEGIN, END = "<!-- numbers: begin -->\n", "<!-- numbers: end -->\n"
@@ -63,3 +63,18 @@ def test_a_file_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         fill_file(path, "numbers", "new\n")
     assert path.read_bytes() == fill(PAGE, "numbers", "0.5 ± 0.1\n").encode()
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("missing", ["result.json", "page.md"])
+def test_a_page_is_filled_from_a_result_or_one_line_says_where_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result, page = Path("result.json"), Path("page.md")
+    result.write_text('{"loss": 2.5}')
+    page.write_text(PAGE)
+    fill_from(result, page, "numbers", lambda found: f"loss {found['loss']}\n")
+    assert page.read_text() == fill(PAGE, "numbers", "loss 2.5\n")
+    Path(missing).unlink()
+    with pytest.raises(SystemExit, match=f"^there is no {missing} in {tmp_path}; run this at the root of the repos"):
+        fill_from(result, page, "numbers", str)

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from subspace_lab.analysis.trends import change_over_depth, change_over_training, evenness, thirds
-from subspace_lab.experiments.pages import fill_file
+from subspace_lab.experiments.pages import fill_from
 from subspace_lab.runs import Run
 from subspace_lab.runs.files import publish
 
@@ -139,7 +139,7 @@ def main(run_dirs: list[str]) -> None:
     """
     if run_dirs:
         _write(run_dirs)
-    fill_file(PAGE, MARK, render(json.loads(RESULT.read_text(encoding="utf-8"))))
+    fill_from(RESULT, PAGE, MARK, render)
 
 
 def _write(run_dirs: list[str]) -> None:

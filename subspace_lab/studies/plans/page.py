@@ -5,11 +5,10 @@ At the root of the repository: ``python -m subspace_lab.studies.plans.page``
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from subspace_lab.experiments.pages import fill_file
+from subspace_lab.experiments.pages import fill_from
 from subspace_lab.studies.plans.study import INTERVAL, RESULT
 
 PAGE, MARK = Path("docs", "how-to", "let-measurements-choose.md"), "plans"
@@ -78,7 +77,7 @@ def _bytes_of_others(of_setting: dict[str, Any]) -> float:
 
 def main() -> None:
     """Fill the page."""
-    fill_file(PAGE, MARK, render(json.loads(RESULT.read_text(encoding="utf-8"))))
+    fill_from(RESULT, PAGE, MARK, render)
 
 
 if __name__ == "__main__":

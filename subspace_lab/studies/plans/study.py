@@ -82,7 +82,7 @@ def methods(setting: str, plan_path: Path, rank: int) -> dict[str, dict[str, Any
     Args:
         setting: A key of `RANKS`.
         plan_path: The file of its plan.
-        rank: Of GrassWalk with no fewer state bytes than the plan.
+        rank: Of GrassWalk with no fewer state bytes than the plan; one rank less is compared, too, where there is one.
 
     Returns:
         Settings by method.
@@ -92,7 +92,7 @@ def methods(setting: str, plan_path: Path, rank: int) -> dict[str, dict[str, Any
     if setting == "free":
         beside = {"usual": {**walk, "update_interval": INTERVAL}, "adamw": {"optimizer": "adamw"}}
     else:
-        beside = {"less": {**walk, "rank": rank - 1}}
+        beside = {"less": {**walk, "rank": rank - 1}} if rank > 1 else {}
     return methods_of(plan_path, rank) | beside
 
 

@@ -13,7 +13,7 @@ from scipy import stats
 
 from subspace_lab.experiments.pages import fill
 from subspace_lab.studies.plans.page import MARK, PAGE, SETTINGS, main, render, verdict
-from subspace_lab.studies.plans.study import COMMAND, RANKS, RESULT
+from subspace_lab.studies.plans.study import COMMAND, RANKS, RESULT, methods
 from tests.docs.pages import ROOT
 
 
@@ -88,3 +88,8 @@ def test_the_words_are_those_of_the_numbers(result: dict[str, Any]) -> None:
 )
 def test_verdict(low: float, high: float, said: str) -> None:
     assert verdict({"gap": (low + high) / 2, "gap_low": low, "gap_high": high}) == said
+
+
+def test_one_rank_less_is_compared_where_there_is_one() -> None:
+    assert methods("tight", Path("plan.json"), 3)["less"] == {"optimizer": "grasswalk", "rank": 2}
+    assert set(methods("tight", Path("plan.json"), 1)) == {"plan", "default"}
