@@ -52,7 +52,7 @@ def outcome_path(trials_dir: Path, name: str) -> Path:
 
 
 def read_outcome(trials_dir: Path, name: str) -> Outcome:
-    """The outcome of a trial; one that is missing or broken is that of a trial that was not begun.
+    """The outcome of a trial; where it is missing or broken, or a complete trial was removed, that of one not begun.
 
     Args:
         trials_dir: The directory of all trials.
@@ -62,9 +62,10 @@ def read_outcome(trials_dir: Path, name: str) -> Outcome:
         The outcome.
     """
     try:
-        return typed(Outcome, read_json(outcome_path(trials_dir, name)))
+        outcome = typed(Outcome, read_json(outcome_path(trials_dir, name)))
     except (OSError, ValueError):
         return Outcome()
+    return Outcome() if outcome.status == "complete" and not (trials_dir / name).is_dir() else outcome
 
 
 def write_outcome(trials_dir: Path, name: str, outcome: Outcome) -> None:

@@ -114,6 +114,22 @@ def curve_of(trials_dir: Path, cell: str, shares: Sequence[str], metric: Metric,
     return blocks.astype("float32").reset_index("cell").reset_index(drop=True)
 
 
+def steps_done(trials_dir: Path, cell: str) -> int:
+    """How many steps the metrics of a trial have.
+
+    Args:
+        trials_dir: The directory of all trials.
+        cell: The trial's directory.
+
+    Returns:
+        Zero where there are no metrics.
+
+    Raises:
+        RunError: If they cannot be read.
+    """
+    return len(_metrics(trials_dir / cell, ()))
+
+
 def _metrics(directory: Path, names: Sequence[str]) -> pd.DataFrame:
     columns = ["step", "loss", "tokens", "seconds", "refresh_seconds", *names]
     path = directory / "metrics.jsonl"

@@ -42,6 +42,7 @@ def run_trial(request: Request) -> None:
         )
         if not is_first():
             return
+        directory.mkdir(parents=True, exist_ok=True)  # of a recipe that left no file: without it nothing was run
         outcome = dataclasses.replace(
             outcome, status="complete", metrics=measured.metrics, state_bytes=measured.state_bytes,
             weights=weights_hash(directory), parents=begun_from,

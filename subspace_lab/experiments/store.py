@@ -21,7 +21,7 @@ from subspace_lab._checks import is_whole
 from subspace_lab._reading import read_json
 from subspace_lab._version import __version__
 from subspace_lab.experiments.outcome import outcome_path, read_outcome
-from subspace_lab.experiments.results import TRAINING, curve_columns, curve_of, measured_row, result_columns
+from subspace_lab.experiments.results import TRAINING, curve_columns, curve_of, measured_row, result_columns, steps_done
 from subspace_lab.experiments.trial import Trial
 from subspace_lab.runs import RunError, environment
 from subspace_lab.runs.files import publish_json, remove_partial, unwritable
@@ -270,11 +270,11 @@ class Store:
             Each once.
         """
         done = {"complete", "diverged", "failed"} - set(retry)
-        status = [] if self.results.empty else list(self.results["status"])
-        left = {}
+        rows, drawn, left = _records(self.results), set(self.curves["cell"]), {}
         for trial in trials:
             place = self._place(trial)
-            if place is None or status[place] not in done:
+            row = {} if place is None else rows[place]
+            if row.get("status") not in done or (row["steps_done"] and row["cell"] not in drawn):
                 left[trial.hash] = trial
         return [*left.values()]
 
@@ -319,19 +319,15 @@ class Store:
         Raises:
             RunError: If the metrics of a trial cannot be read.
         """
-        table = self.results
-        before = {} if table.empty else {
-            cell: status
-            for cell, status, attempts in zip(table["cell"], table["status"], table["attempts"], strict=True)
-            if self._differs(cell, status, attempts)
-        }  # fmt: skip
+        drawn = set(self.curves["cell"])
+        before = {row["cell"]: row["status"] for row in _records(self.results) if self._differs(row, drawn)}
         if not before:
             return
         changed = {cell: measured_row(self.trials_dir, cell, self.kind.metric) for cell in before}
         empty = dict.fromkeys([*_EMPTIED, self.kind.metric.name])  # nothing is left of an earlier attempt
         rows = [{**row, **empty, **changed[row["cell"]]} if row["cell"] in changed else row
-                for row in _records(table)]  # fmt: skip
-        now = self._joined(table.iloc[:0], rows)
+                for row in _records(self.results)]  # fmt: skip
+        now = self._joined(self.results.iloc[:0], rows)
         complete = [cell for cell, row in changed.items() if row["status"] == "complete" != before[cell]]
         absorb(now[now["cell"].isin(complete)])
         self._refresh_curves(changed)
@@ -421,12 +417,19 @@ class Store:
                 self._places[key] = place
         return self._places
 
-    def _differs(self, cell: str, status: str, attempts: int) -> bool:
-        """Whether the directory of a trial says something else than its row, or more."""
-        if not outcome_path(self.trials_dir, cell).exists():
-            return status == "pending" and (self.trials_dir / cell / "metrics.jsonl").exists()
+    def _differs(self, row: Mapping[str, Any], drawn: Collection[str]) -> bool:
+        """Whether the directory of a trial says something else than its row and its curve, or more."""
+        cell, metrics = row["cell"], self.trials_dir / row["cell"] / "metrics.jsonl"
         outcome = read_outcome(self.trials_dir, cell)
-        return (outcome.status, outcome.attempts) != (status, attempts)
+        if outcome.status == "pending":  # killed with the study, or removed
+            return bool(row["status"] == "pending" and metrics.exists())
+        if any(getattr(outcome, name) != row[name] for name in ("status", "reason", "attempts")):
+            return True
+        if not metrics.exists():
+            return False
+        if row["status"] == "complete":
+            return cell not in drawn
+        return int(row["steps_done"]) != steps_done(self.trials_dir, cell)  # begun again in an empty directory
 
     def _refresh_curves(self, cells: Iterable[str]) -> None:
         kind, columns, parts = self.kind, self.kind.schemas[CURVES], []

@@ -245,6 +245,58 @@ def test_a_result_table_that_was_removed_is_made_again_of_the_directories(store:
     pd.testing.assert_frame_equal(again.curves, before[1])
 
 
+def test_curves_that_were_removed_are_made_again_of_the_directories_or_of_new_trials(store: Store) -> None:
+    trials = [trial(1), trial(2)]
+    store.enroll(trials)
+    for one in trials:
+        ran(store, one)
+    store.refresh()
+    before = store.curves
+    shutil.rmtree(store.trials_dir / trials[1].name)
+    (store.path / "curves.parquet").unlink()
+    again = reopened(store)
+    again.refresh()
+    assert again.curves["cell"].unique().tolist() == [trials[0].name]
+    assert again.missing(trials) == [trials[1]]
+    ran(again, trials[1])
+    again.refresh()
+    pd.testing.assert_frame_equal(again.curves, before)
+    assert again.missing(trials) == []
+
+
+def test_a_trial_that_ended_the_same_way_in_an_empty_directory_has_its_new_curve(store: Store) -> None:
+    """As where all directories were removed: both are the first attempt."""
+    for status in ("diverged", "killed"):
+        store.enroll([trial()])
+        ran(store, trial(), status, losses=(3.0, 2.0))
+        store.refresh()
+        ran(store, trial(), status, losses=(5.0,))
+        store.refresh()
+        assert (store.results["steps_done"].tolist(), store.curves["loss"].tolist()) == ([1], [5.0])
+        store.forget([trial()])
+    store.enroll([trial()])
+    write_outcome(store.trials_dir, trial().name, Outcome("failed", "one", attempts=1))
+    store.refresh()
+    write_outcome(store.trials_dir, trial().name, Outcome("failed", "another", attempts=1))
+    store.refresh()
+    assert store.results["reason"].tolist() == ["another"]
+
+
+def test_an_outcome_without_its_directory_is_not_that_of_a_complete_trial(store: Store) -> None:
+    """Where the result table was lost too, there is no curve to take; where it was not, the row stays."""
+    store.enroll([trial()])
+    ran(store, trial())
+    store.refresh()
+    shutil.rmtree(store.trials_dir / trial().name)
+    store.refresh()
+    assert store.missing([trial()]) == []
+    store.remove("results")
+    store.enroll([trial()])
+    store.refresh()
+    assert store.results["status"].tolist() == ["pending"]
+    assert store.missing([trial()]) == [trial()]
+
+
 def test_a_study_of_other_settings_is_refused_by_name(store: Store) -> None:
     with pytest.raises(RunError, match=r"holds another toy \(steps 3 -> 4\); choose another directory"):
         Store.begin(store.path, TOY, {**SETTINGS, "config": {"steps": 4}})
