@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from subspace_lab.experiments.executors.base import Ended, Executor, Request
 from subspace_lab.experiments.outcome import GOES_ON, Outcome, outcome_path, read_outcome, write_outcome
 from subspace_lab.experiments.progress import TrialsProgress
+from subspace_lab.experiments.recipe import WEIGHTS
 from subspace_lab.experiments.trial import Trial
 from subspace_lab.runs.lock import lock, unlock
 
@@ -20,6 +21,7 @@ def run_missing(
     executor: Executor,
     *,
     names: Mapping[str, str] | None = None,
+    parents: Collection[str] = (),
     plugins: Sequence[str] = (),
     retry: bool = False,
     metric: str = "eval_loss",
@@ -33,28 +35,36 @@ def run_missing(
         trials_dir: The directory of all trials.
         trials: The trials, in this order; parents among them, or complete already.
         executor: Where they run; it stays open over all waves.
-        names: Content hash to directory, of trials that are not in the directory of their own name.
+        names: Content hash to directory, of trials that are not in the directory of their own name, and of parents that
+            are not among the trials.
+        parents: Content hashes of trials from which others begin that are not among these; they keep their weights.
         plugins: Modules that the caller named.
         retry: Begin trials again that diverged or failed.
         metric: Shown when a trial is complete.
     """
     trials = [*{trial.hash: trial for trial in trials}.values()]  # what is named twice runs once
     directories = {trial.hash: trial.name for trial in trials} | dict(names or {})
-    is_parent = {parent for trial in trials for parent in trial.parents}
+    is_parent = {parent for trial in trials for parent in trial.parents} | set(parents)
+
+    def has_to_run(trial: Trial) -> bool:
+        if trial.hash in is_parent and not has_weights(trials_dir, directories[trial.hash]):
+            return retry or read_outcome(trials_dir, directories[trial.hash]).status in {*GOES_ON, "complete"}
+        return _has_to_run(trials_dir, trial, directories, retry=retry)
+
     tried: set[str] = set()
     while wave := [
         trial
         for trial in trials
         if trial.hash not in tried
-        and _has_to_run(trials_dir, trial, directories, retry=retry)
-        and all(_is_complete(trials_dir, parent, directories) for parent in trial.parents)
+        and has_to_run(trial)
+        and all(parent in directories and has_weights(trials_dir, directories[parent]) for parent in trial.parents)
     ]:
         tried |= {trial.hash for trial in wave}
         requests = [
             _request(trials_dir, trial, directories, plugins, keeps_weights=trial.hash in is_parent) for trial in wave
         ]
         total = len(trials)
-        done = total - sum(_has_to_run(trials_dir, trial, directories, retry=retry) for trial in trials)
+        done = total - sum(map(has_to_run, trials))
         with TrialsProgress(trials_dir, requests, total=total, done=done, metric=metric) as progress:
             executor.run(requests, _Recorder(trials_dir, requests, progress))
 
@@ -88,12 +98,21 @@ def _without_word(before: Outcome, ended: Ended, attempt: int) -> Outcome:
     return dataclasses.replace(before, status="failed", reason=reason, attempts=attempt)
 
 
-def _is_complete(trials_dir: Path, trial_hash: str, directories: Mapping[str, str]) -> bool:
-    return trial_hash in directories and read_outcome(trials_dir, directories[trial_hash]).status == "complete"
+def has_weights(trials_dir: Path, name: str) -> bool:
+    """Whether others can begin from a trial: it is complete, and its weights are there.
+
+    Args:
+        trials_dir: The directory of all trials.
+        name: The trial's directory.
+
+    Returns:
+        Whether it need not run for them.
+    """
+    return read_outcome(trials_dir, name).status == "complete" and (trials_dir / name / WEIGHTS).is_file()
 
 
 def is_complete(trials_dir: Path, trial: Trial, directories: Mapping[str, str]) -> bool:
-    """Whether a trial has come to its end, from weights that its parents still have.
+    """Whether a trial is complete, and began from the weights that its parents have; those that are gone are the same.
 
     Args:
         trials_dir: The directory of all trials.
@@ -106,11 +125,9 @@ def is_complete(trials_dir: Path, trial: Trial, directories: Mapping[str, str]) 
     outcome = read_outcome(trials_dir, directories.get(trial.hash, trial.name))
     if outcome.status != "complete":
         return False
-    now = {
-        parent: read_outcome(trials_dir, directories[parent]).weights if parent in directories else None
-        for parent in trial.parents
-    }
-    return all(outcome.parents.get(parent) == weights for parent, weights in now.items())
+    now = {parent: read_outcome(trials_dir, directories[parent]).weights
+           for parent in trial.parents if parent in directories}  # fmt: skip
+    return all(weights in {None, outcome.parents.get(parent)} for parent, weights in now.items())
 
 
 def _has_to_run(trials_dir: Path, trial: Trial, directories: Mapping[str, str], *, retry: bool) -> bool:

@@ -146,7 +146,7 @@ def _grid(trials: pd.DataFrame, lr: float) -> dict[str, Any]:
 def _over_seeds(complete: pd.DataFrame, metric: Metric) -> dict[str, Any]:
     values = complete[metric.name]
     low, high = interval(values)
-    means = {name: complete[name].astype("float64").mean() for name in _MEANS}
+    means = {name: complete[name].astype("float64").mean() for name in _MEANS if name in complete}
     return {
         "seeds": len(complete), metric.name: values.mean(), "eval_sd": values.std(ddof=1), "eval_low": low,
         "eval_high": high, "train_loss": means.pop("train_loss"), "train_sd": complete["train_loss"].std(ddof=1),

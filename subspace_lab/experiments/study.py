@@ -20,7 +20,7 @@ from subspace_lab._text import count
 from subspace_lab.experiments.executors.base import Executor
 from subspace_lab.experiments.grid import Phase, Wanted, unique
 from subspace_lab.experiments.outcome import read_outcome
-from subspace_lab.experiments.schedule import run_missing
+from subspace_lab.experiments.schedule import has_weights, is_complete, run_missing
 from subspace_lab.experiments.store import TABLES, Store
 from subspace_lab.experiments.trial import Trial
 from subspace_lab.figures.all import save_all
@@ -209,14 +209,15 @@ def _run(study: Study, store: Store, name: str, executor: Executor, *, retry: Co
     tried: set[str] = set()
     for phase in study.quantities[name].phases:
         while trials := [one for one in _missing(study, phase, store, retry) if one.hash not in tried]:
+            every = _every(study, store)
             if study.data_hash is not None:
                 store.check_data(study.data_hash())
             if len(study.quantities) > 1:
                 say(f"{name} ({study.quantities[name].title}): {count(len(trials), 'trial')}")
-            directories = {one.hash: store.cell_of(one) for one in trials}
             run_missing(
-                store.trials_dir, trials, executor, names=directories, plugins=study.plugins, retry=True,
-                metric=store.kind.metric.name,
+                store.trials_dir, trials, executor, names=_directories(store, every),
+                parents={parent for one in every.values() for parent in one.parents}, plugins=study.plugins,
+                retry=True, metric=store.kind.metric.name,
             )  # fmt: skip
             tried |= {one.hash for one in trials}
             _absorb(study, store)
@@ -224,10 +225,47 @@ def _run(study: Study, store: Store, name: str, executor: Executor, *, retry: Co
 
 
 def _missing(study: Study, phase: Phase, store: Store, retry: Collection[str]) -> list[Trial]:
+    """The trials of a phase that have to run, those of which the parents have other weights now, and their parents."""
     known = [one.trial for one in phase.wanted(store.rows_of) if one.is_known]
     store.enroll(known)
     _absorb(study, store)  # what is there although the result table was lost
-    return store.missing(known, retry=retry)
+    left = store.missing(known, retry=retry)
+    if not any(one.parents for one in known):
+        return left
+    every = _every(study, store)
+    directories = _directories(store, every)
+    left += [one for one in known if one not in left and _is_stale(store, one, directories)]
+    found: dict[str, Trial] = {}
+
+    def add(trial: Trial) -> None:
+        if trial.hash in found:
+            return
+        found[trial.hash] = trial
+        for parent in (every[one] for one in trial.parents if one in every):
+            is_missing = bool(store.missing([parent], retry=retry))
+            is_complete = not is_missing and set(store.rows_of([parent])["status"]) == {"complete"}
+            if is_missing or (is_complete and not has_weights(store.trials_dir, directories[parent.hash])):
+                add(parent)
+
+    for one in left:
+        add(one)
+    store.enroll([*found.values()])
+    return [*found.values()]
+
+
+def _is_stale(store: Store, trial: Trial, directories: Mapping[str, str]) -> bool:
+    """Whether a complete trial began from other weights than its parents have now."""
+    outcome = read_outcome(store.trials_dir, directories[trial.hash])
+    return outcome.status == "complete" and not is_complete(store.trials_dir, trial, directories)
+
+
+def _every(study: Study, store: Store) -> dict[str, Trial]:
+    """All trials of a study that are known so far, by content hash."""
+    return {trial.hash: trial for trial in _known(study, store, study.quantities)}
+
+
+def _directories(store: Store, trials: Mapping[str, Trial]) -> dict[str, str]:
+    return {content: store.cell_of(trial) for content, trial in trials.items()}
 
 
 def _known(study: Study, store: Store, names: Iterable[str]) -> list[Trial]:

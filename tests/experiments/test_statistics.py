@@ -137,6 +137,12 @@ def test_what_was_not_begun_does_not_speak_in_the_choice_of_the_learning_rate(st
     assert best_setting(cells) == {"lr": 0.2}
 
 
+def test_what_was_not_measured_has_no_column():
+    table = summary(results(a={0.001: [3, 3.1]}).drop(columns=["state_bytes_formula", "tokens"]))
+    assert not {"state_bytes_formula", "tokens"} & {*table}
+    assert table["eval_loss"].tolist() == [3.05]
+
+
 def test_a_metric_of_which_higher_is_better():
     accuracy = Metric("accuracy", "higher")
     cells = results(a={0.1: [0.5, 0.6], 0.2: [0.7, 0.9]}, b={0.1: [0.9, 0.9], 0.2: [0.1, 0.1]})

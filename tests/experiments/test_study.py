@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from subspace_lab.experiments.grid import Grid, Setting
+from subspace_lab.experiments.outcome import read_outcome, write_outcome
 from subspace_lab.experiments.phases import Evaluate
 from subspace_lab.experiments.statistics import summary
 from subspace_lab.experiments.store import Kind, Store
@@ -76,6 +79,64 @@ class Counting(toy.Forked):
                 raise KeyboardInterrupt
             self.ran.append(request.name)
             super().run([request], watch)
+
+
+def family(*, base_first: bool = True, children: bool = True) -> Study:
+    """A base, and in a quantity of its own what begins from it."""
+    plugin = "tests.experiments.toy"
+
+    def base(method: str, setting: Setting, seed: int, phase: str) -> Trial:
+        config = {"value": 100}
+        return Trial({"method": method, **setting, "phase": phase, "seed": seed}, f"{plugin}:add", config)
+
+    parent = Grid(["base"], [{"lr": 0.1}], [0], base)
+
+    def child(method: str, setting: Setting, seed: int, phase: str) -> Trial:
+        return dataclasses.replace(make(method, setting, seed, phase), parents=(parent.trials()[0].hash,))
+
+    young = Quantity("children", (Grid(["low"], [{"lr": 0.1}, {"lr": 0.3}], [0], child),))
+    quantities = {"base": Quantity("base", (parent,)), **({"children": young} if children else {})}
+    return Study(quantities if base_first else dict(reversed(quantities.items())), plugins=(plugin,))
+
+
+@pytest.mark.parametrize("base_first", [True, False])
+def test_trials_begin_from_those_of_other_quantities_and_of_earlier_calls(tmp_path: Path, base_first: bool) -> None:
+    study, store = family(base_first=base_first), begin(tmp_path / "toy")
+    with pytest.raises(StudyInterrupted):
+        conduct(study, store, Counting(1))
+    assert store.results["status"].value_counts().to_dict() == {"pending": 2, "complete": 1}
+    conduct(study, begin(store.path), Counting())
+    found = begin(store.path).results.set_index(["method", "lr"])["eval_total"].to_dict()
+    assert found == {("base", 0.1): 100.0, ("low", 0.1): 108.0, ("low", 0.3): 110.0}
+    again = Counting()
+    conduct(study, begin(store.path), again)
+    assert again.ran == []
+
+
+def test_a_base_whose_weights_are_not_there_runs_again_for_what_begins_from_it(tmp_path: Path) -> None:
+    """They were not kept while nothing began from them, or were removed with its directory."""
+    store = begin(tmp_path / "toy")
+    conduct(family(children=False), store, Counting())
+    conduct(family(), store, executor := Counting())
+    base, *children = store.results["cell"]
+    assert executor.ran == [base, *children]
+    assert store.results["eval_total"].tolist() == [100, 108, 110]
+    shutil.rmtree(store.trials_dir / base)
+    conduct(family(), store, unneeded := Counting())
+    assert unneeded.ran == [], "nothing is to begin from it"
+    store.forget(family().quantities["children"].phases[0].trials())  # type: ignore[attr-defined]
+    conduct(family(), store, executor := Counting())
+    assert executor.ran == [base, *children]
+
+
+def test_other_weights_of_a_base_run_again_what_began_from_it(tmp_path: Path) -> None:
+    study, store = family(), begin(tmp_path / "toy")
+    conduct(study, store, Counting())
+    base, *children = store.results["cell"]
+    outcome = read_outcome(store.trials_dir, base)
+    write_outcome(store.trials_dir, base, dataclasses.replace(outcome, weights="0" * 64))
+    conduct(study, store, executor := Counting())
+    assert executor.ran[: len(children)] == children
 
 
 def begin(path: Path) -> Store:
