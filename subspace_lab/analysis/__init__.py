@@ -1,16 +1,13 @@
 """Pure functions from a run, or a loss, to tidy tables, one file per quantity, and what the tables say."""
 
-from subspace_lab.analysis.angles import angles
-from subspace_lab.analysis.curvature import curvature
-from subspace_lab.analysis.energy import energy
-from subspace_lab.analysis.everything import analyze
+from subspace_lab.analysis import everything
+from subspace_lab.analysis.everything import *  # noqa: F403
 from subspace_lab.analysis.findings import Finding, findings
 from subspace_lab.analysis.loss import LossCurvature, hessian, hessian_of_run, loss_curvature, noise, noise_of_run
 from subspace_lab.analysis.notices import AnalysisNotice, notices
 from subspace_lab.analysis.plan import LayerPlan, Plan
 from subspace_lab.analysis.ranks import reference_rank
 from subspace_lab.analysis.recommend import recommend
-from subspace_lab.analysis.spectrum import spectrum, spectrum_null, spectrum_summary
 
 __all__ = [
     "AnalysisNotice",
@@ -18,10 +15,6 @@ __all__ = [
     "LayerPlan",
     "LossCurvature",
     "Plan",
-    "analyze",
-    "angles",
-    "curvature",
-    "energy",
     "findings",
     "hessian",
     "hessian_of_run",
@@ -31,7 +24,5 @@ __all__ = [
     "notices",
     "recommend",
     "reference_rank",
-    "spectrum",
-    "spectrum_null",
-    "spectrum_summary",
 ]
+__all__ += everything.__all__

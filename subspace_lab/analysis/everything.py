@@ -1,4 +1,4 @@
-"""All analyses of a run in one pass."""
+"""All analyses of a run in one pass; `subspace_lab.analysis` has the function of each."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
 from subspace_lab._checks import whole_number, whole_numbers
-from subspace_lab.analysis.angles import Angles
-from subspace_lab.analysis.curvature import Curvature
-from subspace_lab.analysis.energy import Energy, warn_of_undetermined
+from subspace_lab.analysis.angles import Angles, angles
+from subspace_lab.analysis.curvature import Curvature, curvature
+from subspace_lab.analysis.energy import Energy, energy, warn_of_undetermined
 from subspace_lab.analysis.pass_over_snapshots import Measure, pass_over_snapshots
 from subspace_lab.analysis.ranks import check_rank, check_ranks
-from subspace_lab.analysis.spectrum import Spectrum, SpectrumSummary, spectrum_null
+from subspace_lab.analysis.spectrum import Spectrum, SpectrumSummary, spectrum, spectrum_null, spectrum_summary
 from subspace_lab.runs import Run
 
 if TYPE_CHECKING:
     import pandas as pd
+
+__all__ = ["analyze", "angles", "curvature", "energy", "spectrum", "spectrum_null", "spectrum_summary"]
 
 
 def analyze(

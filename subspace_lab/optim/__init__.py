@@ -5,46 +5,24 @@ Every optimizer is a `torch.optim.Optimizer`. A group with a ``rank`` is optimiz
 rule that refreshes the basis, what becomes of Adam's moments then, and what of the gradient outside of the subspace.
 """
 
-from subspace_lab.optim.apollo import APOLLO
-from subspace_lab.optim.badam import BAdam
+from subspace_lab.optim import methods
 from subspace_lab.optim.base import NonFiniteGradientError
 from subspace_lab.optim.clipping import AdaptiveGroupClipper
-from subspace_lab.optim.fira import Fira
 from subspace_lab.optim.from_plan import from_plan
-from subspace_lab.optim.frugal import FRUGAL
-from subspace_lab.optim.galore import GaLore
-from subspace_lab.optim.golore import GoLore
-from subspace_lab.optim.grassjump import GrassJump
-from subspace_lab.optim.grasswalk import GrassWalk
 from subspace_lab.optim.groups import param_groups
-from subspace_lab.optim.ldadam import LDAdam
 from subspace_lab.optim.memory import MemoryReport, memory_report
+from subspace_lab.optim.methods import *  # noqa: F403
 from subspace_lab.optim.methods import METHODS, method_named
-from subspace_lab.optim.online_subspace_descent import OnlineSubspaceDescent
 from subspace_lab.optim.recovery_shares import recovery_shares
 from subspace_lab.optim.refresh_clock import RefreshClock
-from subspace_lab.optim.rso import RSO
 from subspace_lab.optim.subspace_adam import SubspaceAdam
-from subspace_lab.optim.subtrack import SubTrack
 
 __all__ = [
-    "APOLLO",
-    "FRUGAL",
     "METHODS",
-    "RSO",
     "AdaptiveGroupClipper",
-    "BAdam",
-    "Fira",
-    "GaLore",
-    "GoLore",
-    "GrassJump",
-    "GrassWalk",
-    "LDAdam",
     "MemoryReport",
     "NonFiniteGradientError",
-    "OnlineSubspaceDescent",
     "RefreshClock",
-    "SubTrack",
     "SubspaceAdam",
     "from_plan",
     "memory_report",
@@ -52,3 +30,4 @@ __all__ = [
     "param_groups",
     "recovery_shares",
 ]
+__all__ += methods.__all__

@@ -1,4 +1,4 @@
-"""The optimizers by name, for command lines and comparisons."""
+"""The methods, listed once: `subspace_lab.optim` has those of ``__all__``, command lines and comparisons by name."""
 
 from __future__ import annotations
 
@@ -19,15 +19,12 @@ from subspace_lab.optim.rso import RSO
 from subspace_lab.optim.subspace_adam import SubspaceAdam
 from subspace_lab.optim.subtrack import SubTrack
 
-METHODS: dict[str, type[torch.optim.Optimizer]] = {
-    method.__name__.lower(): method
-    for method in (
-        torch.optim.AdamW, GrassWalk, GrassJump, SubTrack, GaLore, GoLore, Fira, LDAdam, APOLLO, FRUGAL,
-        OnlineSubspaceDescent, RSO, BAdam,
-    )
-}  # fmt: skip
-
-
+__all__ = [  # noqa: RUF022  # in the order of tables; a further method is its import above and its name here
+    "GrassWalk", "GrassJump", "SubTrack", "GaLore", "GoLore", "Fira", "LDAdam", "APOLLO", "FRUGAL",
+    "OnlineSubspaceDescent", "RSO", "BAdam",
+]  # fmt: skip
+METHODS: dict[str, type[torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW}
+METHODS |= {name.lower(): globals()[name] for name in __all__}
 _BY_NAME = {**METHODS, SubspaceAdam.__name__.lower(): SubspaceAdam}  # no method of its own, but any of them in parts
 
 

@@ -11,8 +11,12 @@ import pytest
 import torch
 
 from subspace_lab import optim
-from subspace_lab.optim import reference
 from subspace_lab.optim.random import normal_draw
+from subspace_lab.optim.reference.apollo import apollo
+from subspace_lab.optim.reference.cells import subspace_adam
+from subspace_lab.optim.reference.frugal import frugal
+from subspace_lab.optim.reference.grass import grassjump
+from subspace_lab.optim.reference.rso import rso
 from subspace_lab.optim.rules import RULES, Context
 from tests.optim.test_geometry import defect
 from tests.optim.trajectories import LR, SHAPES, distance, draws, drifting, fast, weights
@@ -37,9 +41,7 @@ def test_a_rule_of_ones_own():
     def rule(S, G, t, refresh, Mh):
         return np.eye(10, 3) if S is None else S[::-1]
 
-    twin = reference.subspace_adam(
-        start.numpy(), [G.numpy() for G in gradients], rule=rule, lr=LR, rank=3, update_interval=4
-    )
+    twin = subspace_adam(start.numpy(), [G.numpy() for G in gradients], rule=rule, lr=LR, rank=3, update_interval=4)
     assert distance(run.steps, twin, start) < 1e-9
 
 
@@ -127,11 +129,11 @@ def test_stacked_matrices_are_optimized_each_on_its_own(name):
 @pytest.mark.parametrize(
     ("name", "literal"),
     [
-        ("GrassJump", lambda k: functools.partial(reference.grassjump, draw=draws(6, 2, k))),
-        ("APOLLO", lambda k: functools.partial(reference.apollo, draw=draws(6, 2, k))),
-        ("RSO", lambda k: functools.partial(reference.rso, draw=draws(6, 2, k))),
+        ("GrassJump", lambda k: functools.partial(grassjump, draw=draws(6, 2, k))),
+        ("APOLLO", lambda k: functools.partial(apollo, draw=draws(6, 2, k))),
+        ("RSO", lambda k: functools.partial(rso, draw=draws(6, 2, k))),
         ("FRUGAL", lambda k: functools.partial(
-            reference.frugal, rows=lambda refresh: draws(1, 6, k)(refresh).ravel().argsort()[:2].tolist())),
+            frugal, rows=lambda refresh: draws(1, 6, k)(refresh).ravel().argsort()[:2].tolist())),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip

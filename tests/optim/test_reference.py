@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from subspace_lab import optim
-from subspace_lab.optim import reference
 from subspace_lab.optim.reference import bases
+from subspace_lab.optim.reference.cells import subspace_adam
+from subspace_lab.optim.reference.grass import grasswalk
 from tests.optim.trajectories import LR, SHAPES, Run, distance, draws, drifting, fast, rounding_bound, weights
 
 EXACT = 1e-9
@@ -56,7 +57,7 @@ def both(
     run = fast(build, start, gradients, rank=rank, dtype=dtype)
     m, eps = min(shape), float(torch.finfo(dtype).eps)
     twin = functools.partial(
-        reference.subspace_adam,
+        subspace_adam,
         start.numpy(),
         rank=rank,
         rule=literal_rule(rule, m, min(rank, m), run.bases, choices, eps),
@@ -126,7 +127,7 @@ def test_the_larger_side(side, shape, rule):
         ),
         start, gradients, rank=4,
     )  # fmt: skip
-    twin = reference.subspace_adam(
+    twin = subspace_adam(
         start.numpy(), [G.numpy() for G in gradients], lr=LR, rank=4, update_interval=3, side=side,
         rule=literal_rule(rule, m, 4, run.bases, RULE_SETTINGS.get(rule, {}), np.finfo(float).eps),
     )  # fmt: skip
@@ -164,7 +165,7 @@ def test_zero_gradients_first_and_between():
         gradients[t] = torch.zeros(shape).double()
     build = functools.partial(optim.SubspaceAdam, lr=LR, rule="walk", update_interval=4, weight_decay=0.1)
     run = fast(build, start, gradients, rank=3)
-    twin = reference.grasswalk(
+    twin = grasswalk(
         start.numpy(), [G.numpy() for G in gradients], lr=LR, rank=3, draw=draws(10, 3), update_interval=4,
         weight_decay=0.1, like=run.bases,
     )  # fmt: skip
@@ -181,7 +182,7 @@ def test_a_first_gradient_of_low_rank_does_not_pin_the_limiter():
         build = functools.partial(optim.SubspaceAdam, lr=LR, rule="walk", update_interval=4)
         run = fast(build, start, gradients, rank=rank, dtype=dtype)
         twin = functools.partial(
-            reference.grasswalk, start.numpy(), lr=LR, rank=rank, draw=draws(10, rank), update_interval=4,
+            grasswalk, start.numpy(), lr=LR, rank=rank, draw=draws(10, rank), update_interval=4,
             like=run.bases, machine_eps=float(eps),
         )  # fmt: skip
         exact = [G.to(dtype).double() for G in gradients]
@@ -202,7 +203,7 @@ def test_columns_that_the_core_misses_get_nothing():
             G[4:, 8:] = dense[t][4:, 8:]
     build = functools.partial(optim.SubspaceAdam, lr=LR, rule="frozen", update_interval=4)
     run = fast(build, start, gradients, rank=4)
-    twin = reference.subspace_adam(
+    twin = subspace_adam(
         start.numpy(), [G.numpy() for G in gradients], lr=LR, rank=4, update_interval=4, rule=bases.frozen(4, run.bases)
     )
     assert distance(run.steps, twin, start) < EXACT

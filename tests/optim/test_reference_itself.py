@@ -9,9 +9,17 @@ import pytest
 import scipy.linalg
 import torch
 
-from subspace_lab.optim import reference
 from subspace_lab.optim.reference import bases
-from subspace_lab.optim.reference.online import pca_gradient
+from subspace_lab.optim.reference.adamw import adamw
+from subspace_lab.optim.reference.apollo import apollo
+from subspace_lab.optim.reference.badam import badam
+from subspace_lab.optim.reference.cells import subspace_adam
+from subspace_lab.optim.reference.fira import fira
+from subspace_lab.optim.reference.frugal import frugal
+from subspace_lab.optim.reference.galore import galore, golore
+from subspace_lab.optim.reference.ldadam import ldadam
+from subspace_lab.optim.reference.online import online_subspace_descent, pca_gradient
+from subspace_lab.optim.reference.rso import rso
 from tests.optim.trajectories import LR, SHAPES, STEPS, draws, drifting, weights
 
 SHAPE = SHAPES["wide"]
@@ -36,19 +44,19 @@ def check_same(steps: list[np.ndarray], expected: list[np.ndarray]) -> None:
 
 
 def test_adamw_is_torchs():
-    steps = reference.adamw(START, GRADIENTS, lr=LR, weight_decay=0.1)
+    steps = adamw(START, GRADIENTS, lr=LR, weight_decay=0.1)
     check_same(steps, torch_adamw(START, GRADIENTS, weight_decay=0.1))
 
 
 def test_galore_at_full_rank_is_adamw_in_the_basis_of_the_first_gradient():
     S = np.linalg.svd(GRADIENTS[0])[0]
     rotated = torch_adamw(S.T @ START, [S.T @ G for G in GRADIENTS])
-    steps = reference.galore(START, GRADIENTS, lr=LR, rank=M + 1, update_interval=5, scale=1.0)
+    steps = galore(START, GRADIENTS, lr=LR, rank=M + 1, update_interval=5, scale=1.0)
     check_same(steps, [S @ W for W in rotated])
 
 
 def test_galore_between_refreshes_moves_inside_its_space_only():
-    steps = reference.galore(START, GRADIENTS, lr=LR, rank=3, update_interval=STEPS)
+    steps = galore(START, GRADIENTS, lr=LR, rank=3, update_interval=STEPS)
     S = np.linalg.svd(GRADIENTS[0])[0][:, :3]
     moved = steps[-1] - START
     np.testing.assert_allclose(S @ (S.T @ moved), moved, atol=1e-14)
@@ -61,18 +69,16 @@ def test_papers_are_cells_of_the_ablation(shape):
     draw, common = draws(m, 4), {"lr": LR, "rank": 4, "update_interval": 3, "weight_decay": 0.1}
 
     def cell(rule, moments, recovery, **more):
-        return reference.subspace_adam(
-            start, gradients, rule=rule, moments=moments, recovery=recovery, **common, **more
-        )
+        return subspace_adam(start, gradients, rule=rule, moments=moments, recovery=recovery, **common, **more)
 
-    check_same(reference.galore(start, gradients, scale=0.25, **common), cell(bases.svd(4), "keep", "none", scale=0.25))
+    check_same(galore(start, gradients, scale=0.25, **common), cell(bases.svd(4), "keep", "none", scale=0.25))
     check_same(
-        reference.golore(start, gradients, draw=draw, random_after=7, scale=0.25, **common),
+        golore(start, gradients, draw=draw, random_after=7, scale=0.25, **common),
         cell(bases.golore(4, draw, 7), "keep", "none", scale=0.25),
     )
-    check_same(reference.fira(start, gradients, **common), cell(bases.svd(4), "keep", "scaled"))
+    check_same(fira(start, gradients, **common), cell(bases.svd(4), "keep", "scaled"))
     check_same(
-        reference.ldadam(start, gradients, rho=0.9, betas=(0.9, 0.99), **common),
+        ldadam(start, gradients, rho=0.9, betas=(0.9, 0.99), **common),
         cell(bases.power(4, 0.9), "transport", "feedback", betas=(0.9, 0.99)),
     )
 
@@ -81,7 +87,7 @@ def test_apollo_that_sees_everything_scales_columns_as_adam_does():
     def identity(refresh: int) -> np.ndarray:
         return math.sqrt(M) * np.eye(M)
 
-    steps = reference.apollo(START, GRADIENTS, lr=LR, rank=M, draw=identity, zeta=None, eps=0.0)
+    steps = apollo(START, GRADIENTS, lr=LR, rank=M, draw=identity, zeta=None, eps=0.0)
     adam = np.diff([START, *torch_adamw(START, GRADIENTS, eps=0.0)], axis=0)
     np.testing.assert_allclose(
         np.linalg.norm(np.diff([START, *steps], axis=0), axis=1), np.linalg.norm(adam, axis=1), rtol=1e-9
@@ -93,15 +99,15 @@ def test_apollo_that_sees_everything_scales_columns_as_adam_does():
 
 def test_the_limiter_of_apollo_lets_the_update_grow_by_one_percent():
     growing = [G * 2.0**t for t, G in enumerate(GRADIENTS)]
-    steps = reference.apollo(START, growing, lr=LR, rank=3, draw=draws(M, 3), update_interval=4)
+    steps = apollo(START, growing, lr=LR, rank=3, draw=draws(M, 3), update_interval=4)
     norms = np.linalg.norm(np.diff([START, *steps], axis=0), axis=(1, 2))
     assert (norms[1:] / norms[:-1]).max() == pytest.approx(1.01)
 
 
 def test_frugal_is_adam_with_restarts_on_its_rows_and_signs_elsewhere():
-    everywhere = reference.frugal(START, GRADIENTS, lr=LR, rank=M, rows=lambda refresh: range(M), update_interval=STEPS)
+    everywhere = frugal(START, GRADIENTS, lr=LR, rank=M, rows=lambda refresh: range(M), update_interval=STEPS)
     check_same(everywhere, torch_adamw(START, GRADIENTS))
-    steps = reference.frugal(START, GRADIENTS, lr=LR, rank=4, rows=lambda refresh: [0, 2, 5, 9], update_interval=STEPS)
+    steps = frugal(START, GRADIENTS, lr=LR, rank=4, rows=lambda refresh: [0, 2, 5, 9], update_interval=STEPS)
     rows = torch_adamw(START[[0, 2, 5, 9]], [G[[0, 2, 5, 9]] for G in GRADIENTS])
     check_same([W[[0, 2, 5, 9]] for W in steps], rows)
     signs = np.cumsum([-LR * np.sign(G[[1, 3, 4]]) for G in GRADIENTS], axis=0)
@@ -113,8 +119,8 @@ def test_rso_in_the_whole_space_is_adamw_and_its_penalty_pulls_back():
         return math.sqrt(M) * np.eye(M)
 
     settings = {"lr": LR, "rank": M, "draw": identity, "update_interval": STEPS}
-    check_same(reference.rso(START, GRADIENTS, **settings), torch_adamw(START, GRADIENTS))
-    only_penalty = reference.rso(START, [*GRADIENTS[:5], *[0 * G for G in GRADIENTS] * 60], prox=1.0, **{
+    check_same(rso(START, GRADIENTS, **settings), torch_adamw(START, GRADIENTS))
+    only_penalty = rso(START, [*GRADIENTS[:5], *[0 * G for G in GRADIENTS] * 60], prox=1.0, **{
         **settings, "update_interval": 10_000,
     })  # fmt: skip
     assert np.linalg.norm(only_penalty[-1] - START) < 0.05 * np.linalg.norm(only_penalty[4] - START)
@@ -123,7 +129,7 @@ def test_rso_in_the_whole_space_is_adamw_and_its_penalty_pulls_back():
 def test_badam_is_adamw_on_one_block_after_the_other():
     parameters, order = [START, START.T.copy(), 2 * START], [[1, 0], [0, 1]]
     gradients = [[G, 2 * G.T, G - 1] for G in GRADIENTS]
-    steps = reference.badam(
+    steps = badam(
         parameters, gradients, lr=LR, blocks=[0, 1, 0], order=lambda epoch: order[epoch % 2], update_interval=5
     )
     expected = list(parameters)
@@ -143,8 +149,8 @@ def test_online_gradient_is_the_derivative_of_the_papers_loss():
 
 
 def test_online_subspace_descent_that_does_not_move_its_basis_is_frozen_galore():
-    steps = reference.online_subspace_descent(START, GRADIENTS, lr=LR, rank=3, basis_lr_scale=0.0)
-    check_same(steps, reference.galore(START, GRADIENTS, lr=LR, rank=3, update_interval=STEPS, scale=1.0))
+    steps = online_subspace_descent(START, GRADIENTS, lr=LR, rank=3, basis_lr_scale=0.0)
+    check_same(steps, galore(START, GRADIENTS, lr=LR, rank=3, update_interval=STEPS, scale=1.0))
 
 
 def test_geodesics_are_the_closed_form():

@@ -10,7 +10,16 @@ import pytest
 import torch
 
 from subspace_lab import optim
-from subspace_lab.optim import reference
+from subspace_lab.optim.reference.apollo import apollo
+from subspace_lab.optim.reference.badam import badam
+from subspace_lab.optim.reference.fira import fira
+from subspace_lab.optim.reference.frugal import frugal
+from subspace_lab.optim.reference.galore import galore, golore
+from subspace_lab.optim.reference.grass import grassjump, grasswalk
+from subspace_lab.optim.reference.ldadam import ldadam
+from subspace_lab.optim.reference.online import online_subspace_descent
+from subspace_lab.optim.reference.rso import rso
+from subspace_lab.optim.reference.subtrack import subtrack
 from tests.optim.trajectories import LR, SHAPES, distance, draws, drifting, fast, rounding_bound, weights
 
 EXACT = 1e-9
@@ -25,27 +34,27 @@ def rows(m: int, r: int) -> Callable[[int], list[int]]:
 # What a method does, and its twin for a run: (m, r, bases of the run, machine eps) -> literal algorithm.
 METHODS: dict[str, tuple[dict, Callable[[int, int, list[np.ndarray], float], Twin]]] = {
     "GrassWalk": ({"walk_step": 0.2}, lambda m, r, like, eps: functools.partial(
-        reference.grasswalk, draw=draws(m, r), walk_step=0.2, like=like, machine_eps=eps)),
+        grasswalk, draw=draws(m, r), walk_step=0.2, like=like, machine_eps=eps)),
     "GrassJump": ({}, lambda m, r, like, eps: functools.partial(
-        reference.grassjump, draw=draws(m, r), machine_eps=eps)),
+        grassjump, draw=draws(m, r), machine_eps=eps)),
     "SubTrack": ({}, lambda m, r, like, eps: functools.partial(
-        reference.subtrack, like=like, machine_eps=eps)),
+        subtrack, like=like, machine_eps=eps)),
     "GaLore": ({}, lambda m, r, like, eps: functools.partial(
-        reference.galore, scale=0.25, like=like)),
+        galore, scale=0.25, like=like)),
     "GoLore": ({"random_after": 7, "scale": 0.25}, lambda m, r, like, eps: functools.partial(
-        reference.golore, draw=draws(m, r), random_after=7, scale=0.25, like=like)),
+        golore, draw=draws(m, r), random_after=7, scale=0.25, like=like)),
     "LDAdam": ({"betas": (0.908, 0.99), "rho": 0.908}, lambda m, r, like, eps: functools.partial(
-        reference.ldadam, betas=(0.908, 0.99), rho=0.908, like=like)),
+        ldadam, betas=(0.908, 0.99), rho=0.908, like=like)),
     "Fira": ({"scale": 1.0}, lambda m, r, like, eps: functools.partial(
-        reference.fira, scale=1.0, like=like, machine_eps=eps)),
+        fira, scale=1.0, like=like, machine_eps=eps)),
     "APOLLO": ({"scale": 1.0}, lambda m, r, like, eps: functools.partial(
-        reference.apollo, draw=draws(m, r), machine_eps=eps)),
+        apollo, draw=draws(m, r), machine_eps=eps)),
     "FRUGAL": ({"scale": 1.0, "recovery_scale": 0.5}, lambda m, r, like, eps: functools.partial(
-        reference.frugal, rows=rows(m, r), recovery_scale=0.5)),
+        frugal, rows=rows(m, r), recovery_scale=0.5)),
     "OnlineSubspaceDescent": ({"scale": 1.0}, lambda m, r, like, eps: functools.partial(
-        reference.online_subspace_descent, like=like)),
+        online_subspace_descent, like=like)),
     "RSO": ({"scale": 1.0}, lambda m, r, like, eps: functools.partial(
-        reference.rso, draw=draws(m, r))),
+        rso, draw=draws(m, r))),
 }  # fmt: skip
 
 
@@ -163,7 +172,7 @@ def test_badam():
         order += moved if t % interval == 0 else []
         trajectory.append([p.detach().numpy().copy() for p in parameters])
     assert sorted(order[:3]) == sorted(order[3:]) == [0, 1, 2], "every epoch visits each block once"
-    literal = reference.badam(
+    literal = badam(
         [W.numpy() for W in starts],
         [[G[t].numpy() for G in gradients] for t in range(steps)],
         lr=LR, blocks=blocks, order=lambda epoch: order[3 * epoch : 3 * epoch + 3], update_interval=interval,
