@@ -1,4 +1,4 @@
-"""What a number says of a claim: an interval over seeds, and one of three verdicts by stated rules."""
+"""Claims: statements about a number per seed, its interval, and one of three verdicts by fixed rules."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ class Statement:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim and what decides it.
+    """A claim and the statements that decide it.
 
     Attributes:
-        name: What the page calls it.
-        text: What is claimed, where.
+        name: Its heading on the page.
+        text: The claim, and where it is made.
         figures: Names of the pictures that show it.
-        statements: Makes its statements of the tables in a store; an empty list where the tables are not there yet.
+        statements: Makes its statements from the tables in a store; an empty list while a table is missing.
     """
 
     name: str
@@ -74,45 +74,19 @@ class Claim:
 
 
 def statement(text: str, values: pd.Series[float], *, unit: str = "nats") -> Statement:
-    """A statement about a mean over seeds.
-
-    Args:
-        text: What is stated.
-        values: One number per seed.
-        unit: Of the number.
-
-    Returns:
-        The statement with its interval.
-    """
+    """The mean of one number per seed, with its interval."""
     values = values.dropna()
     low, high = interval(values)
     return Statement(text, float(values.mean()), low, high, len(values), unit)
 
 
 def below(text: str, one: pd.Series[float], other: pd.Series[float], *, margin: float = 0.0) -> Statement:
-    """That one loss is below another one, or worse by less than a margin.
-
-    Args:
-        text: What is stated.
-        one: Losses by seed.
-        other: Losses by seed.
-        margin: What does not count.
-
-    Returns:
-        The statement about their difference, paired by seed.
-    """
+    """That one loss is below another one by seed, or worse by less than `margin`; the difference is paired by seed."""
     return statement(text, one - other - margin)
 
 
 def together(statements: Iterable[Statement]) -> Verdict:
-    """The verdict on a claim of several statements.
-
-    Args:
-        statements: At least one, or the claim cannot be told.
-
-    Returns:
-        The verdict.
-    """
+    """The verdict on a claim of several statements; inconclusive where there are none."""
     found: Sequence[Verdict] = [one.verdict for one in statements]
     if REFUTED in found:
         return REFUTED

@@ -28,7 +28,7 @@ class Wanted:
 
     Attributes:
         trial: The trial.
-        is_known: Whether its setting is chosen; otherwise `trial` has another setting of the same cost in its place.
+        is_known: Whether its setting is chosen; if not, `trial` has another setting of the same cost.
     """
 
     trial: Trial
@@ -36,17 +36,10 @@ class Wanted:
 
 
 class Phase(Protocol):
-    """Part of a study whose trials depend on nothing but the results of earlier parts."""
+    """Part of a study whose trials depend only on the results of earlier parts."""
 
     def wanted(self, rows_of: Lookup) -> list[Wanted]:
-        """All of its trials, those included that wait for results.
-
-        Args:
-            rows_of: Gives the rows that the result table has of some trials.
-
-        Returns:
-            Each trial once.
-        """
+        """All of its trials, each once, including those that wait for results; `rows_of` reads the result table."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +47,9 @@ class Grid:
     """Every variant with every setting and every seed.
 
     Attributes:
-        variants: Their names.
-        settings: What is varied for each of them: ``[{"lr": 1e-3}, {"lr": 3e-3}]``.
-        seeds: The seeds.
+        variants: Names that `make` knows.
+        settings: Varied for each of them: ``[{"lr": 1e-3}, {"lr": 3e-3}]``.
+        seeds: From 0 on.
         make: Makes a trial.
         phase: ``tune`` where the settings are compared to choose one, ``evaluate`` where the result counts.
     """
@@ -68,14 +61,7 @@ class Grid:
     phase: str = "evaluate"
 
     def trials(self, *variants: str) -> list[Trial]:
-        """The trials, in an order in which all variants come early: by seed, then by setting, then by variant.
-
-        Args:
-            *variants: Those of some variants only; all by default.
-
-        Returns:
-            The trials.
-        """
+        """The trials of some variants (all by default), by seed, setting and variant, so that each variant comes early."""
         chosen = variants or self.variants
         product = itertools.product(self.seeds, self.settings, chosen)
         return [self.make(variant, setting, seed, self.phase) for seed, setting, variant in product]

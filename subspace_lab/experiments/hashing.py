@@ -16,14 +16,8 @@ FORMAT_VERSION = 2  # part of every hash: a release that trains otherwise by the
 def canonical_json(content: Any) -> str:
     """The one JSON text of a content: keys sorted, no spaces, whole floats as such, tuples as lists.
 
-    Args:
-        content: Plain values, mappings with text keys, lists and tuples.
-
     Returns:
-        The text.
-
-    Raises:
-        ValueError: If something is not plain, or a number is not finite.
+        ASCII; a ValueError says what is not plain and finite.
 
     >>> canonical_json({"b": (1, 2.0), "a": None})
     '{"a":null,"b":[1,2.0]}'
@@ -43,16 +37,13 @@ def file_hash(path: Path) -> str:
 
 
 def source_hash(module: str) -> str:
-    """SHA-256 of the source of a module or of all modules of a package; nothing is imported but parent packages.
-
-    Args:
-        module: Its name.
+    """SHA-256 of the source of a module or of all modules of a package; only parent packages are imported.
 
     Returns:
         64 hexadecimal digits.
 
     Raises:
-        ValueError: If there is no such module, or its source is not there.
+        ValueError: If the module or its source cannot be found.
     """
     try:
         found = importlib.util.find_spec(module)

@@ -1,4 +1,4 @@
-"""What became of a trial: a small JSON file beside its directory."""
+"""The outcome of a trial: a small JSON file beside its directory."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from subspace_lab._reading import read_json, typed
 from subspace_lab.runs.files import publish_json
 
 Status = Literal["complete", "diverged", "failed", "killed", "cut", "pending"]
-GOES_ON: tuple[Status, ...] = ("pending", "cut", "killed")  # by the same command; what failed would fail again
-ENDED: tuple[Status, ...] = ("complete", "diverged")  # with an answer: what failed, or was killed, has none
+GOES_ON: tuple[Status, ...] = ("pending", "cut", "killed")  # by the same command; a failed one would fail again
+ENDED: tuple[Status, ...] = ("complete", "diverged")  # with a result, which failed and killed ones do not have
 _SYSTEM_STATUS = Path("/proc/self/status")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a trial.
+    """The outcome of a trial.
 
     Attributes:
         status: ``complete``; ``diverged`` (no longer finite); ``failed`` (an error, memory included); ``killed`` (by a
             signal, or its job was); ``cut`` (by Ctrl-C); ``pending`` (not begun).
         reason: One line, empty for a complete one.
         attempts: How often it was begun or resumed.
-        metrics: What it measured at its end, by name.
-        weights: SHA-256 of the weights that it left for other trials, None where it leaves none.
-        parents: Of each parent's content hash the SHA-256 of the weights that it began from.
-        state_bytes: Of the tensors that the optimizer held at the end, None before that.
+        metrics: Values at its end, by name.
+        weights: SHA-256 of the weights that it left for other trials; None where it left no weights.
+        parents: Content hash of each parent to the SHA-256 of the weights that it began from.
+        state_bytes: Of the optimizer's tensors at the end; None before that.
         peak_bytes: Largest memory of the process, or of the GPU where there is one, over all attempts that measured it.
         base_bytes: Of that, what the process held before it built anything: interpreter and libraries.
     """
@@ -52,15 +52,7 @@ def outcome_path(trials_dir: Path, name: str) -> Path:
 
 
 def read_outcome(trials_dir: Path, name: str) -> Outcome:
-    """The outcome of a trial; where it is missing or broken, or a complete trial was removed, that of one not begun.
-
-    Args:
-        trials_dir: The directory of all trials.
-        name: The trial's directory.
-
-    Returns:
-        The outcome.
-    """
+    """The outcome of a trial; that of one not begun if it is broken, or a complete trial's directory was removed."""
     try:
         outcome = typed(Outcome, read_json(outcome_path(trials_dir, name)))
     except (OSError, ValueError):

@@ -17,10 +17,10 @@ def fill(page: str, mark: str, content: str) -> str:
     Args:
         page: Text of the page.
         mark: Name in the marks.
-        content: New lines between them; the last one ends in a newline, too.
+        content: New lines between them, each ended by a newline.
 
     Returns:
-        Text of the page; the marks and all that is outside them are as before.
+        Text of the page; the marks and everything outside them are unchanged.
 
     Raises:
         ValueError: If the page does not have each of the marks once and in this order.
@@ -37,12 +37,7 @@ def fill(page: str, mark: str, content: str) -> str:
 
 
 def fill_file(path: Path, mark: str, content: str) -> None:
-    """`fill` for a file, which is replaced atomically.
-
-    Args:
-        path: A page in UTF-8.
-        mark: Name in the marks.
-        content: New lines between them.
+    """`fill` for a file in UTF-8, which is replaced atomically.
 
     Raises:
         ValueError: If the page does not have each of the marks once and in this order; the message names the file.

@@ -18,10 +18,10 @@ class Evaluate:
     A trial of the grid that has the best setting and a seed of the evaluation is the same trial, and is not run again.
 
     Attributes:
-        grid: Where the settings are compared, on its own seeds.
+        grid: Compares the settings, on its own seeds.
         seeds: Evaluation seeds by variant.
         make: Makes a trial.
-        metric: What is best by.
+        metric: What the settings are compared by.
     """
 
     grid: Grid
@@ -45,15 +45,7 @@ class Evaluate:
         return self.make is self.grid.make and seed in self.grid.seeds
 
     def best(self, variant: str, rows_of: Lookup) -> Setting | None:
-        """The best setting of a variant, None while a trial of its tuning has not ended.
-
-        Args:
-            variant: Its name.
-            rows_of: Gives the rows of some trials.
-
-        Returns:
-            One of the grid's settings.
-        """
+        """The best setting of a variant; None while a trial of its tuning has not ended."""
         rows = rows_of(self.grid.trials(variant))
         if len(rows) < len(self.grid.settings) * len(self.grid.seeds) or not rows["status"].isin(ENDED).all():
             return None

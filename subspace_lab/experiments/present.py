@@ -1,4 +1,4 @@
-"""The table of a comparison for people: on a terminal, in LaTeX, and what must be said beside it."""
+"""The table of a comparison for a terminal and in LaTeX, with its legend and its warnings."""
 
 from __future__ import annotations
 
@@ -23,14 +23,7 @@ def with_spread(mean: float, spread: float, digits: int = 3) -> str:
 
 
 def rows_of(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as text, one column per heading.
-
-    Args:
-        table: Of `summary`.
-
-    Returns:
-        Text; the headings carry the units, in brackets.
-    """
+    """The table of `summary` as text, one column per heading; headings have their unit in brackets."""
     rows = table.to_dict("records")
     texts = {
         "method": table["method"],
@@ -49,15 +42,7 @@ def rows_of(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def terminal_table(table: pd.DataFrame, *, wide: bool) -> Table:
-    """The table for a terminal; where there is room with the formula, the training loss and the gap.
-
-    Args:
-        table: Of `summary`.
-        wide: Whether there are 110 columns.
-
-    Returns:
-        For rich.
-    """
+    """The table for a terminal; `wide` (from 110 characters on) adds the formula, the training loss and the gap."""
     texts = rows_of(table)
     names = [name for name in texts.columns if wide or name not in _WIDE]
     shown = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
@@ -74,14 +59,7 @@ def terminal_table(table: pd.DataFrame, *, wide: bool) -> Table:
 
 
 def latex_table(table: pd.DataFrame) -> str:
-    """The table in LaTeX, for the package booktabs; nothing is set in bold, the gaps say what is better than noise.
-
-    Args:
-        table: Of `summary`.
-
-    Returns:
-        A tabular, with what must be said of it in comments.
-    """
+    """The table in LaTeX (booktabs), with the legend in comments; nothing is bold, since gaps compare the methods."""
     texts = rows_of(table)
     texts.columns = [name.replace("[", "(").replace("]", ")") for name in texts.columns]
     body = texts.to_latex(index=False, escape=True, column_format="l" + "r" * (len(texts.columns) - 1))
@@ -90,18 +68,11 @@ def latex_table(table: pd.DataFrame) -> str:
 
 
 def legend(table: pd.DataFrame) -> list[str]:
-    """What must be said beside the table.
-
-    Args:
-        table: Of `summary`.
-
-    Returns:
-        Lines of at most 80 characters.
-    """
+    """What must be said beside the table, in lines of at most 80 characters."""
     seeds = sorted(set(table["seeds"]))
     over = count(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
     if seeds == [0]:
-        return ["no cell came to its end, so that there is nothing to compare"]
+        return ["no trial is complete, so that there is nothing to compare"]
     lines = [
         f"held-out: loss at each method's best learning rate, mean ± sd over {over}",
         f"state: the optimizer's tensors{_beside_formula(table)}",
@@ -114,16 +85,16 @@ def legend(table: pd.DataFrame) -> list[str]:
 
 
 def _beside_formula(table: pd.DataFrame) -> str:
-    """How the measured state lies to the formula, where there are both."""
+    """How the measured state compares with the formula, where both are known."""
     known = table.dropna(subset=["state_bytes", "state_bytes_formula"])
     others = int((known["state_bytes"] != known["state_bytes_formula"]).sum())
     if others:
-        return f"; those of {count(others, 'method')} are not what the formula says"
-    return ", to the byte what the formula says" if len(known) else ""
+        return f"; those of {count(others, 'method')} differ from the formula"
+    return ", equal to the formula to the byte" if len(known) else ""
 
 
 def _measured_of(table: pd.DataFrame) -> str:
-    """Of what the peak is: without a GPU, part of it was there before the training."""
+    """What the peak includes: without a GPU, the memory that the process had before the training."""
     bases = table.get("base_bytes", pd.Series(dtype="float64")).dropna()
     if bases.empty:
         return "of the process, libraries included"
@@ -133,25 +104,17 @@ def _measured_of(table: pd.DataFrame) -> str:
 
 
 def verdicts(table: pd.DataFrame, results: pd.DataFrame) -> list[str]:
-    """What the table does not show: methods that are no worse than noise would make them, and cells without a result.
-
-    Args:
-        table: Of `summary`.
-        results: Of `results_table`.
-
-    Returns:
-        Lines.
-    """
+    """What the table does not show: methods that noise may set apart from the first, and trials without a result."""
     lines = []
     first, others = table.iloc[0], table.iloc[1:]
     alike = others[others["gap_low"] <= 0]["method"]
     if len(alike):
-        lines.append(f"not told apart from {first['method']} (95 %, paired by seed): {', '.join(alike)}")
+        lines.append(f"not distinguishable from {first['method']} (95 %, paired by seed): {', '.join(alike)}")
     if len(others) and table["seeds"].any() and table["gap_low"].iloc[1:].isna().any():
-        lines.append("too few seeds to tell all methods apart")
+        lines.append("too few seeds to distinguish all methods")
     unfinished = results[results["status"] != "complete"]
     if unfinished["status"].isin(["diverged", "failed"]).any():
-        lines.append("what diverged or failed stays so; --retry (in Python retry=True) begins it again")
+        lines.append("trials that diverged or failed are not repeated; --retry (in Python retry=True) runs them again")
     for status, cell, reason in zip(unfinished["status"], unfinished["cell"], unfinished["reason"], strict=True):
         lines.append(f"{status}: {cell}" + (f" ({reason})" if reason else ""))
     return lines

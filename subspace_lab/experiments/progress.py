@@ -1,4 +1,4 @@
-"""What is said while trials run: bars on a terminal, a line for every trial that has ended anywhere else."""
+"""Progress while trials run: bars on a terminal; elsewhere a line for every trial that has ended."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class TrialsProgress:
 
     Args:
         trials_dir: The directory of all trials.
-        requests: Those that are to run.
-        total: All trials.
-        done: Those that had come to their end before.
-        metric: Shown for a trial that is complete.
+        requests: The trials to run.
+        total: Number of all trials.
+        done: Number of those that ended before.
+        metric: Shown for a complete trial.
     """
 
     def __init__(self, trials_dir: Path, requests: Sequence[Request], *, total: int, done: int, metric: str) -> None:
@@ -47,7 +47,7 @@ class TrialsProgress:
 
     def __enter__(self) -> Self:
         if self._done:
-            self._say(f"{self._done} of {self._total} trials are there already")
+            self._say(f"{self._done} of {self._total} trials ended before")
         self._bars.start()
         return self
 
@@ -63,7 +63,7 @@ class TrialsProgress:
         self._tasks[name] = self._bars.add_task(name, total=self._steps[name], loss="")
 
     def ended(self, name: str, outcome: Outcome) -> None:
-        """Say what became of a trial."""
+        """Print the outcome of a trial."""
         self._done += 1
         self._bars.remove_task(self._tasks.pop(name))
         self._bars.update(self._all, completed=self._done)
@@ -73,7 +73,7 @@ class TrialsProgress:
         self._say(f"{self._done}/{self._total} {name}: {how}{reason}")
 
     def look(self) -> None:
-        """See how far the running trials are."""
+        """Update the bars of the running trials."""
         if not self._console.is_terminal:
             return
         for name, task in self._tasks.items():
@@ -86,14 +86,7 @@ class TrialsProgress:
 
 
 def last_line(path: Path) -> dict[str, Any]:
-    """The last whole line of a file of metrics that may be written just now, empty where there is none.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The line.
-    """
+    """The last whole line of a file of metrics that may be written right now; empty where there is none."""
     try:
         with open(path, "rb", opener=_open_no_pipe) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))

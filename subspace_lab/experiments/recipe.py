@@ -1,4 +1,4 @@
-"""What a trial does with its configuration, and what of the configuration decides the outcome."""
+"""Recipes: how a trial is run from its configuration, and which of its settings decide the outcome."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from torch import nn
 
 WEIGHTS = "weights.safetensors"
-# Where and how fast a training runs, and what it keeps for going on, decide nothing of what it computes.
+# Where and how fast a training runs, and what it keeps to be resumed, do not change its results.
 _NOT_CONTENT = ("threads", "checkpoint_every", "keep_checkpoints", "data", "tokenizer")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a recipe has to say at its end.
+    """The result of a recipe.
 
     Attributes:
-        metrics: By name.
-        state_bytes: Of the tensors that the optimizer held, None where there was none.
+        metrics: Values by name.
+        state_bytes: Of the optimizer's tensors; None where there was no optimizer.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
@@ -37,17 +37,17 @@ class Measured:
 
 
 class Recipe(Protocol):
-    """How trials of a kind are run; a plug-in is any object with these two."""
+    """How trials of a kind are run; a plug-in is any object with these two methods."""
 
     def identity(self, config: Mapping[str, Any], *, data_hash: str | None = None) -> Mapping[str, Any]:
         """What of a configuration decides the outcome: settings with every default filled in, data, revisions.
 
         Args:
-            config: Of a trial.
+            config: Configuration of a trial.
             data_hash: Of the rows in their order, where it is known already.
 
         Returns:
-            Plain values; no paths, threads or devices.
+            Plain values without paths, threads or devices.
         """
 
     def run(
@@ -59,17 +59,17 @@ class Recipe(Protocol):
         resume: bool,
         keeps_weights: bool,
     ) -> Measured:
-        """Do it, or go on with it.
+        """Run a trial, or resume it.
 
         Args:
             directory: The trial's own.
-            config: Of the trial.
+            config: Configuration of the trial.
             parents: Directories of the trials that it begins from; each has `WEIGHTS`.
-            resume: Whether there is something to go on with.
-            keeps_weights: Whether `WEIGHTS` is to be left for others.
+            resume: Whether an earlier attempt is continued.
+            keeps_weights: Whether to leave `WEIGHTS` for other trials.
 
         Returns:
-            What was measured; of several processes that share a trial the first one says it.
+            The measurements; of several processes that share a trial only the first returns them.
         """
 
 
@@ -126,22 +126,22 @@ RECIPES: dict[str, Recipe] = {"train": Train()}
 
 
 def recipe_named(name: str, plugins: Sequence[str] = ()) -> Recipe:
-    """A recipe by its name, or that of a plug-in.
+    """A recipe by its name.
 
     Args:
-        name: A key of `RECIPES`, or ``module:attribute``.
-        plugins: Modules that the caller named; no other one is imported.
+        name: A key of `RECIPES`, or ``module:attribute`` of a plug-in.
+        plugins: Modules that the caller named; no other module is imported.
 
     Returns:
         The recipe.
 
     Raises:
-        ValueError: If there is none, or its module was not named.
+        ValueError: If the recipe is not known, or its module was not named.
     """
     module, colon, attribute = name.partition(":")
     if not colon:
         if name not in RECIPES:
-            raise ValueError(f"there is no recipe {name!r} (known: {', '.join(RECIPES)}, or module:attribute)")
+            raise ValueError(f"the recipe {name!r} is not known (known: {', '.join(RECIPES)}, or module:attribute)")
         return RECIPES[name]
     if module not in plugins:
         raise ValueError(f"the recipe {name!r} is of the plug-in {module!r}, which was not named; give plugins=")
@@ -155,34 +155,14 @@ def recipe_named(name: str, plugins: Sequence[str] = ()) -> Recipe:
 def content_of(
     recipe: str, config: Mapping[str, Any], *, plugins: Sequence[str] = (), data_hash: str | None = None
 ) -> dict[str, Any]:
-    """What a trial's hash covers, the source of a plug-in's recipe included.
-
-    Args:
-        recipe: Its name.
-        config: Of the trial.
-        plugins: Modules that the caller named.
-        data_hash: Of the rows, where it is known.
-
-    Returns:
-        Plain values.
-    """
+    """What a trial's hash covers, including the source of a plug-in's recipe; see `Recipe.identity`."""
     content = dict(recipe_named(recipe, plugins).identity(config, data_hash=data_hash))
     module, colon, _ = recipe.partition(":")
     return {**content, "source": source_hash(module)} if colon else content
 
 
 def last_metrics(directory: Path) -> dict[str, float]:
-    """The metrics of the last evaluation in a run: everything in its last line whose name begins with ``eval_``.
-
-    Args:
-        directory: The run directory.
-
-    Returns:
-        Name to value; empty where nothing was evaluated.
-
-    Raises:
-        RunError: If the file cannot be read, or a value is not a number.
-    """
+    """All values of a run's last evaluation whose name begins with ``eval_``; RunError if one is not a number."""
     path = directory / "metrics.jsonl"
     for row in reversed(read_metrics(path)):
         found = {name: value for name, value in row.items() if name.startswith("eval_") and value is not None}
@@ -236,5 +216,5 @@ def is_first() -> bool:
 
 
 def has_begun(directory: Path) -> bool:
-    """Whether a trial has left something to go on with."""
+    """Whether a trial has an earlier attempt that can be continued."""
     return (directory / MANIFEST).exists()

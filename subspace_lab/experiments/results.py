@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,49 +24,15 @@ MEASURED: dict[str, str] = {
     "train_loss": "float64", "wall_s": "float64", "step_s": "float64", "refresh_s": "float64",
     "refresh_share": "float64", "state_bytes": "Int64", "peak_bytes": "Int64", "base_bytes": "Int64",
 }  # fmt: skip
-_CURVE = {"cell": "str", "step": "float64", "wall_s": "float64", "loss": "float64"}
+CURVE: dict[str, str] = {"cell": "str", "step": "float64", "wall_s": "float64", "loss": "float64"}
 _OUTCOME = ("status", "reason", "attempts", "state_bytes", "peak_bytes", "base_bytes")
 
 
-def result_columns(factors: Mapping[str, str], more: Mapping[str, str], metric: Metric = LOSS) -> dict[str, str]:
-    """The columns of a result table.
-
-    Args:
-        factors: The study's factors.
-        more: What the study says of a trial beside its factors.
-        metric: What is measured.
-
-    Returns:
-        Name to dtype.
-    """
-    return {**KEYS, **factors, **MEASURED, metric.name: "float64", **more}
-
-
-def curve_columns(factors: Mapping[str, str], shares: Sequence[str], metric: Metric = LOSS) -> dict[str, str]:
-    """The columns of the curves.
-
-    Args:
-        factors: Those that a row carries.
-        shares: Names in ``metrics.jsonl`` that are kept beside the loss and the metric.
-        metric: What is measured.
-
-    Returns:
-        Name to dtype.
-    """
-    return {**_CURVE, **factors, metric.name: "float64", **dict.fromkeys(shares, "float64")}
-
-
 def measured_row(trials_dir: Path, cell: str, metric: Metric = LOSS) -> dict[str, Any]:
-    """What a trial's outcome and its metrics say, whatever became of it.
+    """The measured columns of a trial's row, whatever became of it.
 
     The metric is that of a complete trial, before its last step; ``train_loss`` is the mean over the last tenth of the
-    steps. Times are those of training alone (evaluations, checkpoints and the start are not in them), whatever number
-    of attempts it took.
-
-    Args:
-        trials_dir: The directory of all trials.
-        cell: The trial's directory.
-        metric: What is measured.
+    steps. Times are those of training alone, over all attempts, without evaluations, checkpoints and the start.
 
     Returns:
         The columns of `MEASURED` and the metric.
@@ -89,14 +55,14 @@ def measured_row(trials_dir: Path, cell: str, metric: Metric = LOSS) -> dict[str
 
 
 def curve_of(trials_dir: Path, cell: str, shares: Sequence[str], metric: Metric, points: int | None) -> pd.DataFrame:
-    """The steps of a trial, also of one that is not complete.
+    """The steps of a trial, complete or not.
 
     Args:
         trials_dir: The directory of all trials.
-        cell: The trial's directory.
-        shares: What is kept beside the loss and the metric.
-        metric: What is measured.
-        points: Means over blocks of steps, so that there are at most so many; None for every step.
+        cell: The trial's directory in it.
+        shares: Names in ``metrics.jsonl`` that are kept beside the loss and the metric.
+        metric: The study's metric.
+        points: Largest number of rows, each the mean of a block of steps; None for every step.
 
     Returns:
         cell, step, wall_s (time of training until the step's gradient), loss, the metric, the shares.

@@ -1,4 +1,4 @@
-"""Running one trial in this process, and leaving a record of what became of it."""
+"""Running one trial in this process, and writing its outcome."""
 
 from __future__ import annotations
 
@@ -15,15 +15,12 @@ from subspace_lab.training import DivergedError, TrainingInterrupted
 
 
 def run_trial(request: Request) -> None:
-    """Run a trial, or go on with it, and write its outcome; an error becomes a line in it and a traceback on stderr.
+    """Run a trial, or resume it, and write its outcome; an error becomes a line in it and a traceback on stderr.
 
     Of several processes that share a trial the first one writes.
 
-    Args:
-        request: What to run.
-
     Raises:
-        Exception: Whatever went wrong, in a process that is not the first.
+        Exception: Any error, in a process that is not the first.
     """
     trials_dir = Path(request.trials_dir)
     directory = trials_dir / request.name

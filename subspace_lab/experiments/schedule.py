@@ -26,20 +26,20 @@ def run_missing(
     retry: bool = False,
     metric: str = "eval_loss",
 ) -> None:
-    """Run those of some trials that are not complete, and leave an outcome of each.
+    """Run those of some trials that are not complete, and write an outcome of each.
 
     A trial is complete only while its parents' weights are those that it began from. One that was cut or killed is
-    resumed; one that diverged or failed is begun again on demand; one whose parents do not come to be complete waits.
+    resumed; one that diverged or failed is run again with `retry` only; one whose parents are not complete waits.
 
     Args:
         trials_dir: The directory of all trials.
-        trials: The trials, in this order; parents among them, or complete already.
-        executor: Where they run; it stays open over all waves.
+        trials: In this order; with their parents, unless these are complete.
+        executor: Entered already; it stays open over all waves.
         names: Content hash to directory, of trials that are not in the directory of their own name, and of parents that
             are not among the trials.
         parents: Content hashes of trials from which others begin that are not among these; they keep their weights.
         plugins: Modules that the caller named.
-        retry: Begin trials again that diverged or failed.
+        retry: Run trials again that diverged or failed.
         metric: Shown when a trial is complete.
     """
     trials = [*{trial.hash: trial for trial in trials}.values()]  # what is named twice runs once
@@ -112,16 +112,7 @@ def has_weights(trials_dir: Path, name: str) -> bool:
 
 
 def is_complete(trials_dir: Path, trial: Trial, directories: Mapping[str, str]) -> bool:
-    """Whether a trial is complete, and began from the weights that its parents have; those that are gone are the same.
-
-    Args:
-        trials_dir: The directory of all trials.
-        trial: The trial.
-        directories: Content hash to directory.
-
-    Returns:
-        Whether it need not run.
-    """
+    """Whether a trial is complete, begun from the weights that its parents have; removed ones count as the same."""
     outcome = read_outcome(trials_dir, directories.get(trial.hash, trial.name))
     if outcome.status != "complete":
         return False

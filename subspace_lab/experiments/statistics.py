@@ -53,16 +53,16 @@ def summary(results: pd.DataFrame, metric: Metric = LOSS) -> pd.DataFrame:
 def best_setting(trials: pd.DataFrame, metric: Metric = LOSS, names: Sequence[str] = TUNED) -> dict[str, Any]:
     """The setting with the best mean of the metric over the seeds that were begun with all settings.
 
-    So a setting may be tuned on few seeds and measured on more. One with which a trial failed comes after all with
-    which none did.
+    So a setting may be tuned on few seeds and measured on more. A setting with which a trial failed comes after all
+    with which none did; of equally good settings the lowest is chosen.
 
     Args:
         trials: The rows of one variant.
-        metric: Best by what.
-        names: Columns that make a setting; those that are not there are left out.
+        metric: What the settings are compared by.
+        names: Columns that make a setting; those that are not in the table are left out.
 
     Returns:
-        Name to value; the lowest of those that are equally good.
+        Name to value.
     """
     by = [name for name in names if name in trials]
     begun = trials[~trials["status"].isin(["pending", "cut"])]
@@ -83,12 +83,12 @@ def best_setting(trials: pd.DataFrame, metric: Metric = LOSS, names: Sequence[st
 
 
 def best_rows(results: pd.DataFrame, methods: Sequence[str] | None = None, metric: Metric = LOSS) -> pd.DataFrame:
-    """The complete trials of each method at its best setting; runs that were made to be measured do not count.
+    """The complete trials of each method at its best setting, without captured runs.
 
     Args:
         results: A result table.
-        methods: Which, all by default.
-        metric: Best by what.
+        methods: All by default.
+        metric: What the settings are compared by.
 
     Returns:
         Their rows, with ``edge``: whether the rate is the lowest or the highest of the method's grid.
@@ -109,15 +109,7 @@ def best_rows(results: pd.DataFrame, methods: Sequence[str] | None = None, metri
 
 
 def paired(values: pd.Series[float], others: pd.Series[float]) -> dict[str, float]:
-    """Mean difference of two methods over the seeds that both have, with its interval.
-
-    Args:
-        values: By seed.
-        others: By seed.
-
-    Returns:
-        gap, gap_low, gap_high; NaN where there are too few seeds.
-    """
+    """Mean difference over the seeds that both methods have: gap, gap_low, gap_high (95 %); NaN with too few seeds."""
     difference = (values - others).dropna()
     low, high = interval(difference)
     return {"gap": float(difference.mean()), "gap_low": low, "gap_high": high}

@@ -1,7 +1,7 @@
 """The directory of a study: manifest, identity, tables, the directories of its trials.
 
-Results are in the tables: a row per trial in ``results.parquet``, its steps in ``curves.parquet``, what a study derives
-in ``tables``. The directories of the trials may be removed when these are complete. One writer at a time.
+``results.parquet`` has a row per trial, ``curves.parquet`` its steps, ``tables`` what the study derives. The
+directories of complete trials may be removed. One process writes at a time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from subspace_lab._checks import is_whole
 from subspace_lab._reading import read_json
 from subspace_lab._version import __version__
 from subspace_lab.experiments.outcome import outcome_path, read_outcome
-from subspace_lab.experiments.results import TRAINING, curve_columns, curve_of, measured_row, result_columns, steps_done
+from subspace_lab.experiments.results import CURVE, KEYS, MEASURED, TRAINING, curve_of, measured_row, steps_done
 from subspace_lab.experiments.trial import Trial
 from subspace_lab.runs import RunError, environment
 from subspace_lab.runs.files import publish_json, remove_partial, unwritable
@@ -44,11 +44,11 @@ class Old:
     """What a directory of format 1 holds, in the terms of format 2.
 
     Attributes:
-        settings: What identifies the study.
-        results: Its rows; ``trial`` is empty and ``format`` 1. None where they were not written yet.
+        settings: The identity of the study.
+        results: Its rows, with ``format`` 1 and an empty ``trial``; None where no trial was complete yet.
         curves: Likewise.
-        tables: Further tables that changed their columns.
-        files: What is removed when the directory is written in format 2.
+        tables: Further tables whose columns changed.
+        files: Removed when the directory is written in format 2.
     """
 
     settings: dict[str, Any]
@@ -60,20 +60,20 @@ class Old:
 
 @dataclass(frozen=True)
 class Kind:
-    """What the directories of a kind of study look like.
+    """The layout of the directories of a kind of study.
 
     Attributes:
-        name: In the manifest: ``subspace_lab.<name>``.
-        manifest: The manifest's file.
-        trials: The directory of the trials.
-        holds: What is in it, for messages: "a comparison".
+        name: The manifest's ``format`` is ``subspace_lab.<name>``.
+        manifest: File name of the manifest.
+        trials: Path of the trials' directories, relative to the study's.
+        holds: The content in messages: "a comparison".
         metric: What its trials are compared by.
-        factors: Columns of the factors of a trial and their dtypes.
-        columns: Further columns of the result table.
-        describe: Gives these of a trial.
-        shares: What of ``metrics.jsonl`` the curves keep beside loss and metric.
-        points: Largest number of points of a curve, None for every step.
-        grows: Settings, by name, that a later call may add entries to.
+        factors: Columns and dtypes of a trial's factors.
+        columns: Further columns and dtypes of the result table.
+        describe: The values of these columns for a trial.
+        shares: Names in ``metrics.jsonl`` that the curves keep beside loss and metric.
+        points: Largest number of points of a curve; None for every step.
+        grows: Names of settings that a later call may add entries to.
         upgrade: Reads a directory of format 1.
     """
 
@@ -93,10 +93,11 @@ class Kind:
     @property
     def schemas(self) -> dict[str, dict[str, str]]:
         """Columns of the result table and of the curves."""
+        metric = {self.metric.name: "float64"}
         carried = {name: dtype for name, dtype in self.factors.items() if name in _CARRIED}
         return {
-            RESULTS: result_columns(self.factors, self.columns, self.metric),
-            CURVES: curve_columns(carried, self.shares, self.metric),
+            RESULTS: {**KEYS, **self.factors, **MEASURED, **metric, **self.columns},
+            CURVES: {**CURVE, **carried, **metric, **dict.fromkeys(self.shares, "float64")},
         }
 
 
@@ -105,7 +106,7 @@ class Store:
 
     Attributes:
         path: The directory.
-        kind: What it looks like.
+        kind: Its layout.
         manifest: The content of its manifest, in format 2.
     """
 
@@ -121,14 +122,14 @@ class Store:
         """Open the directory of a study for reading; one of format 1 is read as one of format 2.
 
         Args:
-            path: The directory.
-            kind: What it looks like.
+            path: An existing directory.
+            kind: The layout that is expected.
 
         Returns:
             The store.
 
         Raises:
-            RunError: If there is no such study, or its manifest cannot be read.
+            RunError: If the directory holds no such study, or its manifest cannot be read.
         """
         file = path / kind.manifest
         try:
@@ -157,18 +158,18 @@ class Store:
 
     @classmethod
     def begin(cls, path: Path, kind: Kind, settings: Mapping[str, Any]) -> Self:
-        """Create the directory of a study, or go on with the one that is there.
+        """Create the directory of a study, or continue the one that exists.
 
         Args:
-            path: The directory.
-            kind: What it looks like.
-            settings: What identifies the study: JSON-ready.
+            path: New, empty, or that of a study of the same kind and settings.
+            kind: Its layout.
+            settings: JSON-ready identity of the study.
 
         Returns:
             The store, written in format 2.
 
         Raises:
-            RunError: If something else is there, or the study of other settings; the message names the difference.
+            RunError: If the directory holds something else, or other settings; the message names the difference.
         """
         wanted = json.loads(json.dumps(settings))
         if (path / kind.manifest).exists():
@@ -182,11 +183,7 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Keep other processes from writing here.
-
-        Raises:
-            RunError: If another one is writing.
-        """
+        """Lock the directory against other writers, or raise RunError if there is one."""
         held = lock(self.path, take_over=False)
         try:
             remove_partial(self.path)
@@ -196,7 +193,7 @@ class Store:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What identifies the study."""
+        """The identity of the study."""
         found: dict[str, Any] = self.manifest["settings"]
         return found
 
@@ -216,14 +213,7 @@ class Store:
         return self.read(CURVES)
 
     def data_hash(self, find: Callable[[], str]) -> str:
-        """The hash of what the trials read: the recorded one, or that of the data, which is then recorded.
-
-        Args:
-            find: Reads the data.
-
-        Returns:
-            64 hexadecimal digits.
-        """
+        """The recorded hash of the data that the trials read; if there is none, that which `find` gives is recorded."""
         if not isinstance(self.manifest.get("data_hash"), str):
             self.manifest["data_hash"] = find()
             publish_json(self.path / self.kind.manifest, self.manifest)
@@ -233,11 +223,8 @@ class Store:
     def check_data(self, found: str) -> None:
         """Refuse to mix trials that read different data.
 
-        Args:
-            found: The hash of the data that are here.
-
         Raises:
-            RunError: If the tables rest on other data.
+            RunError: If the tables are of data with another hash than `found`.
         """
         before = self.manifest.get("data_hash", found)
         if before != found:
@@ -248,26 +235,19 @@ class Store:
             )
 
     def rows_of(self, trials: Sequence[Trial]) -> pd.DataFrame:
-        """The rows of some trials: those of their content, or rows of format 1 with the same factors.
-
-        Args:
-            trials: The trials.
-
-        Returns:
-            Rows of the result table, fewer than there are trials where some are not there.
-        """
+        """The rows that the result table has of some trials: by content, or rows of format 1 with the same factors."""
         places = [place for place in map(self._place, trials) if place is not None]
         return self.results.iloc[list(dict.fromkeys(places))]
 
     def missing(self, trials: Sequence[Trial], *, retry: Collection[str] = ()) -> list[Trial]:
-        """Those of some trials that have to be run.
+        """Those of some trials that have to be run, each once.
 
         Args:
             trials: The trials.
-            retry: Statuses that count as missing, of ``diverged`` and ``failed``; what is pending, cut or killed does.
+            retry: Statuses that count as missing, of ``diverged`` and ``failed``; pending, cut and killed always do.
 
         Returns:
-            Each once.
+            Trials in their order.
         """
         done = {"complete", "diverged", "failed"} - set(retry)
         rows, drawn, left = _records(self.results), set(self.curves["cell"]), {}
@@ -284,11 +264,7 @@ class Store:
         return trial.name if place is None else str(self.results["cell"].iloc[place])
 
     def enroll(self, trials: Sequence[Trial]) -> None:
-        """Add rows for trials that the result table does not have; they are pending until `refresh`.
-
-        Args:
-            trials: The trials; one whose content is there by another name has the values of that one.
-        """
+        """Add rows for trials that the result table lacks: pending until `refresh`, or as another of the same content."""
         new = [trial for trial in trials if self._place(trial) is None]
         if not new:
             return
@@ -310,11 +286,11 @@ class Store:
         self._refresh_curves(row["cell"] for row in rows if row["status"] != "pending")
 
     def refresh(self, absorb: Callable[[pd.DataFrame], None] = lambda _: None) -> None:
-        """Take what trials have left in their directories into the tables.
+        """Read what trials have left in their directories into the tables.
 
         Args:
-            absorb: Given the new rows of trials that are complete now and were not before, takes further tables from
-                their directories; called before their rows are published.
+            absorb: Called with the new rows of trials that have become complete, before these rows are published; it
+                makes further tables from their directories.
 
         Raises:
             RunError: If the metrics of a trial cannot be read.
@@ -334,11 +310,7 @@ class Store:
         self.write(RESULTS, now)  # last: where a row is complete, everything of the trial is there
 
     def forget(self, trials: Sequence[Trial]) -> None:
-        """Remove everything that is known of some trials, their directories too.
-
-        Args:
-            trials: The trials.
-        """
+        """Remove everything that is known of some trials, including their directories."""
         gone = set(self.rows_of(trials)["cell"])
         for cell in gone:
             shutil.rmtree(self.trials_dir / cell, ignore_errors=True)
@@ -353,10 +325,10 @@ class Store:
         return name in self._tables or self._file(name).is_file()
 
     def read(self, name: str, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
-        """A table, not to be changed; an empty one where there is none.
+        """A table, not to be changed; an empty one where the file does not exist.
 
         Args:
-            name: The table.
+            name: ``results``, ``curves``, or the name of a derived table.
             columns: The kinds of its columns; those of results and curves are known.
 
         Returns:
@@ -378,12 +350,7 @@ class Store:
         self._tables[name] = table
 
     def add(self, name: str, rows: pd.DataFrame) -> None:
-        """Publish a table with rows added; rows of the same trials are replaced.
-
-        Args:
-            name: The table, with a column ``cell``.
-            rows: The rows.
-        """
+        """Publish a table with rows added; earlier rows of the same trials (column ``cell``) are replaced."""
         before = self.read(name)
         if not before.empty:
             kept = before[~before["cell"].isin(set(rows["cell"]))]
@@ -449,7 +416,7 @@ class Store:
         return new if table.empty else pd.concat([table[[*columns]].astype(columns), new], ignore_index=True)
 
     def _join(self, wanted: dict[str, Any]) -> None:
-        """Check that the study that is there is the one that is wanted, and write it in format 2."""
+        """Check that the existing study has the wanted settings, and write it in format 2."""
         before, grown = self.settings, self.kind.grows
         fixed = [{name: value for name, value in one.items() if name not in grown} for one in (before, wanted)]
         different = differences(*fixed)
@@ -486,11 +453,7 @@ def _of_format_2(kind: Kind, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """In what two sets of settings differ; settings within settings are compared one by one, None is as absent.
-
-    Args:
-        before: JSON-ready.
-        now: JSON-ready.
+    """In what two sets of settings differ; nested settings are compared one by one, None is the same as absent.
 
     Returns:
         ``name before -> now`` for each.
@@ -529,14 +492,10 @@ def _values(factors: Mapping[str, Any], names: Iterable[str]) -> list[Any]:
 
 
 def check_free(path: Path, kind: Kind) -> None:
-    """Refuse a directory in which something else is.
-
-    Args:
-        path: The directory; it need not exist.
-        kind: What it is to hold.
+    """Refuse a directory that holds something else, or a file; the directory need not exist.
 
     Raises:
-        RunError: If it is a file, holds something else, or cannot be read.
+        RunError: If the directory is not free, or cannot be read.
     """
     try:
         if path.exists() and not path.is_dir():

@@ -1,7 +1,7 @@
-"""A study: what varies, what is measured, what is drawn and claimed; and how it is conducted.
+"""A study: its trials, what is measured in them, what is drawn; and how it is conducted.
 
-``conduct`` runs what is missing, phase by phase, takes it into the tables, makes the derived tables and draws them.
-Interrupted or killed at any instant, the same call goes on.
+``conduct`` runs missing trials, phase by phase, reads their results into the tables, makes the derived tables and draws
+them. After an interruption at any instant, the same call continues.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pandas as pd
@@ -42,21 +41,21 @@ class StudyInterrupted(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class Quantity:
-    """What a study measures in one table: the trials that it needs, the table, its pictures.
+    """One table of a study, with the trials that it needs and its pictures.
 
     Attributes:
-        title: In a few words.
+        title: A few words.
         phases: Its trials.
-        measure: Makes its table of those in the store; an empty one where nothing can be said yet. None for no table.
+        measure: Makes its table from those in the store, empty while they hold too little; None for no table.
         columns: The kinds of the table's columns.
-        pictures: What is drawn from the table, by the name of the file.
+        pictures: Drawn from the table, by file name.
     """
 
     title: str
     phases: tuple[Phase, ...] = ()
     measure: Callable[[Any], pd.DataFrame] | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
-    pictures: Mapping[str, ModuleType | Picture] = field(default_factory=dict)
+    pictures: Mapping[str, Picture] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,11 +64,11 @@ class Study:
 
     Attributes:
         quantities: By name, in the order in which they are made.
-        absorb: Given rows of trials that have become complete, takes further tables from their directories.
-        data_hash: Reads the data of the trials and gives their hash, before any is begun; None where there are none.
+        absorb: Makes further tables from the directories of trials that have become complete, given their rows.
+        data_hash: Reads the data of the trials and returns their hash; None for trials without data.
         finish: Writes what is made of all tables (a page, a report); called after every quantity that changed.
-        pictures: Where the pictures go.
-        seconds: About how long a trial takes, before one was measured.
+        pictures: Directory of the pictures; that of the study by default.
+        seconds: Expected duration of a trial, for the estimate before one was measured.
         plugins: Modules of recipes that the caller named.
     """
 
@@ -85,11 +84,11 @@ class Study:
         """The one enumeration of trials: what is trained, counted and listed without being trained.
 
         Args:
-            store: Results so far; None for none.
+            store: Results so far; None for no results.
             names: Quantities.
 
         Returns:
-            Each trial once, those included whose setting is not known yet.
+            Each trial once, including those whose setting is not known yet.
         """
         rows_of = (lambda _: pd.DataFrame()) if store is None else store.rows_of
         phases = (phase for name in names for phase in self.quantities[name].phases)
@@ -98,12 +97,12 @@ class Study:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What is left to do.
+    """The remaining work.
 
     Attributes:
-        there: Trials that have ended.
-        left: Trials to come.
-        seconds: All of them one after the other; None where nothing is known of it.
+        there: Number of trials that have ended.
+        left: Number of trials to run.
+        seconds: Duration of these, one after the other; None where it is not known.
     """
 
     there: int
@@ -111,14 +110,7 @@ class Outlook:
     seconds: float | None
 
     def in_words(self, workers: int | None) -> str:
-        """``about 66 minutes, 2 at a time``; where their number is not known, all of them one after the other.
-
-        Args:
-            workers: Trials at a time; None for as many as there is room for.
-
-        Returns:
-            Text.
-        """
+        """``about 66 minutes, 2 at a time``; with `workers` None, the time of all trials one after the other."""
         at_a_time = f"{workers} at a time" if workers else "one after the other; as many at a time as Slurm gives"
         if self.seconds is None:
             return at_a_time
@@ -133,17 +125,7 @@ class Outlook:
 
 
 def outlook(study: Study, store: Store, names: Iterable[str], retry: Collection[str] = ()) -> Outlook:
-    """Count what quantities need and the tables do not hold; a trial takes as long as those that are there did.
-
-    Args:
-        study: The study.
-        store: Its tables.
-        names: Quantities.
-        retry: Statuses whose trials are begun again.
-
-    Returns:
-        The outlook.
-    """
+    """Count the trials that quantities need and the tables lack, each expected to last as long as the median so far."""
     wanted = study.wanted(store, names)
     known = len({one.trial.hash for one in wanted if one.is_known})
     left = len(store.missing([one.trial for one in wanted if one.is_known], retry=retry))
@@ -164,16 +146,16 @@ def conduct(
     retry: Collection[str] = (),
     recompute: bool = False,
 ) -> None:
-    """Run what is missing, measure, draw; nobody else may write into the store meanwhile.
+    """Run what is missing, measure, draw; this process is the only writer of the store meanwhile.
 
     Args:
         study: The study.
         store: Its tables.
-        executor: Where trials run; it is entered once and stays open.
+        executor: Entered once for all trials.
         names: Quantities; all by default.
-        workers: Trials at a time, for what is said of the time.
-        retry: Statuses whose trials are begun again, of ``diverged`` and ``failed``; what was cut or killed always is.
-        recompute: Forget what the quantities rest on and run it again.
+        workers: Trials at a time, for the estimate of the time.
+        retry: Statuses whose trials are run again, of ``diverged`` and ``failed``; cut and killed ones always are.
+        recompute: Forget the trials of the quantities and run them again.
 
     Raises:
         StudyInterrupted: After Ctrl-C; trials that were running have left a checkpoint.
@@ -290,7 +272,7 @@ def _conclude(study: Study, store: Store, name: str, *, again: bool) -> bool:
     table = store.read(name, quantity.columns)
     try:
         save_all(quantity.pictures, table, study.pictures or store.path)
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # values of the right kind that cannot be
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # of values that cannot be right
         problem = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
         raise RunError(
             f"{store.path / TABLES / name}.parquet cannot be drawn ({problem}); remove it, and it is made again"
@@ -310,8 +292,8 @@ def _say_what_failed(study: Study, store: Store, names: Iterable[str], retry: Co
     if left:
         outcome = read_outcome(store.trials_dir, store.cell_of(left[0]))
         say(
-            f"trials that are not complete, and that the tables lack: {len(left)} ({left[0].label} "
-            f"{outcome.status}: {outcome.reason}); the same command goes on with them"
+            f"trials that are not complete: {len(left)} ({left[0].label} {outcome.status}: {outcome.reason}); "
+            "the same command continues them"
         )
 
 

@@ -1,4 +1,4 @@
-"""Trials: what is done once, known by its content."""
+"""Trials, identified by their content."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _SHORT = 12  # hexadecimal digits of the hash in a directory's name
 
 @dataclass(frozen=True)
 class Trial:
-    """One thing that is done once: a training, say.
+    """One run of a recipe, such as a training.
 
-    A trial is what its content hash says; factors and label are for tables and people. Two trials of the same content
-    are one, which runs once, whatever each is called.
+    The content hash identifies a trial; factors and label are for tables and people. Two trials of the same content
+    run once, whatever their labels.
 
     Attributes:
-        factors: What varies, by name: method, lr, seed, ...; columns of the result table.
-        recipe: What is done with the configuration: a name in `RECIPES`, or ``module:attribute`` of a plug-in.
+        factors: What varies, by name (method, lr, seed, ...): columns of the result table.
+        recipe: A name in `RECIPES`, or ``module:attribute`` of a plug-in.
         config: Everything that the recipe needs, plain and resolved.
         content: What of it decides the outcome, data and revisions included, from the recipe's `identity`.
         parents: Content hashes of the trials that it begins from.
-        label: What people call it; the factors in a few characters by default.
+        label: Its name for people; by default made of the factors.
     """
 
     factors: Mapping[str, Plain]

@@ -19,9 +19,9 @@ class OldTrial:
     """A trial of format 1.
 
     Attributes:
-        trial: What it is today, for its factors.
-        name: What format 1 called the method.
-        is_same: Whether its configuration was what it is today; one that was not is kept and matches no trial.
+        trial: The same training today, for its factors.
+        name: The method's name in format 1.
+        is_same: Whether its configuration is still the same; otherwise its row is kept and matches no trial.
     """
 
     trial: Trial
@@ -41,13 +41,13 @@ def old_results(
     """The result table of a directory of format 1.
 
     Args:
-        kind: Says the columns.
-        trials: The trials.
-        trials_dir: Their directories.
+        kind: Declares the columns.
+        trials: One per row.
+        trials_dir: Their directories, which are read for trials that `table` lacks.
         table: The old result table, where there is one.
 
     Returns:
-        One row per trial: ``format`` is 1, and ``trial`` empty where today's trial is the same.
+        One row per trial: ``format`` is 1, and ``trial`` is empty where today's trial is the same.
 
     Raises:
         RunError: If the metrics of a trial cannot be read.

@@ -17,9 +17,9 @@ from subspace_lab.training.optimizers import method_key, settings_of, settle_opt
 
 Methods = Sequence[str] | Mapping[str, Mapping[str, Any]]
 _CHOSEN = {
-    "optimizer": "the methods say that",
+    "optimizer": "the methods set it",
     "optimizer_options": "give them with a method, as in 'grasswalk:walk_step=0.05'",
-    "lr": "the grid says that; give lrs",
+    "lr": "the grid sets it; give lrs",
     "seed": "seeds says how many, from 0 on",
     "every": "its trainings capture no gradients, since they are timed",
     "keep": "its trainings capture no gradients",
@@ -37,10 +37,10 @@ class Trainings:
     """Makes the trials of variants of one training configuration.
 
     Args:
-        base: What all trainings have in common, from `common_config`.
+        base: From `common_config`.
         methods: Settings by variant, from `parse_methods`.
         data_hash: Of the rows that all of them read; any text where nothing is trained.
-        more: Settings of every trial beside those of its variant, such as what it captures.
+        more: Settings of every trial beside those of its variant, for captures for example.
         factors: Further factors of every trial.
         prefix: Of the trials' labels.
     """
@@ -67,11 +67,11 @@ class Trainings:
         return self._made[key].with_factors(phase=phase)
 
     def config(self, variant: str, setting: Mapping[str, Plain], seed: int) -> TrainConfig:
-        """The whole configuration of a training.
+        """The resolved configuration of a training.
 
         Args:
-            variant: Its name.
-            setting: What is tuned.
+            variant: A key of the methods.
+            setting: Tuned fields of `TrainConfig`.
             seed: Of weights, order of the data and the optimizer's randomness.
 
         Returns:
@@ -100,15 +100,7 @@ class Trainings:
 
 
 def factors_of(variant: str, config: TrainConfig) -> dict[str, Plain]:
-    """What varies between trainings, the phase excepted.
-
-    Args:
-        variant: What the tables call it.
-        config: A resolved configuration.
-
-    Returns:
-        Value by column of the result table.
-    """
+    """What varies between trainings, except for the phase; `variant` is the method's name in the tables."""
     assert config.betas is not None
     return {
         "method": variant, "preset": config.preset or Path(str(config.model)).name, "steps": config.steps,
@@ -118,18 +110,18 @@ def factors_of(variant: str, config: TrainConfig) -> dict[str, Plain]:
 
 
 def parse_methods(methods: Methods) -> dict[str, dict[str, Any]]:
-    """The methods by what the tables call them, with the settings in which they differ.
+    """The methods by their names in the tables, with the settings in which they differ.
 
     Args:
-        methods: Names of optimizers, with settings of their own where there are any (``"grasswalk:rank=16"``); or
-            settings by a name of your own, ``"optimizer"`` among them: ``{"walk 16": {"optimizer": "grasswalk",
-            "rank": 16}}``. What is no field of `TrainConfig` is an option of the optimizer.
+        methods: Names of optimizers, with settings where there are any (``"grasswalk:rank=16"``); or settings by a
+            name of your own, ``"optimizer"`` among them: ``{"walk 16": {"optimizer": "grasswalk", "rank": 16}}``. A
+            setting that is not a field of `TrainConfig` is an option of the optimizer.
 
     Returns:
         Name to settings.
 
     Raises:
-        ValueError: If there are none, one is there twice, or an optimizer is not known.
+        ValueError: If the list is empty, has a method twice, or an optimizer is not known.
 
     >>> parse_methods(["GrassWalk:walk-step=0.05:rank=16"])
     {'grasswalk:walk_step=0.05:rank=16': {'optimizer': 'grasswalk', 'walk_step': 0.05, 'rank': 16}}
@@ -149,17 +141,7 @@ def parse_methods(methods: Methods) -> dict[str, dict[str, Any]]:
 
 
 def rates(lrs: Sequence[float]) -> list[dict[str, float]]:
-    """The settings of a grid of learning rates.
-
-    Args:
-        lrs: Peak learning rates.
-
-    Returns:
-        One setting per rate.
-
-    Raises:
-        ValueError: If one is not a positive number, or is there twice.
-    """
+    """The settings of a grid of peak learning rates, one per rate; ValueError if one is not positive or is repeated."""
     if isinstance(lrs, str) or not isinstance(lrs, Sequence):
         raise ValueError(f"lrs must be a list of numbers, got {lrs!r}; write [{lrs!r}]")
     if not lrs:
@@ -173,18 +155,18 @@ def rates(lrs: Sequence[float]) -> list[dict[str, float]]:
 
 
 def common_config(config: TrainConfig, before: TrainConfig | None = None) -> TrainConfig:
-    """What all cells of a comparison have in common.
+    """What all trials of a comparison have in common.
 
     Args:
         config: What was asked for.
-        before: What they have in common already, where a comparison is continued; what is open is as it was.
+        before: What they have in common already, where a comparison is continued; it fills what `config` leaves open.
 
     Returns:
         A configuration without a learning rate, otherwise resolved; it captures nothing and, unless it says otherwise,
         trains on one thread.
 
     Raises:
-        ValueError: If it settles what the cells settle, never evaluates, or differs from the earlier one.
+        ValueError: If it sets what the trials set, never evaluates, or differs from the earlier one.
     """
     defaults = TrainConfig()
     for name, why in _CHOSEN.items():
@@ -199,27 +181,17 @@ def common_config(config: TrainConfig, before: TrainConfig | None = None) -> Tra
 
 
 def left_open(config: TrainConfig) -> TrainConfig:
-    """The configuration of one run without what the cells of a comparison settle, or their methods do.
-
-    Args:
-        config: Of a run.
-
-    Returns:
-        What can be given to a comparison.
-    """
+    """The configuration of a run without the settings of single trials and methods, to give to a comparison."""
     defaults = TrainConfig()
     names = (*_CHOSEN, *_OF_METHODS, "threads")
     return TrainConfig.from_dict({**config.to_dict(), **{x: getattr(defaults, x) for x in names}, "every": None})
 
 
 def check_shared(methods: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse methods that settle what all of them must share to be compared.
-
-    Args:
-        methods: From `parse_methods`.
+    """Refuse methods with settings that all of them must share to be compared.
 
     Raises:
-        ValueError: If one does.
+        ValueError: If a method has such a setting.
     """
     for name, settings in methods.items():
         for key in _SAME_FOR_ALL:
@@ -230,12 +202,8 @@ def check_shared(methods: Mapping[str, Mapping[str, Any]]) -> None:
 def check_used(base: TrainConfig, methods: Iterable[Mapping[str, Any]]) -> None:
     """Refuse common settings that no method has.
 
-    Args:
-        base: What all cells have in common.
-        methods: The settings of the methods.
-
     Raises:
-        ValueError: If there is one.
+        ValueError: If there is such a setting.
     """
     used = {name for settings in methods for name in settings_of(method_named(settings["optimizer"]))}
     for name in _SOME_HAVE:
@@ -251,7 +219,7 @@ def _parsed(text: str) -> tuple[str, dict[str, Any]]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not (key and equals and value):
-            raise ValueError(f"{text!r}: {pair!r} is no setting; write name=value, as in {name}:rank=16")
+            raise ValueError(f"{text!r}: {pair!r} is not a setting; write name=value, as in {name}:rank=16")
         if (key := key.replace("-", "_")) in settings:
             raise ValueError(f"{text!r} says {key} twice; leave one out")
         settings[key] = plain_value(value)
@@ -276,14 +244,7 @@ def _canonical(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe(trial: Trial) -> dict[str, int | None]:
-    """What the result table says of a training beside its factors: bytes of the optimizer's state by formula.
-
-    Args:
-        trial: Of `Trainings`.
-
-    Returns:
-        ``state_bytes_formula``.
-    """
+    """A training's columns beside its factors: the bytes of the optimizer's state by formula."""
     plan = trial.content["optimizer_options"].get("plan")
     return {"state_bytes_formula": state_bytes(TrainConfig.from_dict(trial.config), plan)}
 

@@ -111,7 +111,7 @@ def test_the_peak_is_that_of_the_process():
 @pytest.mark.parametrize(
     ("status", "ended", "becomes"),
     [
-        (-9, Ended("killed", "killed by SIGKILL, perhaps by the system for want of memory"), "killed"),
+        (-9, Ended("killed", "killed by SIGKILL, perhaps by the system because memory ran out"), "killed"),
         (-11, Ended("killed", "killed by SIGSEGV"), "killed"),
         (3, Ended("failed", "ended with status 3"), "failed"),
         (0, Ended("finished"), "failed"),

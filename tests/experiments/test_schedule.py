@@ -79,7 +79,11 @@ def test_a_child_of_a_trial_that_fails_waits(tmp_path):
         ({"fails": True}, "failed", "ValueError: it fails"),
         ({"diverges": True}, "diverged", "at step 3"),
         ({"exits": True}, "failed", "ended with status 3 and left no record"),
-        ({"killed": True, "path": "/nowhere"}, "killed", "killed by SIGKILL, perhaps by the system for want of memory"),
+        (
+            {"killed": True, "path": "/nowhere"},
+            "killed",
+            "killed by SIGKILL, perhaps by the system because memory ran out",
+        ),
     ],
 )
 def test_how_a_trial_ends_is_told_by_type(tmp_path, how, status, reason):

@@ -57,7 +57,7 @@ def test_gaps_are_paired_by_seed():
 def test_noise_is_not_told_apart_and_what_failed_is_named():
     cells = results(a=A, b={0.003: [3.2, 3.5, 3.8]}, c={0.001: [2.9, 3.3, 3.8]}, d={0.01: [math.nan] * 3})
     lines = verdicts(summary(cells), cells)
-    assert lines[0] == "not told apart from a (95 %, paired by seed): c"  # b is 0.2 worse with every seed
+    assert lines[0] == "not distinguishable from a (95 %, paired by seed): c"  # b is 0.2 worse with every seed
     assert lines[-3:] == [f"diverged: d_lr0.01_seed{seed}" for seed in range(3)]
     assert "--retry" in lines[-4]
 
@@ -82,7 +82,7 @@ def test_one_seed_has_no_spread():
     table = summary(results(a={0.1: [2.0]}, b={0.1: [3.0]}))
     assert table[["eval_sd", "eval_low", "gap_low"]].isna().all(axis=None)
     assert rows_of(table)["held-out"].tolist() == ["2.000", "3.000"]
-    assert "too few seeds to tell all methods apart" in verdicts(table, results(a={0.1: [2.0]}, b={0.1: [3.0]}))
+    assert "too few seeds to distinguish all methods" in verdicts(table, results(a={0.1: [2.0]}, b={0.1: [3.0]}))
 
 
 def test_a_method_of_which_nothing_came_to_an_end_stays_in_the_table():
@@ -109,10 +109,10 @@ def test_memory_stands_beside_its_formula():
     cells = results(a=A, c=C)
     table = summary(cells)
     assert rows_of(table).columns.tolist()[3:6] == ["state [MB]", "formula [MB]", "peak [MB]"]
-    assert "state: the optimizer's tensors, to the byte what the formula says" in legend(table)
+    assert "state: the optimizer's tensors, equal to the formula to the byte" in legend(table)
     assert "peak: of the process, 421 MB of Python and libraries in it" in legend(table)
     cells.loc[cells["method"] == "c", "state_bytes"] += 4
-    assert "state: the optimizer's tensors; those of 1 method are not what the formula says" in legend(summary(cells))
+    assert "state: the optimizer's tensors; those of 1 method differ from the formula" in legend(summary(cells))
     assert max(map(len, legend(summary(cells)))) <= 80
     on_gpu = legend(summary(cells.assign(base_bytes=0, state_bytes_formula=math.nan)))
     assert "state: the optimizer's tensors" in on_gpu

@@ -118,7 +118,7 @@ def test_bytes_by_formula_are_those_of_the_memory_report():
         (["graswalk"], [1e-3], "no optimizer is called 'graswalk'; nearest: GrassWalk"),
         (["adamw", "AdamW"], [1e-3], "methods has adamw twice"),
         (["galore:side=left:side=right"], [1e-3], "says side twice; leave one out"),
-        (["grasswalk:rank"], [1e-3], "'rank' is no setting; write name=value"),
+        (["grasswalk:rank"], [1e-3], "'rank' is not a setting; write name=value"),
         (["grasswalk:rnk=3"], [1e-3], "rnk"),
         (["adamw:rank=3"], [1e-3], "rank=3 has no effect on AdamW"),
         (["adamw:lr=3"], [1e-3], "lr is chosen by the grid"),
@@ -151,8 +151,8 @@ def test_what_all_methods_share_is_no_setting_of_one(methods):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"optimizer": "galore"}, "optimizer='galore' has no use in a comparison: the methods say that"),
-        ({"lr": 1e-3}, "lr=0.001 has no use in a comparison: the grid says that"),
+        ({"optimizer": "galore"}, "optimizer='galore' has no use in a comparison: the methods set it"),
+        ({"lr": 1e-3}, "lr=0.001 has no use in a comparison: the grid sets it"),
         ({"seed": 3}, "seed=3 has no use"),
         ({"every": 5}, "every=5 has no use"),
         ({"eval_every": None}, "needs the held-out loss"),

@@ -1,4 +1,4 @@
-"""The contract of an executor: it is entered once, is given batches of trials, and says how each process ended."""
+"""The contract of an executor: it is entered once, runs batches of trials, and reports how each process ended."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any, Literal, Protocol, Self
 
 @dataclass(frozen=True)
 class Request:
-    """Everything that a process needs to run a trial; plain values, so that it can travel as JSON.
+    """Everything that a process needs to run a trial, as JSON-ready values.
 
     Attributes:
         trials_dir: The directory of all trials.
         name: The trial's directory in it.
-        recipe: What is done.
-        config: With what.
+        recipe: A name for `recipe_named`.
+        config: The recipe's configuration.
         parents: Content hash to directory name of the trials that it begins from.
-        attempt: Which time it is begun or resumed, from 1 on.
+        attempt: From 1 on, resumed attempts included.
         keeps_weights: Whether other trials begin from its weights.
-        plugins: Modules that the caller named; nothing else is imported for it.
-        environment: Variables of its process: which GPU it has, for example.
-        resume: Whether there is something to go on with; None looks, which several processes may not do each.
+        plugins: Modules that may be imported for the recipe.
+        environment: Variables of its process, for its GPU for example.
+        resume: Whether an earlier attempt is continued; None looks for one (only where one process runs the trial).
     """
 
     trials_dir: str
@@ -44,11 +44,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Ended:
-    """How the process of a trial ended; what became of the trial is in its outcome, if it came to write one.
+    """How the process of a trial ended; the result of the trial is in its outcome, if the process wrote one.
 
     Attributes:
-        how: ``finished``: with status 0; ``failed``: with another one; ``killed``: by a signal, or its job was.
-        detail: For people; never parsed.
+        how: ``finished`` (status 0), ``failed`` (another status) or ``killed`` (by a signal, or with its job).
+        detail: Text for people, never parsed.
     """
 
     how: Literal["finished", "failed", "killed"]
@@ -56,7 +56,7 @@ class Ended:
 
 
 class Watcher(Protocol):
-    """Who is told how a batch gets on."""
+    """Receives the progress of a batch."""
 
     def begun(self, name: str) -> None:
         """A trial has begun, or was submitted."""
@@ -69,7 +69,7 @@ class Watcher(Protocol):
 
 
 class Executor(Protocol):
-    """A context manager that many batches share; at its end, however it comes about, no trial is running."""
+    """A context manager that many batches share; after it, even after an error, no trial is running."""
 
     def __enter__(self) -> Self: ...
 
@@ -82,8 +82,8 @@ class Executor(Protocol):
 
         Args:
             trials: What to run, in this order.
-            watch: Told what happens.
+            watch: Called for every trial that begins or ends.
 
         Raises:
-            RunError: If no trial can be begun.
+            RunError: If no trial can be started.
         """

@@ -15,12 +15,12 @@ Kind = Literal["local", "slurm"]
 
 
 def check_execution(kind: str, workers: int | None, slurm: Mapping[str, Any] | None) -> None:
-    """Refuse what makes no sense of how trials are to be run.
+    """Refuse arguments that no executor can use.
 
     Args:
         kind: ``local`` or ``slurm``.
-        workers: Trials at a time.
-        slurm: Options of Slurm.
+        workers: Trials at a time, at least 1; None for the default.
+        slurm: Options of Slurm, for ``slurm`` only.
 
     Raises:
         ValueError: If the kind is not known, or the others do not go with it.
@@ -34,16 +34,16 @@ def check_execution(kind: str, workers: int | None, slurm: Mapping[str, Any] | N
 
 
 def workers_of(kind: Kind, workers: int | None, *, processes: int = 1, gpus: int | None = None) -> int | None:
-    """How many trials run at a time.
+    """How many trials run at a time: one per GPU of this machine, or one per core where there is no GPU.
 
     Args:
         kind: ``local`` or ``slurm``.
         workers: What was asked for; None for the default.
-        processes: Processes that share a trial.
-        gpus: GPUs of this machine; None looks.
+        processes: Processes that share a trial; where there are several, one trial runs at a time.
+        gpus: GPUs of this machine; None counts them.
 
     Returns:
-        Here by default one per GPU, or one per core where there is none; None for as many as Slurm gives.
+        None for as many as Slurm gives.
 
     Raises:
         ValueError: If several are asked for where several processes share each trial.
@@ -60,15 +60,7 @@ def workers_of(kind: Kind, workers: int | None, *, processes: int = 1, gpus: int
 
 
 def places(workers: int, gpus: int | None = None) -> list[dict[str, str]]:
-    """Variables of the process of each worker: with GPUs here, each has one of them, the workers dealt out in turn.
-
-    Args:
-        workers: How many.
-        gpus: GPUs of this machine; None looks.
-
-    Returns:
-        One dictionary per worker.
-    """
+    """Environment variables of each worker's processes: where there are GPUs, each worker has one, in turn."""
     number = _count(gpus)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",") if visible else [str(index) for index in range(number)]
@@ -83,20 +75,20 @@ def executor_of(
     *,
     processes: int = 1,
 ) -> Executor:
-    """The executor of a study.
+    """The executor of a study; it starts nothing before it is given trials.
 
     Args:
         trials_dir: The directory of all trials.
         kind: Processes of this machine, or a Slurm job array.
         workers: Trials at a time; None for the default of `workers_of`.
         slurm: Options of Slurm.
-        processes: How many share a trial; several are begun by torchrun, on Slurm in the trial's job.
+        processes: How many share a trial; several are started by torchrun, on Slurm in the trial's job.
 
     Returns:
-        A context manager, which costs something only when it is first given trials.
+        A context manager.
 
     Raises:
-        ValueError: If that makes no sense, or there is no Slurm here.
+        ValueError: If an argument is wrong, or this machine has no Slurm.
         ModuleNotFoundError: Without the packages of the extra ``slurm``.
     """
     check_execution(kind, workers, slurm)
@@ -104,17 +96,17 @@ def executor_of(
     if kind == "slurm":
         from subspace_lab.experiments.executors.slurm import SlurmExecutor
         from subspace_lab.experiments.executors.torchrun import run_in_job
+        from subspace_lab.experiments.run_trial import run_trial
 
-        if processes == 1:
-            return SlurmExecutor(trials_dir, workers, slurm)
-        return SlurmExecutor(trials_dir, workers, slurm, functools.partial(run_in_job, processes=processes))
-    if processes == 1:
-        from subspace_lab.experiments.executors.local import LocalExecutor
+        work = run_trial if processes == 1 else functools.partial(run_in_job, processes=processes)
+        return SlurmExecutor(trials_dir, workers, slurm, work)
+    if processes > 1:
+        from subspace_lab.experiments.executors.torchrun import TorchrunExecutor
 
-        return LocalExecutor(trials_dir, places(workers or 1))
-    from subspace_lab.experiments.executors.torchrun import TorchrunExecutor
+        return TorchrunExecutor(processes)
+    from subspace_lab.experiments.executors.local import LocalExecutor
 
-    return TorchrunExecutor(processes)
+    return LocalExecutor(trials_dir, places(workers or 1))
 
 
 def _count(gpus: int | None) -> int:

@@ -1,15 +1,15 @@
-"""A process that imports the libraries once and forks a fresh process for every trial that it is told to run.
+"""A process that imports the libraries once and forks a fresh process for every requested trial.
 
-``python -m subspace_lab.experiments.executors.fork_server PID``, begun by PID, reads requests from standard input, one
-JSON object a line, and answers on standard output with ``{"name": ..., "pid": ...}`` when a trial begins and ``{"name":
-..., "exit": ...}`` when its process has ended (minus the number of the signal that killed it). It never computes
-anything itself, so that a fork of it is as good as a new process, begins in milliseconds instead of seconds, and its
-peak memory is its own. A trial that dies takes nobody along. `multiprocessing` would do the same but for one thing: its
-fresh processes import the caller's main module again.
+``python -m subspace_lab.experiments.executors.fork_server PID``, started by PID, reads requests from standard input,
+one JSON object a line, and answers on standard output with ``{"name": ..., "pid": ...}`` when a trial begins and
+``{"name": ..., "exit": ...}`` when its process has ended (minus the number of the signal that killed it). The server
+computes nothing itself, so that a fork of it is as good as a new process, starts in milliseconds instead of seconds,
+and has a peak memory of its own. A trial that dies affects no other. `multiprocessing` is not used because its fresh
+processes import the caller's main module again.
 
-When standard input ends, the trials are interrupted (they leave a checkpoint) and it ends after them. When PID is gone,
-be it by SIGKILL, the same happens, and trials that take longer than some seconds are killed; when it is killed itself,
-so are its trials. So none runs on behind the back of the same command begun again.
+When standard input ends, the trials are interrupted (they leave a checkpoint) and the server ends after them. When PID
+is gone, even by SIGKILL, the same happens, and trials that need longer than some seconds are killed; when the server
+itself is killed, so are its trials. So no trial is still running when the same command is started again.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from typing import Any
 from subspace_lab.experiments.executors.parent import end_with_parent
 
 _CHUNK = 1 << 16
-_PATIENCE_S = 0.5  # between two looks at whether the process that asks is there
-_GRACE_S = 10.0  # for a checkpoint, when it is not
+_PATIENCE_S = 0.5  # between two looks at the parent
+_GRACE_S = 10.0  # for a checkpoint, when the parent is gone
 
 
 def main() -> None:
-    """Serve until standard input ends and all trials have."""
+    """Serve until standard input and all trials have ended."""
     parent = int(sys.argv[1])
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell begins in the background
     _import_all()
@@ -89,15 +89,14 @@ def _begin(request: dict[str, Any], children: dict[int, str]) -> None:
 
 
 def _become_trial(request: dict[str, Any], server: int) -> None:
-    """Run the trial and end the process, whatever happens; what it says goes into its log."""
+    """Run the trial and end the process, whatever happens; its output goes into its log."""
     status = 1
     try:
         end_with_parent(server)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        log = os.open(
-            Path(request["trials_dir"], f"{request['name']}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666
-        )
+        log_file = Path(request["trials_dir"], f"{request['name']}.log")
+        log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(log, 1)
         os.dup2(log, 2)
@@ -129,7 +128,7 @@ def _signal(children: dict[int, str], number: int) -> None:
 def _answer(**values: Any) -> None:
     try:
         print(json.dumps(values), flush=True)
-    except BrokenPipeError:  # whoever asked is gone; the trials end by themselves
+    except BrokenPipeError:  # the reader is gone; the trials end by themselves
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 

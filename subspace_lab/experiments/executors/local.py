@@ -1,4 +1,4 @@
-"""Trials in processes of this machine, so many at a time."""
+"""Trials in processes of this machine."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _PATIENCE_S = 0.25  # between two looks at how far the trials are
 
 
 class LocalExecutor:
-    """Processes of this machine; a context manager, at whose end, however it comes about, no trial is running.
+    """Processes of this machine, as many at a time as there are `places`.
 
     Args:
         trials_dir: The directory of all trials.
-        places: Variables of the process of each trial that runs at the same time: one entry per worker.
+        places: Environment variables of each worker's processes.
     """
 
     def __init__(self, trials_dir: Path, places: Sequence[Mapping[str, str]]) -> None:
@@ -57,14 +57,14 @@ class LocalExecutor:
             server.stdout.close()
 
     def _started(self) -> subprocess.Popen[bytes]:
-        """The server, begun with the first trial: it imports the libraries."""
+        """The server, started with the first trial since it imports the libraries."""
         if self._server is None:
             self._dir.mkdir(parents=True, exist_ok=True)
             with (self._dir / _LOG).open("wb") as log:
                 self._server = subprocess.Popen(
                     [sys.executable, "-m", "subspace_lab.experiments.executors.fork_server", str(os.getpid())],
                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-                    start_new_session=True,  # Ctrl-C is for this process, which tells the trials
+                    start_new_session=True,  # Ctrl-C reaches this process, which interrupts the trials
                 )  # fmt: skip
         return self._server
 
@@ -107,9 +107,8 @@ class LocalExecutor:
         return [json.loads(line) for line in lines]
 
     def _gone(self) -> RunError:
-        return RunError(
-            f"the process that begins the trials is gone, see {self._dir / _LOG}; run the same command again"
-        )
+        log = self._dir / _LOG
+        return RunError(f"the process that starts the trials is gone, see {log}; run the same command again")
 
 
 def _ended(status: int) -> Ended:
@@ -118,5 +117,5 @@ def _ended(status: int) -> Ended:
     if status > 0:
         return Ended("failed", f"ended with status {status}")
     name = signal.Signals(-status).name
-    memory = ", perhaps by the system for want of memory" if name == "SIGKILL" else ""
+    memory = ", perhaps by the system because memory ran out" if name == "SIGKILL" else ""
     return Ended("killed", f"killed by {name}{memory}")

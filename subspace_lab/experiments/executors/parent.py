@@ -18,13 +18,13 @@ _PATIENCE_S = 0.5  # between two looks at the parent, where the kernel does not 
 
 
 def end_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
-    """Have this process signalled as soon as its parent is gone, be it by SIGKILL.
+    """Have this process signalled as soon as its parent is gone, even by SIGKILL.
 
-    On Linux the kernel does it at once, whatever this process is doing; elsewhere a thread looks twice a second.
+    On Linux the kernel sends the signal at once; elsewhere a thread looks twice a second.
 
     Args:
-        parent: The process that began this one; it may be gone already.
-        number: The signal: SIGKILL, or SIGINT for a process that leaves a checkpoint.
+        parent: PID of the process that started this one; it may be gone already.
+        number: SIGKILL, or SIGINT for a process that leaves a checkpoint.
     """
     if not _asked_of_kernel(number):
         threading.Thread(target=_watch, args=(parent, number), daemon=True).start()
@@ -45,12 +45,7 @@ def _watch(parent: int, number: int) -> None:
 
 
 def main(parent: int, words: list[str]) -> None:
-    """Become another Python process that is interrupted when its parent is gone; on Linux only, others do not keep it.
-
-    Args:
-        parent: The process that began this one.
-        words: What follows ``python`` on its command line.
-    """
+    """Become another Python process, which Linux (no other system) interrupts when its parent is gone."""
     end_with_parent(parent, signal.SIGINT)
     os.execv(sys.executable, [sys.executable, *words])
 

@@ -17,22 +17,22 @@ from subspace_lab.experiments.run_trial import run_trial
 from subspace_lab.runs import RunError
 
 _PATIENCE_S = 2.0  # between two looks at the jobs
-_WARNINGS = (signal.SIGUSR2, signal.SIGTERM)  # before the time limit, as submitit asks for it; and of a cancelled job
+_WARNINGS = (signal.SIGUSR2, signal.SIGTERM)  # before the time limit, by submitit's request; of a cancelled job
 _OURS = ("nodes", "ntasks_per_node", "tasks_per_node", "array_parallelism")
 
 
 class SlurmExecutor:
-    """A job array with one job a trial; a context manager, at whose end no job is left.
+    """A job array with one job per trial.
 
     Args:
         trials_dir: The directory of all trials, which the nodes must see under the same path.
-        workers: How many jobs at a time; None for as many as Slurm gives.
+        workers: Jobs at a time; None for as many as Slurm gives.
         options: Of Slurm: ``{"partition": "gpu", "time": 60}``.
-        work: What a job does with a request; it returns how it ended, or None.
-        cluster: ``slurm``; submitit has stand-ins for it.
+        work: Runs a request in its job; may return how its processes ended.
+        cluster: ``slurm``, or one of submitit's stand-ins.
 
     Raises:
-        ValueError: If there is no Slurm here, or an option is not known.
+        ValueError: If this machine has no Slurm, or an option is not known.
         ModuleNotFoundError: Without the packages of the extra ``slurm``.
     """
 
@@ -68,7 +68,7 @@ class SlurmExecutor:
         job = functools.partial(_in_job, self._work)
         try:
             jobs = self._executor.map_array(job, list(trials))
-        except RuntimeError as error:  # what submitit makes of sbatch's
+        except RuntimeError as error:  # submitit's, for an error of sbatch
             line = next(iter(str(error).splitlines()), "sbatch failed")
             raise RunError(f"Slurm did not take the jobs ({line}); correct the options of Slurm") from error
         self._jobs = {request.name: job for request, job in zip(trials, jobs, strict=True)}
@@ -83,13 +83,10 @@ class SlurmExecutor:
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Refuse options that Slurm does not have, and those that are settled here.
-
-    Args:
-        options: Of Slurm.
+    """Refuse options that Slurm does not have, and those that are set here.
 
     Raises:
-        ValueError: If there is such a one.
+        ValueError: If there is such an option.
         ModuleNotFoundError: Without the packages of the extra ``slurm``.
     """
     submitit = require("submitit", extra="slurm")
@@ -97,7 +94,7 @@ def check_options(options: Mapping[str, Any]) -> None:
     for name in options:
         if name in _OURS:
             raise ValueError(
-                f"the option {name} of Slurm is settled: a job is one task on one node, and workers says how many "
+                f"the option {name} of Slurm is fixed: a job is one task on one node, and workers says how many "
                 "jobs at a time; leave it out"
             )
         if name not in known:
@@ -105,7 +102,7 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 def _in_job(work: Callable[[Request], Ended | None], request: Request) -> Ended | None:
-    """Run a trial in this job; Slurm's warnings are as Ctrl-C to it, so that it leaves a checkpoint."""
+    """Run a trial in this job; Slurm's warnings act like Ctrl-C, so that it leaves a checkpoint."""
 
     def warned(*_: object) -> None:
         for number in _WARNINGS:

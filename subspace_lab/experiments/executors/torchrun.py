@@ -1,8 +1,8 @@
-"""Trials that several processes share, begun by torchrun: one after the other on this machine, or each in its job.
+"""Trials that several processes share, started by torchrun: one after the other on this machine, or each in its job.
 
-``python -m subspace_lab.experiments.executors.torchrun TRIALS NAME`` is what torchrun begins in each process: it runs
-the trial whose request lies beside its directory. When the process that began torchrun is gone, torchrun is
-interrupted, and its processes leave a checkpoint; when torchrun itself is killed, so are they.
+torchrun starts ``python -m subspace_lab.experiments.executors.torchrun TRIALS NAME`` in each process, which runs the
+trial whose request lies beside its directory. When the process that started torchrun is gone, torchrun is interrupted,
+and its processes leave a checkpoint; when torchrun itself is killed, so are they.
 """
 
 from __future__ import annotations
@@ -29,11 +29,7 @@ _WATCHED = "subspace_lab.experiments.executors.parent"
 
 
 class TorchrunExecutor:
-    """One trial at a time, in several processes; a context manager, at whose end no trial is running.
-
-    Args:
-        processes: How many share a trial, one per GPU where there are some.
-    """
+    """One trial at a time, shared by `processes`: one per GPU where there are GPUs."""
 
     def __init__(self, processes: int) -> None:
         self._processes = processes
@@ -63,15 +59,7 @@ class TorchrunExecutor:
 
 
 def run_in_job(request: Request, *, processes: int) -> Ended:
-    """Run a trial, or go on with it, in several processes, and wait for them.
-
-    Args:
-        request: The trial.
-        processes: How many share it.
-
-    Returns:
-        How they ended.
-    """
+    """Run a trial in several processes of this job, or resume it, and wait for them."""
     running = _begin(request, processes)
     try:
         running.wait()
@@ -83,42 +71,33 @@ def run_in_job(request: Request, *, processes: int) -> Ended:
 def _begin(request: Request, processes: int) -> subprocess.Popen[bytes]:
     trials_dir = Path(request.trials_dir)
     trials_dir.mkdir(parents=True, exist_ok=True)
-    begun = (trials_dir / request.name / MANIFEST).exists()  # several processes may not look each
-    publish_json(_path(trials_dir, request.name), dataclasses.replace(request, resume=begun).to_dict())
+    resume = (trials_dir / request.name / MANIFEST).exists()  # once for all processes
+    publish_json(_path(trials_dir, request.name), dataclasses.replace(request, resume=resume).to_dict())
     words = command(trials_dir, request.name, processes)[1:]
     with (trials_dir / f"{request.name}.log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", _WATCHED, str(os.getpid()), *words],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **request.environment},
-            start_new_session=True,  # Ctrl-C is for this process, which tells torchrun
+            start_new_session=True,  # Ctrl-C reaches this process, which interrupts torchrun
         )  # fmt: skip
 
 
 def _stop(running: subprocess.Popen[bytes]) -> None:
-    """Press Ctrl-C for it: torchrun tells the processes, and gives them half a minute for a checkpoint."""
+    """Interrupt torchrun, which interrupts the processes and gives them half a minute for a checkpoint."""
     if running.poll() is None:
         running.send_signal(signal.SIGINT)
         running.wait()
 
 
 def _ended(running: subprocess.Popen[bytes], name: str) -> Ended:
-    """A process that fails by itself says so in the outcome: whatever else ends torchrun has killed one."""
+    """A process that fails writes that into the outcome; torchrun fails only if one was killed."""
     if not running.returncode:
         return Ended("finished")
     return Ended("killed", f"killed, torchrun ended with status {running.returncode}, see {name}.log")
 
 
 def command(trials_dir: Path, name: str, processes: int) -> list[str]:
-    """The command that runs a trial.
-
-    Args:
-        trials_dir: The directory of all trials.
-        name: The trial's directory.
-        processes: How many share it.
-
-    Returns:
-        Its words; ``python -m torch.distributed.run`` is torchrun.
-    """
+    """The words of the command that runs a trial; ``python -m torch.distributed.run`` is torchrun."""
     torchrun = ["python", "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     return [*torchrun, "-m", _MODULE, str(trials_dir), name]
 
@@ -128,12 +107,7 @@ def _path(trials_dir: Path, name: str) -> Path:
 
 
 def main(trials_dir: str, name: str) -> None:
-    """Run a trial in one of its processes.
-
-    Args:
-        trials_dir: The directory of all trials.
-        name: The trial's directory.
-    """
+    """Run a trial in one of its processes."""
     end_with_parent(os.getppid())
     from subspace_lab.experiments.run_trial import run_trial
 

@@ -162,8 +162,7 @@ def test_trainings_that_fail_are_named_at_the_end(clone, small, monkeypatch, cap
     monkeypatch.setattr(engine, "run_missing", fail)
     regenerate(clone, profile="smoke", only=["fig3"])
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "trials that are not complete, and that the tables lack: 1 (walk+AO_lr0.01_seed1 failed: no luck)"
-        "; the same command goes on with them"
+        "trials that are not complete: 1 (walk+AO_lr0.01_seed1 failed: no luck); the same command continues them"
     )
     assert "walk+AO_lr0.01_seed1" in (clone / "evidence.md").read_text(encoding="utf-8").split("without a result")[1]
     monkeypatch.setattr(engine, "run_missing", None)

@@ -39,8 +39,8 @@ def test_without_submitit_it_says_how_to_install_it(settings, tmp_path, monkeypa
     ("options", "line"),
     [
         ({"partitoin": "gpu"}, "there is no option of Slurm 'partitoin'; nearest: partition "),
-        ({"ntasks_per_node": 2}, "the option ntasks_per_node of Slurm is settled: a job is one task on one node"),
-        ({"array_parallelism": 2}, "array_parallelism of Slurm is settled: .*workers says how many jobs at a time"),
+        ({"ntasks_per_node": 2}, "the option ntasks_per_node of Slurm is fixed: a job is one task on one node"),
+        ({"array_parallelism": 2}, "array_parallelism of Slurm is fixed: .*workers says how many jobs at a time"),
     ],
     ids=str,
 )

@@ -150,7 +150,7 @@ def test_a_cell_that_is_killed_takes_nobody_along_and_is_resumed(whole, settings
         patch.setattr("subspace_lab.experiments.executors.local._PATIENCE_S", 0.01)
         found = by_label(compare(path, METHODS, lrs=[1e-3], seeds=1, config=config, workers=2).results)
     assert found["status"].to_dict() == {WALK: "killed", "adamw_lr0.001_seed0": "complete"}
-    assert found.loc[WALK, "reason"] == "killed by SIGKILL, perhaps by the system for want of memory"
+    assert found.loc[WALK, "reason"] == "killed by SIGKILL, perhaps by the system because memory ran out"
     assert 6 <= found.loc[WALK, "steps_done"] < 40
 
     outcome_of_adamw = path / "cells" / f"{directory(path, 'adamw_lr0.001_seed0').name}.json"
@@ -218,7 +218,7 @@ def test_without_its_helper_it_stops_with_one_line(settings, tmp_path, monkeypat
         real(self, request)
 
     monkeypatch.setattr(LocalExecutor, "_send", send)
-    with pytest.raises(RunError, match=r"the process that begins the trials is gone.*run the same command again"):
+    with pytest.raises(RunError, match=r"the process that starts the trials is gone.*run the same command again"):
         compare(tmp_path / "sweep", ["adamw"], lrs=[1e-3], seeds=1, config=settings(update_interval=None))
     assert not (tmp_path / "sweep" / ".lock").exists()
 
