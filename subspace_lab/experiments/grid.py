@@ -61,7 +61,7 @@ class Grid:
     phase: str = "evaluate"
 
     def trials(self, *variants: str) -> list[Trial]:
-        """The trials of some variants (all by default), by seed, setting and variant, so that each variant comes early."""
+        """The trials of some variants (all by default), by seed, setting and variant: each variant comes early."""
         chosen = variants or self.variants
         product = itertools.product(self.seeds, self.settings, chosen)
         return [self.make(variant, setting, seed, self.phase) for seed, setting, variant in product]

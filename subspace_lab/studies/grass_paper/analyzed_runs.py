@@ -30,14 +30,7 @@ COMMAND = "python -m subspace_lab.studies.grass_paper.analyzed_runs"
 
 
 def measure(run: Run) -> dict[str, Any]:
-    """All numbers of one run.
-
-    Args:
-        run: A run that was analysed.
-
-    Returns:
-        ``energy`` by rank and ``curvature`` by kind of layer.
-    """
+    """All numbers of one analysed run: ``energy`` by rank and ``curvature`` by kind of layer."""
     energy, curvature = run.table("energy"), run.table("curvature")
     own = energy[energy["basis"] == "own"].dropna(subset=["ratio"])
     return {
@@ -76,14 +69,7 @@ def _curvature(rows: pd.DataFrame) -> dict[str, float]:
 
 
 def summarize(measured: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and standard deviation over runs of every number.
-
-    Args:
-        measured: From `measure`, one per run.
-
-    Returns:
-        The same shape with ``[mean, deviation]`` in the place of each number.
-    """
+    """``[mean, standard deviation]`` over runs in the place of each number that `measure` returns."""
     first = measured[0]
     if isinstance(first, dict):
         return {key: summarize([one[key] for one in measured]) for key in first}
@@ -91,14 +77,7 @@ def summarize(measured: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def render(result: dict[str, Any]) -> str:
-    """The tables of papers.md.
-
-    Args:
-        result: The content of the JSON file.
-
-    Returns:
-        Markdown.
-    """
+    """The tables of papers.md, from the content of the JSON file."""
     lines = [
         "W1, W2, W3, by rank (ratios, unsquared):",
         "",
@@ -132,11 +111,7 @@ def _pm(value: list[float], digits: int, sign: str = "") -> str:
 
 
 def main(run_dirs: list[str]) -> None:
-    """Measure, write the JSON file, fill the page.
-
-    Args:
-        run_dirs: Analysed runs, of one configuration except for the seed; empty to fill the page only.
-    """
+    """Measure the runs (seeds of one configuration), write the JSON file, fill the page; without runs only fill it."""
     if run_dirs:
         _write(run_dirs)
     fill_from(RESULT, PAGE, MARK, render)

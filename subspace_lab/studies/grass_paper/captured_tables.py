@@ -41,12 +41,7 @@ _WITH_BASES = ("full", "gram", "topk")
 
 
 def absorb(store: PaperStore, rows: pd.DataFrame) -> None:
-    """Measure captured runs that are complete, and take what was measured into the tables.
-
-    Args:
-        store: The tables.
-        rows: Rows of trials that have become complete; those that captured nothing are passed over.
-    """
+    """Measure those captured runs that have become complete, by the rows of their trials, and add the tables."""
     for row in rows[rows["captured"]].to_dict("records"):
         run = Run.open(store.trials_dir / row["cell"])
         width = int(run.layers[["rows", "cols"]].min(axis=1).median())

@@ -35,16 +35,16 @@ def plan_lines(
     """What a profile would train, line by line.
 
     Args:
-        out_dir: Where it would go.
+        out_dir: Where the trainings would go.
         profile: Its name.
         only: Names of figures; all by default.
         longer: Whether the longer variant is meant.
-        executor: ``slurm`` if every command is to be one of a job; there need be no Slurm here.
+        executor: ``slurm`` for the command of a job; this machine need not have Slurm.
         slurm: Options of Slurm.
 
     Yields:
-        Three lines per training (what, memory and tokens, the command), without the command where its learning rate is
-        not known yet, and a sum at the end.
+        Three lines per training (its settings, its memory and tokens, its command), without the command where its
+        learning rate is not known yet, and the sum at the end.
     """
     scale, names = settled(profile, longer=longer), chosen(only)
     check_execution(executor, None, slurm)
@@ -95,7 +95,7 @@ def _lines(wanted: Wanted, trials_dir: Path, processes: int) -> Iterator[str]:
 
 
 def _settings(config: TrainConfig) -> list[str]:
-    """The settings of a training that are no defaults, as the command line has them."""
+    """The settings of a training that differ from the defaults, as flags of the command line."""
     words, defaults = [], TrainConfig().to_dict()
     for name, value in config.to_dict().items():
         flag = f"--{name.replace('_', '-')}"

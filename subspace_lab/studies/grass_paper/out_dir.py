@@ -31,17 +31,17 @@ _POINTS = 50
 
 
 def open_store(path: Path, profile: Profile) -> PaperStore:
-    """Create ``OUT_DIR``, or go on with the one that is there.
+    """Create ``OUT_DIR``, or continue the one that exists.
 
     Args:
         path: ``OUT_DIR``.
-        profile: What it is to hold.
+        profile: Its scale.
 
     Returns:
         The store.
 
     Raises:
-        RunError: If something else is there, or the tables of another profile.
+        RunError: If the directory holds something else, or the tables of another profile.
     """
     store = PaperStore.begin(path, PAPER, profile.settings)
     store.profile = profile

@@ -15,16 +15,7 @@ from subspace_lab.studies.grass_paper.store import PaperStore
 
 
 def write(store: PaperStore, path: Path, pictures: Path) -> None:
-    """Write the page.
-
-    Args:
-        store: The tables.
-        path: Where it goes; it refers to tables and pictures by relative paths.
-        pictures: Where the pictures are.
-
-    Raises:
-        RunError: If it cannot be written.
-    """
+    """Write the page to `path`, with relative links to the tables and to the directory of the pictures."""
     tables, figures = (
         Path(os.path.relpath(str(place), str(path.parent))).as_posix() for place in (store.path, pictures)
     )

@@ -21,23 +21,22 @@ class Profile:
     """The scale of all experiments.
 
     Attributes:
-        name: As the command line has it.
+        name: A key of `PROFILES`, with ``-longer`` at its end for the longer variant.
         config: What all trainings have in common.
         lrs: Learning rates that every variant is tuned over, on the first seed.
-        seeds: Trained at the best of them.
+        seeds: Number of seeds at the best of them.
         ranks: Around the usual rank, for the sensitivity to it.
         intervals: Steps between refreshes.
         walk_steps: Radians.
         zetas: Largest growths of the recovered part per step.
-        scales: Factors on the step of the matrices, which embeddings, head and norms do not have.
-        shares: r/m of the energy figure.
+        scales: Factors on the step of the matrices; embeddings, head and norms are not scaled.
+        shares: m/r of the energy figure.
         captures: Captured steps of a captured run.
-        cell_s: About how long a cell takes on one thread, for the estimate before anything was measured.
-        angle_pairs: Pairs of bases in the histogram of principal angles.
-        rules: For the basis, in the ablation; the frozen one is the null.
+        cell_s: Expected seconds of a training on one thread, for the estimate before one was measured.
+        rules: For the basis, in the ablation; the first, frozen, is the null.
         methods: Of Tables 1 and 2.
-        larger: Settings of a second, larger size that Table 2 has, none where there is none.
-        processes: Of one training; more than one are begun by torchrun.
+        larger: Settings of the second, larger size of Table 2; None where the profile has one size.
+        processes: Of one training; more than one are started by torchrun.
     """
 
     name: str
@@ -59,7 +58,7 @@ class Profile:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """JSON-ready values that decide what is computed; the estimate is none of them."""
+        """JSON-ready values that decide what is computed; the expected duration is not among them."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del values["cell_s"]
         return {**values, "config": self.config.to_dict()}
@@ -118,17 +117,7 @@ PROFILES: dict[str, Profile] = {
 
 
 def profile_named(name: str) -> Profile:
-    """A profile by its name.
-
-    Args:
-        name: A key of `PROFILES`.
-
-    Returns:
-        The profile.
-
-    Raises:
-        ValueError: If there is none; names the nearest.
-    """
+    """A profile by its name; a ValueError names the nearest."""
     if name not in PROFILES:
         raise ValueError(unknown("profile", name, PROFILES))
     return PROFILES[name]

@@ -10,7 +10,7 @@ class PaperStore(Store):
     """The tables of a profile, from `subspace_lab.studies.grass_paper.out_dir.open_store`.
 
     Attributes:
-        profile: What they hold.
+        profile: Its scale.
     """
 
     profile: Profile

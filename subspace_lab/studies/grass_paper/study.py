@@ -35,10 +35,10 @@ def study_of(
 
     Args:
         profile: The scale.
-        data_hash: Of the tokens that the tables rest on; empty where nothing is trained.
-        find_data: Reads the tokens and gives their hash.
+        data_hash: Of the tokens; empty where nothing is trained.
+        find_data: Reads the tokens and returns their hash.
         finish: Writes the page.
-        pictures: Where the pictures go; beside the tables by default.
+        pictures: Directory of the pictures; that of the tables by default.
 
     Returns:
         The study.
@@ -68,20 +68,20 @@ def regenerate(
 ) -> Path:
     """Make the figures and tables of a profile, training whatever the tables do not hold yet.
 
-    Interrupted or killed at any instant, the same call goes on; of ``OUT_DIR`` only ``evidence.json`` and the
-    parquet files are needed for that, so that it may go on in a copy of them elsewhere. With all tables there, nothing
-    is computed and the figures are drawn again, the same byte for byte.
+    After an interruption at any instant, the same call continues; it needs only ``evidence.json`` and the parquet files
+    of ``OUT_DIR``, so that it may continue in a copy of them elsewhere. With all tables complete, nothing is computed
+    and the figures are drawn again, the same byte for byte.
 
     Args:
         out_dir: ``OUT_DIR``: tables, figures, the page, and the run directories in ``work``.
         profile: ``smoke``, ``cpu`` or ``paper``.
         only: Names of figures; all by default.
         longer: Four times the steps and two more seeds; needs an ``OUT_DIR`` of its own.
-        executor: ``local`` for processes of this machine, ``slurm`` for job arrays; what several processes share is
-            begun by torchrun, here one training after the other, on Slurm in its job.
+        executor: ``local`` for processes of this machine, ``slurm`` for job arrays; trainings that several processes
+            share are started by torchrun, here one after the other, on Slurm in their jobs.
         workers: Trainings at a time; by default one per core, or as many as Slurm gives.
         slurm: Options of Slurm: ``{"partition": "gpu", "time": 60}``.
-        recompute: Forget what the chosen figures rest on and train it again.
+        recompute: Forget the trainings of the chosen figures and repeat them.
         page: Where the page with the claims goes; ``OUT_DIR/evidence.md`` by default.
         pictures: Where the figures go; ``OUT_DIR`` by default.
 
@@ -90,7 +90,7 @@ def regenerate(
 
     Raises:
         ValueError: If a profile or a figure is not known, or options contradict each other.
-        RunError: If ``OUT_DIR`` holds something else or another profile, cannot be written, or Slurm takes no job.
+        RunError: If ``OUT_DIR`` holds something else or another profile, cannot be written, or Slurm refuses the jobs.
         ModuleNotFoundError: Without the packages that it needs.
         StudyInterrupted: After Ctrl-C.
     """
@@ -118,18 +118,7 @@ def regenerate(
 
 
 def settled(profile: str, *, longer: bool) -> Profile:
-    """The profile of a name, or its longer variant.
-
-    Args:
-        profile: Its name.
-        longer: Whether the longer one is meant.
-
-    Returns:
-        The profile.
-
-    Raises:
-        ValueError: If it is not known, or has no longer variant.
-    """
+    """The profile of a name, or its longer variant; ValueError if there is no such profile."""
     found = profile_named(profile)
     if longer and profile == "paper":
         raise ValueError("longer has no use with profile paper, which has the published length; leave it out")

@@ -15,15 +15,7 @@ TUNING_SEEDS = (0,)
 
 
 def trainings(profile: Profile, data_hash: str) -> Mapping[bool, Trainings]:
-    """What makes the trials of a profile.
-
-    Args:
-        profile: The scale.
-        data_hash: Of the tokens.
-
-    Returns:
-        By whether the gradients are captured.
-    """
+    """Makers of a profile's trials, by whether the gradients are captured."""
     variants: Variants = {name: {"optimizer": name} for name in profile.methods}
     for quantity in QUANTITIES.values():
         variants |= quantity.variants(profile)
@@ -37,16 +29,7 @@ def trainings(profile: Profile, data_hash: str) -> Mapping[bool, Trainings]:
 
 
 def phases(quantity: Quantity, profile: Profile, make: Mapping[bool, Trainings]) -> tuple[Phase, ...]:
-    """The trials of a quantity: all rates on the tuning seed, then all seeds at the best rate, then captured runs.
-
-    Args:
-        quantity: The quantity.
-        profile: The scale.
-        make: From `trainings`.
-
-    Returns:
-        The phases, none for a quantity that trains nothing.
-    """
+    """All rates on the tuning seed, then all seeds at the best rate, then captured runs; none without variants."""
     variants = quantity.variants(profile)
     if not variants:
         return ()

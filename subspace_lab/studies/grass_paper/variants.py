@@ -17,7 +17,7 @@ _NAMED = {"walk": "grasswalk", "jump": "grassjump", "track": "subtrack"}  # with
 
 
 def part_settings(rule: str, moments: str, recovery: str) -> dict[str, Any]:
-    """Settings of one cell of the ablation.
+    """Settings of one combination of the ablation.
 
     Args:
         rule: Of `subspace_lab.optim.rules`.
@@ -34,15 +34,10 @@ def part_settings(rule: str, moments: str, recovery: str) -> dict[str, Any]:
 
 
 def part_name(rule: str, moments: str, recovery: str) -> str:
-    """What the tables call a cell of the ablation; those that are a method have the method's name.
-
-    Args:
-        rule: Of the basis.
-        moments: ``keep`` or ``transport``.
-        recovery: One of `RECOVERIES`.
+    """The name of a combination in the tables: the method's name where it is one.
 
     Returns:
-        The name.
+        The rule, with ``+AO`` for transported moments and ``+RS`` for recovery.
 
     >>> part_name("svd", "keep", "none"), part_name("svd", "transport", "free")
     ('svd', 'svd+AO+RS free')
@@ -56,7 +51,7 @@ def part_name(rule: str, moments: str, recovery: str) -> str:
 
 
 def part(rule: str, moments: str, recovery: str, **options: Any) -> dict[str, Any]:
-    """Settings of a cell: by its method's name where it has one, so that no cell is trained twice."""
+    """Settings of a combination: by its method's name where it has one, so that none is trained twice."""
     name = part_name(rule, moments, recovery)
     settings = {"optimizer": name} if name in _NAMED.values() else part_settings(rule, moments, recovery)
     return {**settings, **options}

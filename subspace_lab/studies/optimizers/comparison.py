@@ -107,7 +107,7 @@ class Comparison:
             The comparison.
 
         Raises:
-            RunError: If there is none, or its tables cannot be read.
+            RunError: If the directory holds no comparison, or its tables cannot be read.
         """
         path = local_path(path, error=RunError)
         store = Store.open(path, COMPARISON)
@@ -125,14 +125,7 @@ class Comparison:
         return f"Comparison({str(self.path)!r}: {len(self.table)} methods, {complete} of {len(self.results)} trials)"
 
     def draw(self) -> Path:
-        """Write the table of methods, draw the figures from the tables, and write the report.
-
-        Returns:
-            ``report.html``.
-
-        Raises:
-            RunError: If a file cannot be written.
-        """
+        """Write the table of methods, the figures and ``report.html``, which is returned."""
         with publish(self.path / "table.csv") as aside:
             self.table.to_csv(aside, index=False)
         with publish(self.path / "table.tex") as aside:

@@ -19,19 +19,16 @@ from subspace_lab.studies.optimizers.figures import FIGURES, Tables
 def write_comparison_report(
     path: Path, settings: Mapping[str, Any], environment: Mapping[str, Any], tables: Tables
 ) -> Path:
-    """Write the report of a comparison: one file, nothing is fetched.
+    """Write ``report.html`` of a comparison: one file that loads nothing from elsewhere.
 
     Args:
         path: The directory of the comparison.
         settings: What its trials have in common (``config``), and its methods.
         environment: Of the machine that began it.
-        tables: Its tables.
+        tables: What the figures are drawn from.
 
     Returns:
         The file.
-
-    Raises:
-        RunError: If it cannot be written.
     """
     sections, absent = sections_of(FIGURES, tables)
     page = render_page(

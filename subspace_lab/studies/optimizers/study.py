@@ -46,22 +46,22 @@ def compare(
     """Train every method at every learning rate with every seed, and compare them.
 
     Every training is a trial in a run directory and a process of its own; all trials of a seed begin with the same
-    weights, see the same batches and are evaluated on the same text. Trials that are complete are skipped, those that
-    were cut or killed are resumed, and those that diverged or failed are recorded with the reason and begun again on
-    demand only. The same call goes on with a comparison; one with more methods, learning rates or seeds adds trials.
+    weights, see the same batches and are evaluated on the same text. Complete trials are skipped, those that were cut
+    or killed are resumed, and those that diverged or failed are recorded with the reason; only `retry` repeats them.
+    The same call continues a comparison; one with more methods, learning rates or seeds adds trials.
 
     Args:
-        out_dir: Where the comparison is, or is to be.
+        out_dir: Directory of the comparison, new or existing.
         methods: Names of optimizers, with settings where there are any (``"grasswalk:rank=16"``), or a mapping from
             names of your own to settings; see `subspace_lab.experiments.variants.parse_methods`.
         lrs: Peak learning rates, the same for all methods.
-        seeds: How many, from 0 on.
+        seeds: Number of seeds, from 0 on.
         config: What all trials have in common; ``rank``, ``update_interval`` and ``scale`` go to the methods that have
-            them. None for the defaults, or what the comparison began with.
+            them. None for the defaults, or for the configuration of the comparison that is continued.
         executor: ``local`` for processes of this machine, ``slurm`` for a job array.
-        workers: How many trials at a time; by default one per core, or as many as Slurm gives.
+        workers: Trials at a time; by default one per core, or as many as Slurm gives.
         slurm: Options of Slurm: ``{"partition": "gpu", "time": 60}``.
-        retry: Begin trials again that diverged or failed.
+        retry: Repeat trials that diverged or failed.
 
     Returns:
         The comparison, its tables, figures and report written.

@@ -26,28 +26,14 @@ ROWS = {
 
 
 def verdict(gap: dict[str, float]) -> str:
-    """What an interval says.
-
-    Args:
-        gap: Of plan minus another method.
-
-    Returns:
-        A few words.
-    """
+    """The verdict on the gap of plan minus another method."""
     if gap["gap_high"] < 0:
         return "the plan is better"
     return "the plan is worse" if gap["gap_low"] > 0 else "not told apart"
 
 
 def render(result: dict[str, Any]) -> str:
-    """The tables of the page.
-
-    Args:
-        result: The content of the JSON file.
-
-    Returns:
-        Markdown.
-    """
+    """The tables of the page, from the content of the JSON file."""
     lines = []
     for setting, of_setting in result["settings"].items():
         others = _bytes_of_others(of_setting)

@@ -62,22 +62,14 @@ PLANS = Kind(
 
 
 def plan_of(run: Run, setting: str) -> Plan:
-    """The plan of a setting.
-
-    Args:
-        run: A captured run, open for writing.
-        setting: A key of `RANKS`.
-
-    Returns:
-        The plan.
-    """
+    """The plan of a setting (a key of `RANKS`), measured in a captured run."""
     energy(run, ranks=RANKS[setting])
     plan = recommend(run)
     return recommend(run, 3 * plan.state_bytes // 4) if setting == "tight" else plan
 
 
 def methods(setting: str, plan_path: Path, rank: int) -> dict[str, dict[str, Any]]:
-    """What a setting compares.
+    """Settings by method that a setting compares.
 
     Args:
         setting: A key of `RANKS`.
@@ -85,7 +77,7 @@ def methods(setting: str, plan_path: Path, rank: int) -> dict[str, dict[str, Any
         rank: Of GrassWalk with no fewer state bytes than the plan; one rank less is compared, too, where there is one.
 
     Returns:
-        Settings by method.
+        For `parse_methods`.
     """
     walk = {"optimizer": "grasswalk", "rank": rank}
     beside: dict[str, dict[str, Any]]
@@ -97,17 +89,7 @@ def methods(setting: str, plan_path: Path, rank: int) -> dict[str, dict[str, Any
 
 
 def phases(setting: str, base: TrainConfig, chosen: Mapping[str, Mapping[str, Any]], data_hash: str) -> list[Phase]:
-    """All rates on the first seeds, then all seeds at the best rate of each method.
-
-    Args:
-        setting: A factor of the trials.
-        base: What all trainings have in common.
-        chosen: Settings by method.
-        data_hash: Of the tokens.
-
-    Returns:
-        The phases.
-    """
+    """All rates on the first seeds, then all seeds at the best rate of each method."""
     make = Trainings(base, parse_methods(chosen), data_hash, factors={"setting": setting}, prefix=f"{setting} ")
     found: list[Phase] = []
     for names, grid_of in ((set(chosen) - {"adamw"}, RATES), (set(chosen) & {"adamw"}, ADAMW_RATES)):
@@ -117,14 +99,7 @@ def phases(setting: str, base: TrainConfig, chosen: Mapping[str, Mapping[str, An
 
 
 def numbers(results: pd.DataFrame) -> dict[str, Any]:
-    """What was compared, in numbers.
-
-    Args:
-        results: The rows of a setting.
-
-    Returns:
-        ``cells``, ``methods`` (each at its best learning rate) and ``gaps`` (plan minus method, paired by seed).
-    """
+    """Of a setting's rows: ``cells``, ``methods`` (at their best rates), ``gaps`` (plan minus method, by seed)."""
     cells, table = results[["method", "lr", "seed", "status", "eval_loss"]], summary(results)
     return {
         "cells": json.loads(cells.to_json(orient="records", double_precision=10)),
@@ -134,11 +109,7 @@ def numbers(results: pd.DataFrame) -> dict[str, Any]:
 
 
 def main(out_dir: str) -> None:
-    """Train what is not trained yet, and write the JSON file.
-
-    Args:
-        out_dir: Directory of everything; the same call goes on with it.
-    """
+    """Train what is missing in a directory, and write the JSON file; the same call continues."""
     out = Path(out_dir)
     if not (out / "measured").exists():
         train(out / "measured", MEASURED)

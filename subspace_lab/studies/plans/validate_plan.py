@@ -24,7 +24,7 @@ _GRID = (0.5, 1.0, 2.0)  # of the run's own learning rate
 
 @dataclass(frozen=True)
 class Validation:
-    """What has to be trained to validate a plan: the arguments of `subspace_lab.compare`.
+    """What to train to validate a plan: the arguments of `subspace_lab.compare`.
 
     Attributes:
         path: Directory of the comparison.
@@ -52,28 +52,27 @@ def validation(
 ) -> Validation:
     """Prepare the comparison of a plan with GrassWalk at its defaults, on the model and data of a run.
 
-    The default has one rank for all matrices of attention and MLP: the smallest whose states, of everything that is
-    trained, take no fewer bytes than the plan's. What the run did not capture is not planned: it is full-rank AdamW
-    there, and counts as that. Both are tuned over the same learning rates and see the same batches, and so does AdamW.
-    The plan was measured on a seed of its own, which is one of those that are compared where the run's was 0.
+    The default has one rank for all matrices of attention and MLP: the smallest with which the states of all trained
+    parameters need no fewer bytes than the plan's. Layers that the run did not capture are not planned: they are
+    full-rank AdamW, and count as that. All methods are tuned over the same learning rates and see the same batches. The
+    plan was measured on the run's seed; with seed 0 this is one of the compared seeds.
 
     Args:
         run: A run of `subspace_lab.train`.
         plan: From `subspace_lab.recommend`; a copy of it is kept in ``check/plan.json`` of the run.
         lrs: Learning rates; None for half, once and twice the run's own.
-        steps: How many each training takes; None for as many as the run.
-        adamw: Whether AdamW is trained beside them.
-        data: Where the run's data are now, if not in the same place (a path or glob); the hash of their tokens must be
-            the run's.
-        model: Where its pretrained model is now, likewise.
-        tokenizer: Where its tokenizer is now, likewise.
+        steps: Of each training; None for as many as the run.
+        adamw: Whether AdamW is compared too.
+        data: Path or glob of the run's data if they have moved; the hash of their tokens must be the run's.
+        model: Path of its pretrained model, likewise.
+        tokenizer: Path of its tokenizer, likewise.
 
     Returns:
         What to train, in ``check/comparison`` of the run.
 
     Raises:
-        RunError: If the run was not trained here, its data are not found or not what they were, or its directory holds
-            the check of another plan.
+        RunError: If the run was not trained here, its data are not found or differ, or its directory holds the check of
+            another plan.
         ValueError: If an argument is wrong.
     """
     values = run.manifest.get("config")
@@ -97,15 +96,7 @@ def validation(
 
 
 def methods_of(plan_path: Path, rank: int) -> dict[str, dict[str, Any]]:
-    """The two methods that a validation compares.
-
-    Args:
-        plan_path: The file of the plan.
-        rank: Of the default.
-
-    Returns:
-        Settings by name.
-    """
+    """Settings of the plan and of the default, GrassWalk of one rank."""
     return {
         "plan": {"optimizer": "subspaceadam", "plan": str(plan_path)},
         "default": {"optimizer": "grasswalk", "rank": rank},
@@ -113,31 +104,14 @@ def methods_of(plan_path: Path, rank: int) -> dict[str, dict[str, Any]]:
 
 
 def gap_to(results: pd.DataFrame, method: str = "default") -> dict[str, float]:
-    """Held-out loss of the plan minus that of another method, each at its best learning rate, paired by seed.
-
-    Args:
-        results: The result table of the comparison.
-        method: The other one.
-
-    Returns:
-        ``gap``, ``gap_low`` and ``gap_high`` (95 %) over the seeds that both completed, as
-        `subspace_lab.experiments.statistics.paired` has them.
-    """
+    """Held-out loss of the plan minus that of a method, each at its best learning rate; as `paired` returns it."""
     rows = best_rows(results).set_index("seed")
     plan, other = (rows.loc[rows["method"] == name, "eval_loss"] for name in ("plan", method))
     return paired(plan, other)
 
 
 def uniform_rank(shapes: Shapes, plan: Plan) -> int:
-    """The smallest rank of GrassWalk whose states take no fewer bytes than the plan's, over all that is trained.
-
-    Args:
-        shapes: Shape of every trainable parameter by name, the plan's layers among them.
-        plan: What to match.
-
-    Returns:
-        The rank; the largest m where no rank takes as many.
-    """
+    """The smallest rank of GrassWalk that needs no fewer state bytes for all `shapes` than the plan; at most m."""
     return rank_with_bytes(shapes, planned_bytes(shapes, plan.to_dict()))
 
 

@@ -39,16 +39,16 @@ QUANTITIES: dict[str, Quantity] = {  # by the names of their tables, in the orde
 
 
 def chosen(only: list[str] | None) -> list[str]:
-    """The names of the quantities that were asked for, in the order in which they are made.
+    """The names of the quantities that were asked for (None for all), in the order in which they are made.
 
     Args:
-        only: Names of `QUANTITIES`; None for all.
+        only: Keys of `QUANTITIES`.
 
     Returns:
-        Names.
+        Keys of `QUANTITIES`.
 
     Raises:
-        ValueError: If a name is not known (the nearest is named), the list is empty, or it has a name twice.
+        ValueError: If a name is not known (the nearest is named) or is there twice, or the list is empty.
     """
     if only is None:
         return list(QUANTITIES)

@@ -27,7 +27,7 @@ from subspace_lab.studies.grass_paper.variants import MOMENTS, RECOVERIES, Varia
 
 
 def ablation_cells(profile: Profile) -> Iterator[tuple[str, str, str]]:
-    """Rule, moments and recovery of every cell of the ablation."""
+    """Rule, moments and recovery of every combination of the ablation."""
     for moments in MOMENTS:
         for recovery in RECOVERIES:
             for rule in profile.rules:
@@ -45,13 +45,9 @@ _SHARES = ["bulk_share", "recovery_share", "limiter", "limited_share"]
 def measure(store: PaperStore) -> pd.DataFrame:
     """The losses of all parts at their best learning rates.
 
-    Args:
-        store: The tables.
-
     Returns:
-        One row per (rule, moments, recovery, seed): method, lr, edge, eval_loss, train_loss, and means over the steps
-        that were looked at of bulk_share, recovery_share, limiter (the factor that the limiter applied) and
-        limited_share.
+        One row per (rule, moments, recovery, seed): method, lr, edge, eval_loss, train_loss, and means over the logged
+        steps of bulk_share, recovery_share, limiter (the factor that the limiter applied) and limited_share.
     """
     parts = pd.DataFrame(
         [(part_name(*parts), *parts) for parts in ablation_cells(store.profile)],

@@ -147,15 +147,7 @@ def _descent(
 
 
 def starting_point(size: int, seed: int) -> Tensor:
-    """Where a seed starts.
-
-    Args:
-        size: Rows and columns.
-        seed: The seed.
-
-    Returns:
-        A matrix (size, size), float64, uniform between -5 and 5.
-    """
+    """Where a seed starts: a float64 matrix (size, size), uniform between -5 and 5."""
     generator = torch.Generator().manual_seed(seed)
     return _REACH * (2 * torch.rand(size, size, generator=generator, dtype=torch.float64) - 1)
 
@@ -171,14 +163,7 @@ def _optimizer(
 
 
 def measure(store: PaperStore) -> pd.DataFrame:
-    """The descents as `descents` makes them by default; a smoke test takes a corner of them.
-
-    Args:
-        store: Says which profile it is; nothing is trained for this quantity.
-
-    Returns:
-        As `descents` has it.
-    """
+    """`descents` with its defaults; the profile ``smoke`` has fewer and shorter ones."""
     if store.profile.name == "smoke":
         return descents(scales=(1.0, 3.0), num_seeds=2, steps=12, size=8, rank=2)
     return descents()
@@ -222,28 +207,13 @@ def values_by_step(table: pd.DataFrame, layout: Layout) -> Figure:
 
 
 def _quartiles(rows: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Median and quartiles over the seeds.
-
-    Args:
-        rows: Of one scale.
-        column: What to summarize.
-
-    Returns:
-        Columns middle, low and high, by method and step.
-    """
+    """Quartiles of a column over the seeds (low, middle, high) by method and step."""
     summary = rows.groupby(["method", "step"])[column].quantile(np.array([0.25, 0.5, 0.75])).unstack()
     return summary.set_axis(["low", "middle", "high"], axis=1)
 
 
 def _lines(ax: Axes, curves: pd.DataFrame, places: dict[str, int], layout: Layout) -> None:
-    """One labelled line with its band per method.
-
-    Args:
-        ax: Where to draw, its limits final.
-        curves: From `_quartiles`.
-        places: Methods in their order, which decides the style.
-        layout: The size of the figure.
-    """
+    """One labelled line with its band per method, on axes whose limits are final; `places` decide the styles."""
     ends = {}
     for method, place in places.items():
         curve, style = curves.loc[method].dropna(), line_style(place)

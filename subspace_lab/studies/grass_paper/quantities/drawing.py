@@ -16,15 +16,7 @@ _LEVEL: dict[str, Any] = {"color": INK, "linewidth": 0.9, "linestyle": (0, (4, 2
 
 
 def seed_points(ax: Axes, table: pd.DataFrame, names: Sequence[str], *, by: str, y: str) -> None:
-    """One place on the x axis per name; a place without rows stays empty.
-
-    Args:
-        ax: Where to draw.
-        table: One row per seed.
-        names: The places, from left to right.
-        by: The column that has the names.
-        y: The column that is drawn.
-    """
+    """Draw the seeds of a table (column `y`) at one place of the x axis per name (column `by`), some perhaps empty."""
     for place, name in enumerate(names):
         values = table.loc[table[by] == name, y].dropna()
         if len(values):
@@ -42,14 +34,7 @@ def null_level(ax: Axes, value: float) -> None:
 
 
 def seed_handles(level: str) -> list[Line2D]:
-    """Entries of a legend for what `seed_points` and `null_level` draw.
-
-    Args:
-        level: Of what the dashed line is the mean.
-
-    Returns:
-        The entries of a seed, a mean and the dashed line.
-    """
+    """Entries of a legend for `seed_points` and `null_level`, whose dashed line is the mean of `level`."""
     return [
         Line2D([], [], color=INK, marker="o", markersize=3.2, linestyle="", alpha=0.55, label="one seed"),
         Line2D([], [], color=INK, linewidth=2, label="mean over seeds"),
@@ -71,13 +56,10 @@ def seeds_of(table: pd.DataFrame) -> str:
 
 
 def shown(method: str) -> str:
-    """The name of a method as it is written: that of its class; what is no method's keyword stays as it is.
-
-    Args:
-        method: As a table has it: ``grasswalk``, or with settings, ``grasswalk rank=32``.
+    """The name of a method in figures: that of its class, where it has one.
 
     Returns:
-        The name.
+        Text.
 
     >>> shown("grasswalk rank=32"), shown("walk+AO")
     ('GrassWalk rank=32', 'walk+AO')

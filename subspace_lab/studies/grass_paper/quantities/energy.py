@@ -23,9 +23,6 @@ from subspace_lab.studies.grass_paper.variants import adamw, every_seed
 def measure(store: PaperStore) -> pd.DataFrame:
     """The energy ratios of AdamW's captured runs.
 
-    Args:
-        store: The tables.
-
     Returns:
         One row per (seed, step, kind, depth, rank): m, ratio, and as ratios null_noise (the own top-r space of Gaussian
         noise) and null_isotropic (any fixed basis).
@@ -43,20 +40,7 @@ _DASHES: tuple[Any, ...] = (NOISE["linestyle"], (0, (9, 2.5)), (0, (6, 1.5, 1, 1
 
 
 def _draw(table: pd.DataFrame, layout: Layout, *, x: str, xlabel: str) -> Figure:
-    """Means over seeds and whatever is not shown, by kind, with both nulls.
-
-    Args:
-        table: Of the quantity ``fig1``.
-        layout: The size of the figure.
-        x: ``step`` or ``depth``.
-        xlabel: Its label.
-
-    Returns:
-        The figure, not yet laid out.
-
-    Raises:
-        AbsentError: If there is nothing to draw.
-    """
+    """Means by kind over seeds and over all but `x` (``step`` or ``depth``), with both nulls."""
     if table.empty:
         raise AbsentError("No captured run is complete.")
     ranks = sorted(set(table["rank"]))

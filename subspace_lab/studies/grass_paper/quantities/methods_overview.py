@@ -34,14 +34,7 @@ def _larger(name: str, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def measure(store: PaperStore) -> pd.DataFrame:
-    """One row per method; CSV and LaTeX are written beside it.
-
-    Args:
-        store: The tables.
-
-    Returns:
-        As `subspace_lab.experiments.statistics.summary` has it; the lowest held-out loss comes first.
-    """
+    """The `summary` of all methods, the lowest held-out loss first; it is also written as CSV and LaTeX."""
     rows = store.read(RESULTS)
     rows = rows[rows["method"].isin(methods(store.profile)) & ~rows["captured"]] if len(rows) else rows
     if rows.empty or not (rows["status"] == "complete").any():

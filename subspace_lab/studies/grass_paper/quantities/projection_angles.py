@@ -21,14 +21,7 @@ from subspace_lab.studies.grass_paper.variants import adamw, every_seed
 
 
 def measure(store: PaperStore) -> pd.DataFrame:
-    """The histograms of the first seed, which were counted while its captures were there.
-
-    Args:
-        store: The tables.
-
-    Returns:
-        As `angle_histograms` has it, of AdamW's captured run.
-    """
+    """The `angle_histograms` of the first seed of AdamW."""
     table = store.read(ANGLES)
     return table if table.empty else table[table["seed"] == 0].drop(columns=["cell", "method", "seed"])
 

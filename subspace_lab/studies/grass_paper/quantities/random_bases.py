@@ -31,9 +31,6 @@ def random_bases(profile: Profile) -> Variants:  # noqa: ARG001
 def measure(store: PaperStore) -> pd.DataFrame:
     """Losses and refresh times, all with projection-aware moments and recovery scaling.
 
-    Args:
-        store: The tables.
-
     Returns:
         One row per (rule, recovery, seed): method, lr, edge, eval_loss, refresh_share.
     """

@@ -19,10 +19,7 @@ from subspace_lab.studies.grass_paper.variants import part_name
 
 
 def measure(store: PaperStore) -> pd.DataFrame:
-    """The shares over the steps, of the cells with projection-aware moments at their best learning rates.
-
-    Args:
-        store: The tables.
+    """The shares over the steps, with projection-aware moments and at the best learning rates.
 
     Returns:
         One row per (rule, recovery, seed, step): bulk_share ||G - S A|| / ||G||, recovery_share ||L|| / ||G||, limiter.

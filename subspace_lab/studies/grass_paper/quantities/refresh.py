@@ -18,9 +18,6 @@ from subspace_lab.studies.grass_paper.store import PaperStore
 def measure(store: PaperStore) -> pd.DataFrame:
     """Times of all methods with a subspace, at their best learning rates.
 
-    Args:
-        store: The tables.
-
     Returns:
         One row per (method, seed): refresh_share, refresh_s, wall_s, step_s (median).
     """

@@ -30,9 +30,6 @@ _LATE = 0.5  # of the training: what is measured before belongs to the steep beg
 def measure(store: PaperStore) -> pd.DataFrame:
     """Energy and derivative in the second half of a captured run, beside the method's mean held-out loss.
 
-    Args:
-        store: The tables.
-
     Returns:
         One row per method: energy (mean ratio at the methods' rank), flatness (20th over 1st singular value of the
         derivative), steepness (the 1st, normalized), eval_loss; and, the same in every row, Spearman's correlation

@@ -49,12 +49,9 @@ def sensitivity(profile: Profile) -> Variants:
 def measure(store: PaperStore) -> pd.DataFrame:
     """Losses, each with one setting changed and the learning rate tuned again.
 
-    Args:
-        store: The tables.
-
     Returns:
-        One row per (setting, value, seed): usual (whether it is GrassWalk as it is elsewhere), lr, edge, eval_loss;
-        zeta's value is NaN for none. The usual value stands in the rows of every setting.
+        One row per (setting, value, seed): usual (whether it is GrassWalk's default here), lr, edge, eval_loss; zeta's
+        value is NaN without a limiter. Every setting has rows of the usual value.
     """
     usual = {
         "rank": store.profile.rank, "update_interval": store.profile.base.update_interval or 200,

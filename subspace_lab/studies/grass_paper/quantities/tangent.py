@@ -21,9 +21,6 @@ _MOMENTS = 3  # of training at which they are shown
 def measure(store: PaperStore) -> pd.DataFrame:
     """Early, in the middle and at the end of AdamW's captured runs, means over the layers of a kind.
 
-    Args:
-        store: The tables.
-
     Returns:
         One row per (seed, step, kind, index): rank, lag_steps (age of the basis), singular_value, normalized (divided
         by ||G||_F^2) and null_noise (normalized, of Gaussian noise).
@@ -40,20 +37,7 @@ def measure(store: PaperStore) -> pd.DataFrame:
 
 
 def _draw(table: pd.DataFrame, layout: Layout, *, y: str, ylabel: str) -> Figure:
-    """Means over seeds and layers, a line per step.
-
-    Args:
-        table: Of the quantity ``fig2``.
-        layout: The size of the figure.
-        y: ``singular_value`` or ``normalized``, which has a null.
-        ylabel: Its label, but for the rank at its end.
-
-    Returns:
-        The figure, not yet laid out.
-
-    Raises:
-        AbsentError: If there is nothing to draw.
-    """
+    """Means over seeds and layers, a line per step; `y` is ``singular_value`` or ``normalized``, which has a null."""
     table = table[table[y] > 0]
     if table.empty:
         raise AbsentError("No captured run is complete.")
