@@ -264,7 +264,7 @@ class Store:
         return trial.name if place is None else str(self.results["cell"].iloc[place])
 
     def enroll(self, trials: Sequence[Trial]) -> None:
-        """Add rows for trials that the result table lacks: pending until `refresh`, or as another of the same content."""
+        """Add rows for trials that the result table lacks: pending until `refresh`, or equal to a twin's."""
         new = [trial for trial in trials if self._place(trial) is None]
         if not new:
             return

@@ -14,6 +14,7 @@ from subspace_lab.analysis import Finding, findings, notices
 from subspace_lab.analysis.energy import undetermined
 from subspace_lab.figures import FIGURES, LOSS_FIGURES, NARROW, WIDE, AbsentError
 from subspace_lab.figures.loss.over_depth import OverDepth
+from subspace_lab.figures.style import Picture
 from subspace_lab.report.svg import inline_svg
 from subspace_lab.runs import Run, RunError
 from subspace_lab.runs.tables import TABLES
@@ -64,7 +65,7 @@ def loss_sections(run: Run) -> tuple[list[Section], list[tuple[str, str]]]:
 
 
 def sections_of(
-    figures: Mapping[str, ModuleType | OverDepth], source: Any
+    figures: Mapping[str, ModuleType | OverDepth | Picture], source: Any
 ) -> tuple[list[Section], list[tuple[str, str]]]:
     """`draw_sections` of any figures.
 
@@ -77,13 +78,17 @@ def sections_of(
     """
     sections, absent = [], []
     for name, figure in figures.items():
+        if isinstance(figure, Picture):
+            title, caption = figure.title, figure.caption
+        else:
+            title, caption = figure.TITLE, figure.CAPTION
         try:
             wide = inline_svg(figure.draw(source, WIDE), WIDE, f"{name}-wide-")
             narrow = inline_svg(figure.draw(source, NARROW), NARROW, f"{name}-narrow-")
         except AbsentError as reason:
-            absent.append((figure.TITLE, str(reason)))
+            absent.append((title, str(reason)))
             continue
-        sections.append(Section(name, figure.TITLE, figure.CAPTION, wide, narrow))
+        sections.append(Section(name, title, caption, wide, narrow))
     return sections, absent
 
 

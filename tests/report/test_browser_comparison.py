@@ -11,7 +11,7 @@ from subspace_lab.experiments.statistics import summary
 from subspace_lab.studies.optimizers.figures import FIGURES, Tables
 from subspace_lab.studies.optimizers.report import write_comparison_report
 from tests.report.test_browser import DESKTOP, PHONE, contrast, number, show
-from tests.studies.optimizers.figures.test_drawings import tables
+from tests.studies.optimizers.test_figures import tables
 
 pytestmark = pytest.mark.browser
 

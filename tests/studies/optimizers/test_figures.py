@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 
 from subspace_lab.experiments.statistics import summary
 from subspace_lab.figures import NARROW, PAGE, AbsentError
-from subspace_lab.studies.optimizers.figures import FIGURES, Tables
-from subspace_lab.studies.optimizers.figures.loss_by_state import pareto_front
+from subspace_lab.studies.optimizers.figures import FIGURES, Tables, pareto_front
 
 METHODS = {"walk": (2.0, 1e6), "galore": (2.4, 2e6), "adamw": (1.9, 9e6), "bad": (3.0, 9.1e6)}
 STEPS, SEEDS, LRS = 150, 3, (0.001, 0.01)
@@ -116,7 +115,7 @@ def test_nothing_leaves_the_page(name, layout):
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_without_a_complete_cell_it_says_so(name):
+def test_without_a_complete_trial_it_says_so(name):
     nothing = tables(status="diverged")
-    with pytest.raises(AbsentError, match="No cell came to its end"):
+    with pytest.raises(AbsentError, match="No trial is complete"):
         FIGURES[name].draw(nothing)
