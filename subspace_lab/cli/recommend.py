@@ -115,8 +115,8 @@ def _verdict(gap: float, gap_low: float, gap_high: float) -> str:
         return "\nplan - default: not known, no seed was completed by both at their best learning rates"
     if math.isnan(gap_low):
         return f"\nplan - default: {gap:+.4f}, of a single seed; give more --seeds for an interval"
-    told = "the plan is better" if gap_high < 0 else "the default is better" if gap_low > 0 else "not told apart"
-    return f"\nplan - default: {gap:+.4f} [{gap_low:+.4f}, {gap_high:+.4f}] (95 %, paired by seed): {told}"
+    says = "the plan is better" if gap_high < 0 else "the default is better" if gap_low > 0 else "not distinguishable"
+    return f"\nplan - default: {gap:+.4f} [{gap_low:+.4f}, {gap_high:+.4f}] (95 %, paired by seed): {says}"
 
 
 def _show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

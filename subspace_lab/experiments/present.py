@@ -114,7 +114,7 @@ def verdicts(table: pd.DataFrame, results: pd.DataFrame) -> list[str]:
         lines.append("too few seeds to distinguish all methods")
     unfinished = results[results["status"] != "complete"]
     if unfinished["status"].isin(["diverged", "failed"]).any():
-        lines.append("trials that diverged or failed are not repeated; --retry (in Python retry=True) runs them again")
+        lines.append("trials that diverged or failed are repeated with --retry (in Python retry=True)")
     for status, cell, reason in zip(unfinished["status"], unfinished["cell"], unfinished["reason"], strict=True):
         lines.append(f"{status}: {cell}" + (f" ({reason})" if reason else ""))
     return lines

@@ -70,7 +70,7 @@ def test_where_no_cell_came_to_its_end_the_status_says_so(command, words, tmp_pa
     assert outcome.status == 1
     rest = outcome.out.splitlines()[outcome.out.splitlines().index("") + 1 :]
     assert rest[0] == "no trial is complete, so that there is nothing to compare"
-    assert rest[1].startswith("trials that diverged or failed are not repeated")
+    assert rest[1].startswith("trials that diverged or failed are repeated with --retry")
     for line, label in zip(rest[2:4], ("adamw_lr1e+20_seed0", "badam_lr1e+20_seed0"), strict=True):
         assert re.match(rf"diverged: {re.escape(label)}-[0-9a-f]{{12}} \(at step", line)
 

@@ -109,7 +109,7 @@ def test_a_check_passes_on_how_its_trainings_are_run(
     [
         ((-0.5, -0.6, -0.4), "plan - default: -0.5000 [-0.6000, -0.4000] (95 %, paired by seed): the plan is better"),
         ((0.5, 0.4, 0.6), "the default is better"),
-        ((0.1, -0.1, 0.3), "not told apart"),
+        ((0.1, -0.1, 0.3), "not distinguishable"),
         ((0.1, math.nan, math.nan), "plan - default: +0.1000, of a single seed; give more --seeds"),
         ((math.nan, math.nan, math.nan), "not known, no seed was completed by both"),
     ],

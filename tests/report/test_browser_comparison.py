@@ -114,7 +114,7 @@ def test_the_page_does_not_scroll_sideways(browser, report, width):
     assert content == visible <= width
     for box in browser.find_elements(By.CSS_SELECTOR, ".scroll"):
         assert 0 <= box.rect["x"] < box.rect["x"] + box.rect["width"] <= width
-        assert browser.find_element(By.ID, box.get_attribute("aria-labelledby")).text in {"Methods", "Cells"}
+        assert browser.find_element(By.ID, box.get_attribute("aria-labelledby")).text in {"Methods", "Trials"}
 
 
 @pytest.mark.parametrize(("width", "shown"), [(PHONE, "narrow"), (DESKTOP, "wide")])

@@ -50,8 +50,8 @@ def plan_lines(
     check_execution(executor, None, slurm)
     if executor == "slurm":
         check_options(slurm or {})
-        told = "".join(f" --{name}={value}" for name, value in (slurm or {}).items())
-        yield f"# by Slurm, a job for every training, in which its command runs:{told or ' (no options)'}"
+        options = "".join(f" --{name}={value}" for name, value in (slurm or {}).items())
+        yield f"# by Slurm, a job for every training, in which its command runs:{options or ' (no options)'}"
     trials_dir = local_path(out_dir, error=RunError) / PAPER.trials
     study, listed = study_of(scale), set[str]()
     for name in names:

@@ -1,4 +1,4 @@
-"""The page that says claim by claim what came out; written from the tables, never by hand."""
+"""The page with the verdict on every claim; written from the tables, never by hand."""
 
 from __future__ import annotations
 
@@ -20,23 +20,22 @@ def write(store: PaperStore, path: Path, pictures: Path) -> None:
         Path(os.path.relpath(str(place), str(path.parent))).as_posix() for place in (store.path, pictures)
     )
     found = {claim.name: claim.statements(store) for claim in CLAIMS}
-    parts = [_head(store), _verdicts(found), _rules(), *(_claim(claim, found[claim.name]) for claim in CLAIMS)]
+    parts = [_head(store), _verdicts(found), f"## How it is decided\n\n{RULES}"]
+    parts += [_claim(claim, found[claim.name]) for claim in CLAIMS]
     parts += [_table(store), _pictures(pictures, tables, figures), _failures(store)]
     with publish(path) as aside:
         aside.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
 
 
 def _head(store: PaperStore) -> str:
-    cells, environment = store.results, store.manifest["environment"]
-    done = 0 if cells.empty else int((cells["status"] == "complete").sum())
+    environment, done = store.manifest["environment"], int((store.results["status"] == "complete").sum())
     where = ", ".join(f"{name} {environment[name]}" for name in ("torch", "python") if name in environment)
     return (
         "# Evidence\n\n"
         f"Written by `{command(store.profile)}` from the tables in its `tables` directory; nothing here is written by "
-        f"hand. {done} trainings have come to their end so far{f' ({where})' if where else ''}.\n\n"
-        f"**Scale.** {scale(store.profile)} What holds or does not hold at this scale need not do so at 1B "
-        f"parameters and "
-        "10,000 steps, the setting of the papers; a claim that does not come out is a result, and stays."
+        f"hand. {done} trainings are complete{f' ({where})' if where else ''}.\n\n"
+        f"**Scale.** {scale(store.profile)} A verdict at this scale need not hold at 1B parameters and 10,000 steps, "
+        "the setting of the papers; a refuted claim is a result, and stays."
     )
 
 
@@ -59,23 +58,18 @@ def scale(profile: Profile) -> str:
     return (
         f"`{config.preset}` (vocabulary {config.vocab_size}) on `{config.data}`: {config.steps} steps of "
         f"{config.batch_size * config.accumulation} sequences of {config.sequence_length} tokens, {tokens:,} tokens in "
-        f"all; {rank}, a refresh every {config.update_interval or 'so many'} steps; learning rates {rates}, tuned "
-        f"on the "
-        f"first seed; up to {profile.seeds} seeds at the best one."
+        f"all; {rank}, a refresh every {config.update_interval or 'so many'} steps; learning rates {rates}, tuned on "
+        f"the first seed; up to {profile.seeds} seeds at the best one."
     )
 
 
 def _verdicts(found: dict[str, list[Statement]]) -> str:
     lines = ["| claim | verdict | statements supported |", "|---|---|---|"]
     for name, statements in found.items():
-        holding = sum(one.verdict == SUPPORTED for one in statements)
+        supported = sum(one.verdict == SUPPORTED for one in statements)
         verdict = together(statements) if statements else "not measured yet"
-        lines.append(f"| {name} | *{verdict}* | {holding} of {len(statements)} |")
+        lines.append(f"| {name} | *{verdict}* | {supported} of {len(statements)} |")
     return "## In short\n\n" + "\n".join(lines)
-
-
-def _rules() -> str:
-    return f"## How it is decided\n\n{RULES}"
 
 
 def _claim(claim: Claim, statements: list[Statement]) -> str:
@@ -83,17 +77,11 @@ def _claim(claim: Claim, statements: list[Statement]) -> str:
     if not statements:
         return head + f"Not measured yet: {', '.join(claim.figures)}."
     rows = ["| statement | mean | 95 % interval | seeds | verdict |", "|---|---|---|---|---|"]
-    rows += [_row(one) for one in statements]
-    return head + f"**{_capital(together(statements))}.**\n\n" + "\n".join(rows)
-
-
-def _row(one: Statement) -> str:
-    told = "-" if one.low != one.low else f"[{one.low:+.4f}, {one.high:+.4f}]"
-    return f"| {one.text} | {one.mean:+.4f} {one.unit} | {told} | {one.seeds} | {one.verdict} |".replace("  |", " |")
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    for one in statements:
+        ends = "-" if one.low != one.low else f"[{one.low:+.4f}, {one.high:+.4f}]"
+        mean = f"{one.mean:+.4f} {one.unit}".rstrip()
+        rows.append(f"| {one.text} | {mean} | {ends} | {one.seeds} | {one.verdict} |")
+    return head + f"**{together(statements).capitalize()}.**\n\n" + "\n".join(rows)
 
 
 def _table(store: PaperStore) -> str:
@@ -103,13 +91,9 @@ def _table(store: PaperStore) -> str:
     rows = rows_of(table).assign(**{"time [s]": [f"{value:.1f}" for value in table["wall_s"]]})
     lines = ["| " + " | ".join(rows.columns) + " |", "|" + "---|" * len(rows.columns)]
     lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows.itertuples(index=False)]
-    notes = "\n".join(f"- {line}" for line in legend(table))
-    return (
-        "## Every method\n\n"
-        + "\n".join(lines)
-        + f"\n\n{notes}\n- gap: to the first row, paired by seed, with its 95 % "
-        "interval; where that contains zero, the two are not told apart"
-    )
+    gap = "gap: to the first row, paired by seed, with its 95 % interval; not distinguishable where it contains zero"
+    notes = [f"- {line}" for line in (*legend(table), gap)]
+    return "\n".join(["## Every method", "", *lines, "", *notes])
 
 
 def _pictures(pictures: Path, tables: str, figures: str) -> str:
@@ -123,8 +107,7 @@ def _pictures(pictures: Path, tables: str, figures: str) -> str:
 
 
 def _failures(store: PaperStore) -> str:
-    cells = store.results
-    lost = cells[~cells["status"].isin(["complete", "pending"])] if len(cells) else cells
+    lost = store.results[~store.results["status"].isin(["complete", "pending"])]
     if lost.empty:
         return ""
     lines = [f"- {row['cell']}: {row['status']} ({row['reason']})" for row in lost.to_dict("records")]

@@ -1,6 +1,6 @@
 """The tables of ``docs/how-to/let-measurements-choose.md`` from ``results/plans/plans.json``.
 
-At the root of the repository: ``python -m subspace_lab.studies.plans.page``
+Run it at the root of the repository: ``python -m subspace_lab.studies.plans.page``
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def verdict(gap: dict[str, float]) -> str:
     """The verdict on the gap of plan minus another method."""
     if gap["gap_high"] < 0:
         return "the plan is better"
-    return "the plan is worse" if gap["gap_low"] > 0 else "not told apart"
+    return "the plan is worse" if gap["gap_low"] > 0 else "not distinguishable"
 
 
 def render(result: dict[str, Any]) -> str:
@@ -46,11 +46,12 @@ def render(result: dict[str, Any]) -> str:
         for row in of_setting["methods"]:
             edge = f" ({row['edge']} end)" if row["edge"] else ""
             gap, state = of_setting["gaps"].get(row["method"]), (row["state_bytes"] - others) / 1e3
-            told = "" if gap is None else f"{gap['gap']:+.3f} [{gap['gap_low']:+.3f}, {gap['gap_high']:+.3f}]"
-            lines.append(
-                f"| {ROWS[row['method']]} | {state:,.0f} | {row['lr']:g}{edge} | {row['eval_loss']:.3f} | "
-                f"{told} | {'' if gap is None else verdict(gap)} |"
-            )
+            about = f"| {ROWS[row['method']]} | {state:,.0f} | {row['lr']:g}{edge} | {row['eval_loss']:.3f} |"
+            if gap is None:
+                lines.append(f"{about}  |  |")
+            else:
+                ends = f"[{gap['gap_low']:+.3f}, {gap['gap_high']:+.3f}]"
+                lines.append(f"{about} {gap['gap']:+.3f} {ends} | {verdict(gap)} |")
         lines.append("")
     return "\n".join(lines)
 

@@ -74,7 +74,7 @@ def test_the_words_are_those_of_the_numbers(result: dict[str, Any]) -> None:
     free, tight = (result["settings"][name] for name in ("free", "tight"))
     pairs = ((free, "default"), (free, "usual"), (free, "adamw"), (tight, "default"), (tight, "less"))
     said = [verdict(setting["gaps"][method]) for setting, method in pairs]
-    assert said == ["not told apart"] * 2 + ["the plan is better"] + ["the plan is worse"] * 2
+    assert said == ["not distinguishable"] * 2 + ["the plan is better"] + ["the plan is worse"] * 2
     assert {layer["rank"] for layer in free["plan"]["layers"]} == {2} == {free["uniform_rank"]}
     assert [layer["rank"] for layer in tight["plan"]["layers"]].count(1) == 20
     best = {row["method"]: row["lr"] for row in free["methods"]}
@@ -84,7 +84,7 @@ def test_the_words_are_those_of_the_numbers(result: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "said"),
-    [(-2.0, -1.0, "the plan is better"), (1.0, 2.0, "the plan is worse"), (-1.0, 2.0, "not told apart")],
+    [(-2.0, -1.0, "the plan is better"), (1.0, 2.0, "the plan is worse"), (-1.0, 2.0, "not distinguishable")],
 )
 def test_verdict(low: float, high: float, said: str) -> None:
     assert verdict({"gap": (low + high) / 2, "gap_low": low, "gap_high": high}) == said
