@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from subspace_lab._reading import read_json
 from subspace_lab.experiments.hashing import file_hash, source_hash
 from subspace_lab.runs import Run, RunError
+from subspace_lab.runs.files import publish_json
 from subspace_lab.runs.manifest import MANIFEST
 from subspace_lab.runs.metrics import check_number, read_metrics
 from subspace_lab.training import TrainConfig
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 WEIGHTS = "weights.safetensors"
+STATE = "state.json"  # what is to be known of the checkpoints after they are removed
 # Where and how fast a training runs, and what it keeps to be resumed, do not change its results.
 _NOT_CONTENT = ("threads", "checkpoint_every", "keep_checkpoints", "data", "tokenizer")
 
@@ -113,13 +116,14 @@ class Train:
             train(directory, settings, resume=resume, model=_from_parent(settings, parents))
         if not is_first():
             return Measured()
-        steps = checkpoint_steps(directory)
-        state_bytes = optimizer_bytes(directory, steps[-1])
-        if keeps_weights:
-            _keep_weights(directory, steps[-1])
-        for step in steps:
-            checkpoint_path(directory, step).unlink()
-        return Measured(last_metrics(directory), state_bytes)
+        kept = directory / STATE
+        if steps := checkpoint_steps(directory):  # none where it was killed after they were removed
+            publish_json(kept, {"state_bytes": optimizer_bytes(directory, steps[-1])})
+            if keeps_weights:
+                _keep_weights(directory, steps[-1])
+            for step in steps:
+                checkpoint_path(directory, step).unlink()
+        return Measured(last_metrics(directory), read_json(kept)["state_bytes"] if kept.is_file() else None)
 
 
 RECIPES: dict[str, Recipe] = {"train": Train()}

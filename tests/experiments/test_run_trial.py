@@ -1,7 +1,9 @@
 """What becomes of a trial that is not completed, and what its outcome says of memory."""
 
+import dataclasses
 import os
 import resource
+from pathlib import Path
 
 import pytest
 import torch
@@ -80,6 +82,29 @@ def test_a_run_that_ended_before_its_record_was_written_is_complete(tmp_path, se
     assert (record.status, record.reason) == ("complete", "")
     assert record.state_bytes > 1e6
     assert Run.open(tmp_path / "x").metrics.equals(before)
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_killed_while_its_checkpoints_are_removed_a_trial_is_complete(tmp_path, settings, monkeypatch, left):
+    """Between the removal of the last one and the record, too."""
+    config = settings(steps=3, every=None, optimizer="grasswalk", threads=1, checkpoint_every=1)
+    run_trial(dataclasses.replace(request(tmp_path, config, 1), name="whole"))
+    whole, unlink = read_outcome(tmp_path, "whole"), Path.unlink
+
+    def killed(path, **options):
+        unlink(path, **options)
+        if path.parent.name == "checkpoints" and len([*path.parent.iterdir()]) == left:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_trial(request(tmp_path, config, 1))
+    assert not outcome_path(tmp_path, "x").exists()
+    assert len([*(tmp_path / "x" / "checkpoints").iterdir()]) == left
+    run_trial(request(tmp_path, config, 1))
+    record = read_outcome(tmp_path, "x")
+    assert (record.status, record.metrics, record.state_bytes) == ("complete", whole.metrics, whole.state_bytes)
 
 
 def test_the_peak_of_earlier_attempts_counts(tmp_path, monkeypatch, settings):
