@@ -161,6 +161,51 @@ def test_an_optimizer_joins_the_suite_that_all_share_by_one_line(copy: Copy) -> 
     assert int(re.findall(r"(\d+) passed", printed)[0]) > 15
 
 
+def test_a_rule_for_the_basis_is_a_file_and_a_line(copy: Copy) -> None:
+    copy.write(
+        "optim/rules/first_rows.py",
+        '''
+        """The first rows, for good."""
+
+        import torch
+
+
+        class FirstRows:
+            """The first r rows of the identity."""
+
+            def first(self, G, rank, context):
+                """See `Rule.first`."""
+                return torch.eye(len(G), rank, dtype=G.dtype)
+
+            def refresh(self, S, G, context):
+                """See `Rule.refresh`."""
+                return S.clone()
+
+            def workspace(self, m, n, r, e):
+                """See `ShippedRule.workspace`."""
+                return e * m * r
+        ''',
+    )
+    copy.edit(
+        "optim/rules/__init__.py",
+        ("from subspace_lab.optim.rules.base import Context, Moment, Rule, ShippedRule\n",
+         "from subspace_lab.optim.rules.first_rows import FirstRows\n"),
+        ('    "coordinates": Coordinates(),\n', '    "first_rows": FirstRows(),\n'),
+    )  # fmt: skip
+    assert len(copy.touched) == 2
+    copy.run("""
+        import torch
+        p = torch.nn.Parameter(torch.zeros(4, 6))
+        parts = {"rule": "first_rows", "moments": "keep", "recovery": "none"}
+        optimizer = sl.optim.SubspaceAdam([{"params": [p], "rank": 2}], lr=0.1, **parts)
+        p.grad = torch.ones(4, 6)
+        optimizer.step()
+        assert torch.allclose(p.detach(), torch.tensor([-0.1, -0.1, 0.0, 0.0])[:, None].expand(4, 6))
+        report = sl.optim.memory_report({"layers.0.up.weight": (4, 6)}, "SubspaceAdam", rank=2, **parts)
+        assert report.refresh_workspace == 4 * 4 * 2
+    """)
+
+
 QUANTITY = '''
     """The share of a gradient's energy in its first direction."""
 

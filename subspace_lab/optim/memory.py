@@ -6,7 +6,7 @@ Legend: m, n oriented gradient shape, ``m <= n``; r effective rank; e bytes of a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,36 +24,11 @@ from subspace_lab.optim.methods import METHODS, method_named
 from subspace_lab.optim.options import check_known, check_options, defaults_of
 from subspace_lab.optim.roles import Role, role_by_name, roles_of
 from subspace_lab.optim.rules import RULES
-from subspace_lab.optim.rules.base import COLUMNS
 from subspace_lab.optim.subspace_adam import SubspaceAdam, part_options
 
 Shape = tuple[int, ...]
 _BASES = {"basis", "indices"}
 _STEP_BYTES = 4  # of AdamW's step count, a float32 tensor
-
-
-def _own_space(m: int, n: int, r: int, e: int) -> int:  # noqa: ARG001
-    """The Gram matrix, with a block of columns or with its eigenvectors and LAPACK's ``syevr``, all in float64."""
-    return 8 * m * m + max(8 * m * min(n, COLUMNS), 8 * m * r + _SYEVR * m + 8 * r)
-
-
-_SYEVR = 312  # m bytes of LAPACK's work space: 33 m numbers in float64, m eigenvalues and 10 m integers
-_QR = 34  # r of LAPACK's work space for a QR, at most
-
-
-# What the refresh of a rule holds at once, measured with the allocator's record; the bounds are those of LAPACK's work.
-# A walk is one of usual length: where an angle passes a radian it holds up to 5 m r instead of 2 m r.
-_RULE_BYTES: dict[str, Callable[[int, int, int, int], int]] = {
-    "coordinates": lambda m, n, r, e: e * (m * m + m * r) + 24 * m,  # noqa: ARG005
-    "frozen": lambda m, n, r, e: e * m * r,  # noqa: ARG005
-    "svd": _own_space,
-    "golore": _own_space,
-    "walk": lambda m, n, r, e: e * (2 * m * r + 7 * r * r + 1),  # noqa: ARG005
-    "hybrid": lambda m, n, r, e: e * (2 * m * r + 7 * r * r + 1),  # noqa: ARG005
-    "jump": lambda m, n, r, e: e * (2 * m * r + r * r + _QR * r),  # noqa: ARG005
-    "track": lambda m, n, r, e: e * max(2 * n * r + m * r + 1, n * r + 3 * m * r + 2 * r * r + 9 * r + m + 3),
-    "power": lambda m, n, r, e: e * (2 * n * r + 2 * m * r + r * r + _QR * r),
-}
 
 
 @dataclass(frozen=True)
@@ -233,6 +208,6 @@ def _workspace(kind: type[LowRankOptimizer], shape: Shape, group: Group, dtype: 
         carried = e * (m * r + n * r + 2 * r * r) if group["moments"] == "transport" else e * m * r
         old = e * (m * r + n * r) if group["recovery"] == "feedback" else 0
         return (0 if group["recovery"] == "feedback" else copied) + max(
-            _RULE_BYTES[group["rule"]](m, n, r, e), carried + old
+            RULES[group["rule"]].workspace(m, n, r, e), carried + old
         )
     return 6 * e * m * r + copied if "basis" in kind.layout(m, n, group, dtype) else e * m * r

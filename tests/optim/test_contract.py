@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch.optim.optimizer import Optimizer
 
+from subspace_lab import optim
 from tests.optim.members import (
+    MEMBERS,
     ZOO,
     check_equal,
     drive,
@@ -21,6 +23,11 @@ from tests.optim.members import (
     values,
 )
 from tests.optim.problems import PROBLEMS, train
+
+
+def test_every_method_joins() -> None:
+    assert {member.name for member in MEMBERS} == {*optim.methods.__all__, "SubspaceAdam"}
+
 
 # --- it trains -------------------------------------------------------------------------------------------------------
 

@@ -58,6 +58,10 @@ METHODS: dict[str, tuple[dict, Callable[[int, int, list[np.ndarray], float], Twi
 }  # fmt: skip
 
 
+def test_every_method_has_its_literal_twin() -> None:
+    assert {*METHODS, "BAdam"} == {*optim.methods.__all__}
+
+
 def compare(
     name: str, shape: tuple[int, int], rank: int, interval: int, dtype: torch.dtype, twin_options=None, **settings
 ):

@@ -3,13 +3,13 @@
 Legend: G oriented gradient (m, n), ``m <= n``; ``S (m, r)`` orthonormal basis, ``r < m``.
 """
 
-from subspace_lab.optim.rules.base import Context, Moment, Rule
+from subspace_lab.optim.rules.base import Context, Moment, Rule, ShippedRule
 from subspace_lab.optim.rules.random_bases import Coordinates, GoloreRule, Hybrid, Jump
 from subspace_lab.optim.rules.top_space import Frozen, Power, Svd
 from subspace_lab.optim.rules.track import Track
 from subspace_lab.optim.rules.walk import Walk
 
-RULES: dict[str, Rule] = {
+RULES: dict[str, ShippedRule] = {
     "coordinates": Coordinates(),
     "frozen": Frozen(),
     "golore": GoloreRule(),

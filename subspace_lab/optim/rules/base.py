@@ -9,7 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-COLUMNS = 64  # of the gradient in float64 at once
+_COLUMNS = 64  # of the gradient in float64 at once
+_SYEVR = 312  # m bytes of LAPACK's work space: 33 m numbers in float64, m eigenvalues and 10 m integers
+QR = 34  # r of LAPACK's work space for a QR, at most
 
 Refreshed = Tensor | tuple[Tensor, Tensor]  # a basis S, or S and S^T S_old where a rule of this package has that anyway
 
@@ -85,6 +87,24 @@ class Rule(Protocol):
         ...
 
 
+class ShippedRule(Rule, Protocol):
+    """A rule of this package: the memory of its refresh is known."""
+
+    def workspace(self, m: int, n: int, r: int, e: int) -> int:
+        """What a refresh holds at once, as the allocator's record measures it; LAPACK's work space is a bound.
+
+        Args:
+            m: Rows of the oriented gradient.
+            n: Columns.
+            r: Effective rank.
+            e: Bytes of a number.
+
+        Returns:
+            Bytes.
+        """
+        ...
+
+
 def top_left_space(G: Tensor, rank: int) -> Tensor:
     """Top-r left singular vectors of G from the eigenvectors of ``G G^T``, formed in float64.
 
@@ -114,6 +134,11 @@ def top_left_space(G: Tensor, rank: int) -> Tensor:
     return vectors.to(G.dtype).flip(1)
 
 
+def top_left_space_bytes(m: int, n: int, r: int) -> int:
+    """The Gram matrix, with a block of columns or with its eigenvectors and LAPACK's ``syevr``, all in float64."""
+    return 8 * m * m + max(8 * m * min(n, _COLUMNS), 8 * m * r + _SYEVR * m + 8 * r)
+
+
 def of_ordinary_size(X: Tensor) -> Tensor:
     """A matrix times the power of two that brings its largest entry to about 1: its directions, bit for bit.
 
@@ -132,7 +157,7 @@ def of_ordinary_size(X: Tensor) -> Tensor:
 def _gram(G: Tensor) -> Tensor:
     """``G G^T`` in float64, a block of columns at a time."""
     C = torch.zeros(G.shape[0], G.shape[0], dtype=torch.float64, device=G.device)
-    for columns in torch.split(G, COLUMNS, 1):
+    for columns in torch.split(G, _COLUMNS, 1):
         block = columns.double()
         C.addmm_(block, block.mT)
         del block

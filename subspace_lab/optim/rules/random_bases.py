@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from subspace_lab.optim.rules.base import Context, Refreshed
+from subspace_lab.optim.rules.base import QR, Context, Refreshed
 from subspace_lab.optim.rules.top_space import Svd
 from subspace_lab.optim.rules.walk import Walk
 
@@ -28,6 +28,10 @@ class Jump:
         """See `Rule.refresh`."""
         return self.first(G, S.shape[1], context)
 
+    def workspace(self, m: int, n: int, r: int, e: int) -> int:  # noqa: ARG002
+        """See `ShippedRule.workspace`."""
+        return e * (2 * m * r + r * r + QR * r)
+
 
 class Coordinates:
     """r rows of the identity, every set of them equally likely, as FRUGAL (arXiv 2411.07837) chooses its rows.
@@ -46,6 +50,10 @@ class Coordinates:
     def refresh(self, S: Tensor, G: Tensor, context: Context) -> Tensor:
         """See `Rule.refresh`."""
         return self.first(G, S.shape[1], context)
+
+    def workspace(self, m: int, n: int, r: int, e: int) -> int:  # noqa: ARG002
+        """See `ShippedRule.workspace`."""
+        return e * (m * m + m * r) + 24 * m
 
 
 class GoloreRule(Svd):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from subspace_lab.optim.rules.base import Context, of_ordinary_size, top_left_space
+from subspace_lab.optim.rules.base import QR, Context, of_ordinary_size, top_left_space, top_left_space_bytes
 
 
 class Svd:
@@ -25,6 +25,10 @@ class Svd:
             return S.clone()
         fresh = top_left_space(G, S.shape[1])
         return fresh * torch.where((S * fresh).sum(0) < 0, -1, 1)
+
+    def workspace(self, m: int, n: int, r: int, e: int) -> int:  # noqa: ARG002
+        """See `ShippedRule.workspace`."""
+        return top_left_space_bytes(m, n, r)
 
 
 class Power:
@@ -51,6 +55,10 @@ class Power:
         Q: Tensor = torch.linalg.qr(BC).Q
         return Q
 
+    def workspace(self, m: int, n: int, r: int, e: int) -> int:
+        """See `ShippedRule.workspace`."""
+        return e * (2 * n * r + 2 * m * r + r * r + QR * r)
+
 
 class Frozen:
     """Keeps the top-r left space of the first gradient for good: the null that every other rule must beat."""
@@ -62,3 +70,7 @@ class Frozen:
     def refresh(self, S: Tensor, G: Tensor, context: Context) -> Tensor:  # noqa: ARG002
         """See `Rule.refresh`."""
         return S.clone()
+
+    def workspace(self, m: int, n: int, r: int, e: int) -> int:  # noqa: ARG002
+        """See `ShippedRule.workspace`."""
+        return e * m * r

@@ -48,3 +48,7 @@ class Track:
             angle = (s * norm**2 * float(step_size)).clamp_max(torch.finfo(s.dtype).max)
         direction = (angle.cos() - 1) * (S @ v) + angle.sin() * u
         return orthonormalized(torch.addr(S, direction, v))
+
+    def workspace(self, m: int, n: int, r: int, e: int) -> int:
+        """See `ShippedRule.workspace`."""
+        return e * max(2 * n * r + m * r + 1, n * r + 3 * m * r + 2 * r * r + 9 * r + m + 3)

@@ -36,6 +36,10 @@ class Walk:
             S = orthonormalized(S)
         return geodesic(S, context.draw(*S.shape).to(S), float(context.group["walk_step"]))
 
+    def workspace(self, m: int, n: int, r: int, e: int) -> int:  # noqa: ARG002
+        """See `ShippedRule.workspace`; of a usual length. Where an angle passes a radian a walk holds up to 5 m r."""
+        return e * (2 * m * r + 7 * r * r + 1)
+
 
 def geodesic(S: Tensor, X: Tensor, angle: float) -> tuple[Tensor, Tensor]:
     """``S cos(Z^(1/2)) + eta D sin(Z^(1/2)) Z^(-1/2)``: as far as ``angle`` along the horizontal part D of X.
