@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 
 from subspace_lab.analysis.significance import interval
+from subspace_lab.experiments.results import TRAINING
 from subspace_lab.training.tasks.base import LOSS, Metric
 
 TUNED = ("lr", "lr_rest", "beta2", "warmup")  # the settings that are chosen for each method
+_FURTHER = ("captured", "setting")  # factors of some studies
 _MEANS = (
     "train_loss", "state_bytes", "state_bytes_formula", "peak_bytes", "base_bytes", "step_s", "refresh_share", "tokens",
     "wall_s",
@@ -34,6 +36,7 @@ def summary(results: pd.DataFrame, metric: Metric = LOSS) -> pd.DataFrame:
         eval_sd, eval_low, eval_high, gap, gap_low, gap_high, train_loss, train_sd, and means over the seeds of what
         else was measured.
     """
+    results = latest(results)
     rows, values = [], {}
     for method, trials in results.groupby("method", sort=False):
         chosen = _at_best(trials, metric)
@@ -93,6 +96,7 @@ def best_rows(results: pd.DataFrame, methods: Sequence[str] | None = None, metri
     Returns:
         Their rows, with ``edge``: whether the rate is the lowest or the highest of the method's grid.
     """
+    results = latest(results)
     if "captured" in results:
         results = results[~results["captured"].astype(bool)]
     if results.empty:
@@ -106,6 +110,19 @@ def best_rows(results: pd.DataFrame, methods: Sequence[str] | None = None, metri
     edge = pd.Series(np.select([lowest == highest, rows["lr"] == lowest, rows["lr"] == highest],
                                ["only", "low", "high"], ""), rows.index)  # fmt: skip
     return rows.assign(edge=edge)
+
+
+def latest(results: pd.DataFrame) -> pd.DataFrame:
+    """The last of several rows with the same factors: after a default changed, the trial that has the new one.
+
+    Args:
+        results: A result table, in the order in which trials were added.
+
+    Returns:
+        One row per combination of factors.
+    """
+    factors = [name for name in (*TRAINING, *_FURTHER) if name in results and name != "phase"]
+    return results[~results.duplicated(factors, keep="last")]
 
 
 def paired(values: pd.Series[float], others: pd.Series[float]) -> dict[str, float]:

@@ -229,8 +229,8 @@ class Store:
         before = self.manifest.get("data_hash", found)
         if before != found:
             raise RunError(
-                f"{self.path} rests on other data (hash {str(before)[:12]}, here {found[:12]}; the standard "
-                "library differs between versions of Python); go on where they are the same, or choose another "
+                f"{self.path} rests on other data (hash {str(before)[:12]}, here {found[:12]}; a file was changed, "
+                "or the standard library is that of another Python); go on where they are the same, or choose another "
                 "directory"
             )
 

@@ -137,6 +137,16 @@ def test_what_was_not_begun_does_not_speak_in_the_choice_of_the_learning_rate(st
     assert best_setting(cells) == {"lr": 0.2}
 
 
+def test_a_trial_of_a_changed_default_takes_the_place_of_the_old_one():
+    """Both have the same factors; their mean would be of neither, and pairs by seed would not be pairs."""
+    new = results(a={0.001: [3.0, 3.2]}, b={0.001: [3.1, 3.5]})
+    both = pd.concat([results(a={0.001: [9.0, 9.5]}), new], ignore_index=True)
+    pd.testing.assert_frame_equal(summary(both), summary(new))
+    assert best_rows(both)["eval_loss"].tolist() == best_rows(new)["eval_loss"].tolist() == [3.0, 3.2, 3.1, 3.5]
+    captured = pd.concat([new.assign(captured=False), new.assign(captured=True)], ignore_index=True)
+    assert len(best_rows(captured)) == 4
+
+
 def test_what_was_not_measured_has_no_column():
     table = summary(results(a={0.001: [3, 3.1]}).drop(columns=["state_bytes_formula", "tokens"]))
     assert not {"state_bytes_formula", "tokens"} & {*table}

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from subspace_lab.experiments.statistics import latest
 from subspace_lab.figures.axis import log_axis, step_axis
 from subspace_lab.figures.labels import end_labels, shortened
 from subspace_lab.figures.panels import line_style
@@ -38,7 +39,8 @@ class Tables:
 
     def best(self) -> dict[str, pd.DataFrame]:
         """The curves of complete trials at each method's best learning rate, in the order of the comparison."""
-        complete = set(self.results.loc[self.results["status"] == "complete", "cell"])
+        results = latest(self.results)
+        complete = set(results.loc[results["status"] == "complete", "cell"])
         lrs = dict(zip(self.table["method"], self.table["lr"], strict=True))
         curves = self.curves[self.curves["cell"].isin(complete)]
         found = {method: curves[(curves["method"] == method) & (curves["lr"] == lrs[method])] for method in self.places}

@@ -87,7 +87,8 @@ def compare(
     data_hash = load_tokens(base).hash  # once, before all trials want them; bad data are one line here
     settings = {"config": base.to_dict(), "methods": {name: dict(one) for name, one in parsed.items()}}
     store = Store.begin(path, COMPARISON, settings)
-    store.check_data(store.data_hash(lambda: data_hash))
+    store.data_hash(lambda: data_hash)
+    store.check_data(data_hash)
     grid = dataclasses.replace(grid, make=Trainings(base, parsed, data_hash))
     study = Study({"results": Quantity("methods", (grid,))}, finish=_finish)
     conduct(study, store, running, workers=workers, retry=("diverged", "failed") if retry else ())

@@ -18,7 +18,9 @@ from subspace_lab.experiments.progress import last_line
 from subspace_lab.experiments.study import StudyInterrupted
 from subspace_lab.runs import Run, RunError
 from subspace_lab.studies.optimizers import Comparison, compare
-from tests.studies.optimizers.conftest import LRS, METHODS, by_label, directory
+from subspace_lab.training import TrainConfig
+from tests.studies.optimizers.conftest import LRS, METHODS, SETTINGS, by_label, directory
+from tests.training.tiny import write_text
 
 WALK = "grasswalk_lr0.001_seed0"
 
@@ -33,6 +35,19 @@ def times(path):
 def losses(path):
     """What a disturbed comparison must repeat."""
     return pd.read_parquet(path / "curves.parquet")[["cell", "step", "loss", "eval_loss"]]
+
+
+def test_data_that_changed_in_their_place_are_refused(tmp_path, monkeypatch):
+    """The same path is no proof of the same content: rows of both would be averaged."""
+    file, path = tmp_path / "text.txt", tmp_path / "a"
+    write_text(file)
+    monkeypatch.setattr(study, "run_missing", lambda *_, **__: None)
+    config = TrainConfig(**SETTINGS | {"update_interval": None}, data=str(file))
+    compare(path, ["adamw"], lrs=[1e-3], seeds=1, config=config)
+    write_text(file, seed=1)
+    with pytest.raises(RunError, match=r"rests on other data \(hash .*; a file was changed, or"):
+        compare(path, ["adamw"], lrs=[1e-3], seeds=2, config=config)
+    assert len(Comparison.open(path).results) == 1
 
 
 def test_every_cell_is_in_the_results(finished):
