@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pandas as pd
 
@@ -75,101 +75,85 @@ def _w4(store: PaperStore) -> list[Statement]:
         )
     ]  # fmt: skip
     if others is not None:
-        found.append(
-            statement(
-                "it is largest for down_proj (largest other minus down_proj)", others - by_kind["down_proj"], unit=""
-            )
-        )
+        text = "it is largest for down_proj (largest other minus down_proj)"
+        found.append(statement(text, others - by_kind["down_proj"], unit=""))
     if len(growth):
         found.append(statement("values get more even (20th over 1st, first minus last step shown)", -growth, unit=""))
     return found
 
 
-Losses = dict[str, "pd.Series[float]"]
-
-
-def _losses(store: PaperStore) -> Losses:
+def _compared(store: PaperStore, pairs: Iterable[tuple[str, str, str]], margin: float = 0) -> list[Statement]:
+    """For each ``(text, one, other)`` of which both are trained: the loss of one is below that of the other."""
     rows = best_rows(store.read(RESULTS))
-    if rows.empty:
-        return {}
-    return {str(name): of.set_index("seed")["eval_loss"] for name, of in rows.groupby("method")}
+    losses = {} if rows.empty else {name: of.set_index("seed")["eval_loss"] for name, of in rows.groupby("method")}
+    return [
+        below(text, losses[one], losses[other], margin=margin)
+        for text, one, other in pairs
+        if one in losses and other in losses
+    ]
 
 
-def _compared(
-    losses: dict[str, pd.Series[float]], text: str, one: str, other: str, margin: float = 0
-) -> list[Statement]:
-    if one not in losses or other not in losses:
-        return []
-    return [below(text, losses[one], losses[other], margin=margin)]
+def _full(rule: str) -> str:
+    """A rule with AO and RS."""
+    return part_name(rule, "transport", "limited")
 
 
 def _w5(store: PaperStore) -> list[Statement]:
-    losses, found = _losses(store), []
-    for rule in ("walk", "jump"):
-        for informed in ("svd", "track"):
-            text = f"{rule} matches or beats {informed}, both with AO and RS"
-            one, other = (part_name(name, "transport", "limited") for name in (rule, informed))
-            found += _compared(losses, text, one, other, MATCH)
-    for rule in ("walk", "jump"):
-        full = part_name(rule, "transport", "limited")
-        for marks, other in (
-            ("RS alone", part_name(rule, "keep", "limited")), ("AO alone", part_name(rule, "transport", "none")),
-        ):  # fmt: skip
-            found += _compared(losses, f"{rule} with AO and RS is below {rule} with {marks}", full, other)
-    return found
+    matches = [
+        (f"{rule} matches or beats {informed}, both with AO and RS", _full(rule), _full(informed))
+        for rule in ("walk", "jump")
+        for informed in ("svd", "track")
+    ]
+    needs = [
+        (f"{rule} with AO and RS is below {rule} with {marks} alone", _full(rule), part_name(rule, *parts))
+        for rule in ("walk", "jump")
+        for marks, parts in (("RS", ("keep", "limited")), ("AO", ("transport", "none")))
+    ]
+    return _compared(store, matches, MATCH) + _compared(store, needs)
 
 
 def _null(store: PaperStore) -> list[Statement]:
-    losses, found = _losses(store), []
+    pairs = []
     for recovery, words in (("limited", "AO and RS"), ("free", "AO and RS without its limiter")):
         null = part_name("frozen", "transport", recovery)
         for rule in store.profile.rules[1:]:
             text = f"{rule} is below the frozen basis, both with {words}"
-            found += _compared(losses, text, part_name(rule, "transport", recovery), null)
-    return found
+            pairs.append((text, part_name(rule, "transport", recovery), null))
+    return _compared(store, pairs)
 
 
 def _limiter(store: PaperStore) -> list[Statement]:
-    losses, found = _losses(store), []
+    pairs = []
     for rule in store.profile.rules:
-        limited, free = (part_name(rule, "transport", recovery) for recovery in ("limited", "free"))
-        found += _compared(losses, f"{rule} with AO and RS is better without the limiter", free, limited)
-    return found
+        free = part_name(rule, "transport", "free")
+        pairs.append((f"{rule} with AO and RS is better without the limiter", free, _full(rule)))
+    return _compared(store, pairs)
 
 
 def _w6(store: PaperStore) -> list[Statement]:
-    losses, found = _losses(store), []
-    for method in ("grasswalk", "grassjump"):
-        for peer in _PEERS:
-            found += _compared(losses, f"{method} is below {peer}", method, peer)
-    return found
+    methods = ("grasswalk", "grassjump")
+    return _compared(store, [(f"{method} is below {peer}", method, peer) for method in methods for peer in _PEERS])
 
 
 def _scale(store: PaperStore) -> list[Statement]:
-    losses, found = _losses(store), []
     small = "grasswalk scale=0.25"
-    for one, other, text in (
-        ("galore", part_name("svd", "keep", "none"), "galore is below the same parts at scale 1"),
-        (small, "grasswalk", "grasswalk at scale 0.25 is below itself at scale 1"),
-        (small, "galore", "grasswalk at scale 0.25 is below galore"),
-        (small, "fira", "grasswalk at scale 0.25 is below fira"),
-    ):
-        found += _compared(losses, text, one, other)
-    return found
+    return _compared(store, [
+        ("galore is below the same parts at scale 1", "galore", part_name("svd", "keep", "none")),
+        ("grasswalk at scale 0.25 is below itself at scale 1", small, "grasswalk"),
+        ("grasswalk at scale 0.25 is below galore", small, "galore"),
+        ("grasswalk at scale 0.25 is below fira", small, "fira"),
+    ])  # fmt: skip
 
 
 def _subtrack(store: PaperStore) -> list[Statement]:
-    losses = _losses(store)
-    alone, ao, rs = (
-        part_name("track", *parts) for parts in (("keep", "none"), ("transport", "none"), ("keep", "limited"))
-    )
-    both = part_name("track", "transport", "limited")
-    return [
-        *_compared(losses, "tracking with AO is below tracking alone", ao, alone),
-        *_compared(losses, "tracking with RS is below tracking alone", rs, alone),
-        *_compared(losses, "tracking with both is below tracking with AO", both, ao),
-        *_compared(losses, "tracking with both is below tracking with RS", both, rs),
-    ]
+    alone, both = part_name("track", "keep", "none"), _full("track")
+    ao, rs = part_name("track", "transport", "none"), part_name("track", "keep", "limited")
+    return _compared(store, [
+        ("tracking with AO is below tracking alone", ao, alone),
+        ("tracking with RS is below tracking alone", rs, alone),
+        ("tracking with both is below tracking with AO", both, ao),
+        ("tracking with both is below tracking with RS", both, rs),
+    ])  # fmt: skip
 
 
 CLAIMS = (
@@ -185,8 +169,7 @@ CLAIMS = (
     Claim(
         "W5",
         "Random updates of the subspace match or beat SVD and tracking, but only together with projection-aware "
-        "moments "
-        "(AO) and recovery scaling (RS) (Fig. 3).",
+        "moments (AO) and recovery scaling (RS) (Fig. 3).",
         ("fig3",), _w5,
     ),
     Claim(

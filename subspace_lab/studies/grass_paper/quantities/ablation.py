@@ -49,15 +49,13 @@ def measure(store: PaperStore) -> pd.DataFrame:
         One row per (rule, moments, recovery, seed): method, lr, edge, eval_loss, train_loss, and means over the logged
         steps of bulk_share, recovery_share, limiter (the factor that the limiter applied) and limited_share.
     """
-    parts = pd.DataFrame(
-        [(part_name(*parts), *parts) for parts in ablation_cells(store.profile)],
-        columns=["method", "rule", "moments", "recovery"],
-    )
-    rows = best_rows(store.read(RESULTS), list(parts["method"]))
+    parts = [(part_name(*parts), *parts) for parts in ablation_cells(store.profile)]
+    rows = best_rows(store.read(RESULTS), [name for name, *_ in parts])
     if rows.empty:
-        return pd.DataFrame()
+        return rows
     shares = store.read(CURVES).groupby("cell", as_index=False)[_SHARES].mean()
-    found = parts.merge(rows[["method", "cell", "lr", "edge", "seed", "eval_loss", "train_loss"]], on="method")
+    columns = ["method", "cell", "lr", "edge", "seed", "eval_loss", "train_loss"]
+    found = pd.DataFrame(parts, columns=["method", "rule", "moments", "recovery"]).merge(rows[columns], on="method")
     return found.merge(shares, on="cell", how="left").drop(columns="cell")
 
 

@@ -50,15 +50,9 @@ def _draw(table: pd.DataFrame, layout: Layout, *, x: str, xlabel: str) -> Figure
     styles = {kind: {**line_style(place), "markersize": 2.5} for place, kind in enumerate(kinds)}
     key = [Line2D([], [], label=kind, **style) for kind, style in styles.items()]
     dashes = {like: _DASHES[place % len(_DASHES)] for place, like in enumerate(_alike(table))}
-    nulls = [
-        Line2D(
-            [],
-            [],
-            label=wrapped(f"noise, own basis: {', '.join(like)}", layout),
-            **{**NOISE, "linestyle": dashes[like]},
-        )
-        for like in dashes
-    ]
+    own_null = {like: {**NOISE, "linestyle": dash} for like, dash in dashes.items()}
+    names = {like: wrapped(f"noise, own basis: {', '.join(like)}", layout) for like in dashes}
+    nulls = [Line2D([], [], label=names[like], **style) for like, style in own_null.items()]
     nulls.append(Line2D([], [], label="noise, fixed basis: all", **FIXED))
     seeds = table["seed"].nunique()
     columns = 3 if layout.columns > 2 else layout.columns
@@ -76,10 +70,8 @@ def _draw(table: pd.DataFrame, layout: Layout, *, x: str, xlabel: str) -> Figure
         for kind, of_kind in rows.groupby("kind", sort=False):
             line = of_kind.groupby(x)["ratio"].mean()
             ax.plot(line.index, line, **styles[str(kind)], markevery=max(1, len(line) // 6))
-        for like, style in dashes.items():
-            ax.axhline(
-                round(float(rows.loc[rows["kind"].isin(like), "null_noise"].mean()), 3), **{**NOISE, "linestyle": style}
-            )
+        for like, style in own_null.items():
+            ax.axhline(round(float(rows.loc[rows["kind"].isin(like), "null_noise"].mean()), 3), **style)
         ax.axhline(float(rows["null_isotropic"].mean()), **FIXED)
         step_axis(ax)
     next(iter(axes.values())).set_ylim(

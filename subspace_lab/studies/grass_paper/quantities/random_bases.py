@@ -17,13 +17,14 @@ from subspace_lab.studies.grass_paper.store import PaperStore
 from subspace_lab.studies.grass_paper.variants import Variants, part, part_name
 
 RANDOM_RULES = ("walk", "hybrid", "jump", "coordinates")
+_PANELS = {"limited": "with the limiter", "free": "without it"}
 
 
 def random_bases(profile: Profile) -> Variants:  # noqa: ARG001
     """Random bases of four kinds, with transport, with the limiter and without."""
     return {
         part_name(rule, "transport", recovery): part(rule, "transport", recovery)
-        for recovery in ("limited", "free")
+        for recovery in _PANELS
         for rule in RANDOM_RULES
     }
 
@@ -34,17 +35,12 @@ def measure(store: PaperStore) -> pd.DataFrame:
     Returns:
         One row per (rule, recovery, seed): method, lr, edge, eval_loss, refresh_share.
     """
-    parts = pd.DataFrame(
-        [(part_name(rule, "transport", free), rule, free) for free in ("limited", "free") for rule in RANDOM_RULES],
-        columns=["method", "rule", "recovery"],
-    )
-    rows = best_rows(store.read(RESULTS), list(parts["method"]))
+    rows = best_rows(store.read(RESULTS))
     if rows.empty:
-        return pd.DataFrame()
-    return parts.merge(rows[["method", "lr", "edge", "seed", "eval_loss", "refresh_share"]], on="method")
-
-
-_PANELS = {"limited": "with the limiter", "free": "without it"}
+        return rows
+    parts = [(part_name(rule, "transport", free), rule, free) for free in _PANELS for rule in RANDOM_RULES]
+    columns = ["method", "lr", "edge", "seed", "eval_loss", "refresh_share"]
+    return pd.DataFrame(parts, columns=["method", "rule", "recovery"]).merge(rows[columns], on="method")
 
 
 @picture(

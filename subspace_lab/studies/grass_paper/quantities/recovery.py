@@ -24,17 +24,14 @@ def measure(store: PaperStore) -> pd.DataFrame:
     Returns:
         One row per (rule, recovery, seed, step): bulk_share ||G - S A|| / ||G||, recovery_share ||L|| / ||G||, limiter.
     """
-    parts = pd.DataFrame(
-        [(part_name(*parts), parts[0], parts[2]) for parts in ablation_cells(store.profile) if parts[1] == "transport"],
-        columns=["method", "rule", "recovery"],
-    )
-    rows = best_rows(store.read(RESULTS), list(parts["method"]))
+    parts = [(part_name(*parts), *parts) for parts in ablation_cells(store.profile) if parts[1] == "transport"]
+    rows = best_rows(store.read(RESULTS), [name for name, *_ in parts])
     if rows.empty:
-        return pd.DataFrame()
-    shares = ["bulk_share", "recovery_share", "limiter"]
-    curves = store.read(CURVES)[["cell", "seed", "step", *shares]].dropna(subset=["bulk_share"])
-    found = parts.merge(rows[["method", "cell"]], on="method").merge(curves, on="cell")
-    return found.drop(columns=["cell", "method"])
+        return rows
+    columns = ["cell", "seed", "step", "bulk_share", "recovery_share", "limiter"]
+    curves = store.read(CURVES)[columns].dropna(subset=["bulk_share"])
+    found = pd.DataFrame(parts, columns=["method", "rule", "moments", "recovery"]).merge(rows[["method", "cell"]])
+    return found.merge(curves, on="cell").drop(columns=["cell", "method", "moments"])
 
 
 _LINES = {"limited": ("recovered, with limiter: ‖L‖/‖G‖", "recovery_share"),

@@ -18,12 +18,14 @@ from subspace_lab.studies.grass_paper.store import PaperStore
 from subspace_lab.studies.grass_paper.variants import Variants, part, part_name
 
 
+def _usual(profile: Profile) -> dict[str, float]:
+    interval = profile.base.update_interval or 200
+    return {"rank": profile.rank, "update_interval": interval, "walk_step": 0.1, "zeta": 1.01, "scale": 1.0}
+
+
 def sensitivity_of(profile: Profile) -> dict[str, tuple[str, Any]]:
-    """Setting and value by the name of the variant of GrassWalk; the usual ones go by GrassWalk's own name."""
-    usual = {
-        "rank": profile.config.rank, "update_interval": profile.config.update_interval, "walk_step": 0.1, "zeta": 1.01,
-        "scale": 1.0,
-    }  # fmt: skip
+    """Setting and value by the name of the variant of GrassWalk, without the usual values."""
+    usual = _usual(profile)
     grids = {
         "rank": profile.ranks, "update_interval": profile.intervals, "walk_step": profile.walk_steps,
         "zeta": profile.zetas, "scale": profile.scales,
@@ -39,11 +41,11 @@ def sensitivity_of(profile: Profile) -> dict[str, tuple[str, Any]]:
 
 def sensitivity(profile: Profile) -> Variants:
     """GrassWalk with one setting changed."""
-    changed = {name: {"optimizer": "grasswalk", setting: value} for name, (setting, value) in
-               sensitivity_of(profile).items() if value is not None}  # fmt: skip
-    return {"grasswalk": {"optimizer": "grasswalk"}, **changed} | {
-        part_name("walk", "transport", "free"): part("walk", "transport", "free")
+    changed: Variants = {
+        name: {"optimizer": "grasswalk", setting: value} if value is not None else part("walk", "transport", "free")
+        for name, (setting, value) in sensitivity_of(profile).items()
     }
+    return {"grasswalk": {"optimizer": "grasswalk"}, **changed}
 
 
 def measure(store: PaperStore) -> pd.DataFrame:
@@ -53,16 +55,12 @@ def measure(store: PaperStore) -> pd.DataFrame:
         One row per (setting, value, seed): usual (whether it is GrassWalk's default here), lr, edge, eval_loss; zeta's
         value is NaN without a limiter. Every setting has rows of the usual value.
     """
-    usual = {
-        "rank": store.profile.rank, "update_interval": store.profile.base.update_interval or 200,
-        "walk_step": 0.1, "zeta": 1.01, "scale": 1.0,
-    }  # fmt: skip
-    varied = [(name, setting, value, False) for name, (setting, value) in sensitivity_of(store.profile).items()]
-    varied += [("grasswalk", setting, value, True) for setting, value in usual.items()]
-    parts = pd.DataFrame(varied, columns=["method", "setting", "value", "usual"]).astype({"value": "float64"})
-    rows = best_rows(store.read(RESULTS), list(parts["method"]))
+    rows = best_rows(store.read(RESULTS))
     if rows.empty:
-        return pd.DataFrame()
+        return rows
+    varied = [(name, setting, value, False) for name, (setting, value) in sensitivity_of(store.profile).items()]
+    varied += [("grasswalk", setting, value, True) for setting, value in _usual(store.profile).items()]
+    parts = pd.DataFrame(varied, columns=["method", "setting", "value", "usual"]).astype({"value": "float64"})
     found = parts.merge(rows[["method", "lr", "edge", "seed", "eval_loss"]], on="method")
     return found.sort_values(["setting", "value", "seed"], ignore_index=True)
 
