@@ -306,7 +306,7 @@ def test_a_quantity_of_the_paper_with_its_figure_is_a_file_and_a_line(copy: Copy
         from subspace_lab.experiments.store import RESULTS
         from subspace_lab.figures.panels import grid
         from subspace_lab.figures.style import picture
-        from subspace_lab.studies.grass_paper.quantities.quantity import Quantity
+        from subspace_lab.studies.grass_paper.quantity import Quantity
 
 
         def measure(store):

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from rich import progress
@@ -51,9 +50,7 @@ class TrialsProgress:
         self._bars.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._bars.stop()
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             self._say("stopping: the trials finish their step and write a checkpoint; Ctrl-C again kills them")

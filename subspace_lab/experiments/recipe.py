@@ -83,11 +83,12 @@ class Train:
         """See `Recipe.identity`."""
         from subspace_lab.training.models import split_model_name
         from subspace_lab.training.optimizers import filled_options, plan_of, revision_of
+        from subspace_lab.training.tokens import load_tokens
 
         settings = TrainConfig.from_dict(config)
         content = {name: value for name, value in settings.to_dict().items() if name not in _NOT_CONTENT}
         content["lr_rest"] = settings.lr if settings.lr_rest is None else settings.lr_rest
-        content["data_hash"] = _data_hash(settings) if data_hash is None else data_hash
+        content["data_hash"] = load_tokens(settings).hash if data_hash is None else data_hash
         content["revision"] = revision_of(settings)
         content["optimizer_options"] = filled_options(settings)
         if (plan := plan_of(settings)) is not None:
@@ -175,12 +176,6 @@ def last_metrics(directory: Path) -> dict[str, float]:
         if found:
             return {name: float(value) for name, value in found.items()}
     return {}
-
-
-def _data_hash(config: TrainConfig) -> str:
-    from subspace_lab.training.tokens import load_tokens
-
-    return load_tokens(config).hash
 
 
 def _from_parent(config: TrainConfig, parents: Sequence[Path]) -> nn.Module | None:

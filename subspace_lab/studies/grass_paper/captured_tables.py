@@ -24,7 +24,7 @@ from subspace_lab.analysis.layer_step import Basis, Layer, Past, load_layer_step
 from subspace_lab.analysis.ranks import check_rank
 from subspace_lab.numerics import null_cosines, principal_angles
 from subspace_lab.runs import Run, RunError
-from subspace_lab.studies.grass_paper.store import PaperStore
+from subspace_lab.studies.grass_paper.quantity import PaperStore
 
 ENERGY, TANGENT, ANGLES = "captured_energy", "captured_tangent", "captured_angles"
 _ENERGY = {"step": "int", "kind": "str", "depth": "int", "rank": "int", "m": "int", "n": "int", "ratio": "float",

@@ -11,7 +11,7 @@ from subspace_lab.analysis.trends import change_over_depth, change_over_training
 from subspace_lab.experiments.claims import MATCH, Claim, Statement, below, statement
 from subspace_lab.experiments.statistics import best_rows
 from subspace_lab.experiments.store import RESULTS
-from subspace_lab.studies.grass_paper.store import PaperStore
+from subspace_lab.studies.grass_paper.quantity import PaperStore
 from subspace_lab.studies.grass_paper.variants import part_name
 
 _PEERS = ("galore", "apollo", "ldadam", "frugal", "subtrack")

@@ -23,7 +23,7 @@ from subspace_lab.experiments.variants import DESCRIBED, SHARES, describe
 from subspace_lab.runs import RunError
 from subspace_lab.runs.tables import read_table
 from subspace_lab.studies.grass_paper.profiles import PROFILES, Profile
-from subspace_lab.studies.grass_paper.store import PaperStore
+from subspace_lab.studies.grass_paper.quantity import PaperStore
 from subspace_lab.studies.grass_paper.trials import trainings
 
 _CAPTURED = "captured "  # format 1: the beginning of the names of captured runs

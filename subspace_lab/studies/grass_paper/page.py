@@ -11,7 +11,7 @@ from subspace_lab.runs.files import publish
 from subspace_lab.studies.grass_paper.claims import CLAIMS
 from subspace_lab.studies.grass_paper.profiles import Profile
 from subspace_lab.studies.grass_paper.quantities import QUANTITIES
-from subspace_lab.studies.grass_paper.store import PaperStore
+from subspace_lab.studies.grass_paper.quantity import PaperStore
 
 
 def write(store: PaperStore, path: Path, pictures: Path) -> None:

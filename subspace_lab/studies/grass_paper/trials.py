@@ -8,7 +8,8 @@ from subspace_lab.experiments.grid import Grid, Phase
 from subspace_lab.experiments.phases import Evaluate
 from subspace_lab.experiments.variants import Trainings, parse_methods, rates
 from subspace_lab.studies.grass_paper.profiles import Profile
-from subspace_lab.studies.grass_paper.quantities import QUANTITIES, Quantity
+from subspace_lab.studies.grass_paper.quantities import QUANTITIES
+from subspace_lab.studies.grass_paper.quantity import Quantity
 from subspace_lab.studies.grass_paper.variants import Variants, keeps
 
 TUNING_SEEDS = (0,)

@@ -16,7 +16,7 @@ from subspace_lab.studies.grass_paper import captured_tables, page
 from subspace_lab.studies.grass_paper.out_dir import PAPER, open_store
 from subspace_lab.studies.grass_paper.profiles import PROFILES
 from subspace_lab.studies.grass_paper.quantities import QUANTITIES, ackley, methods_overview
-from subspace_lab.studies.grass_paper.store import PaperStore
+from subspace_lab.studies.grass_paper.quantity import PaperStore
 from subspace_lab.studies.grass_paper.study import study_of
 from tests.studies.grass_paper.by_hand import Tables
 

@@ -19,9 +19,7 @@ from subspace_lab.studies.grass_paper.quantities import (
     sensitivity,
     tangent,
 )
-from subspace_lab.studies.grass_paper.quantities.quantity import Quantity
-
-__all__ = ["QUANTITIES", "Quantity", "chosen"]
+from subspace_lab.studies.grass_paper.quantity import Quantity
 
 QUANTITIES: dict[str, Quantity] = {  # by the names of their tables, in the order in which they are made
     "fig3": ablation.QUANTITY,

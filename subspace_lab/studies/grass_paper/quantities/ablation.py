@@ -21,8 +21,7 @@ from subspace_lab.studies.grass_paper.quantities.drawing import (
     seed_points,
     seeds_of,
 )
-from subspace_lab.studies.grass_paper.quantities.quantity import Quantity
-from subspace_lab.studies.grass_paper.store import PaperStore
+from subspace_lab.studies.grass_paper.quantity import PaperStore, Quantity
 from subspace_lab.studies.grass_paper.variants import MOMENTS, RECOVERIES, Variants, part, part_name
 
 

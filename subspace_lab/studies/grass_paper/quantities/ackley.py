@@ -38,8 +38,7 @@ from subspace_lab.figures.labels import end_labels
 from subspace_lab.figures.panels import grid, line_style
 from subspace_lab.figures.style import Layout, picture
 from subspace_lab.figures.tables import AbsentError
-from subspace_lab.studies.grass_paper.quantities.quantity import Quantity
-from subspace_lab.studies.grass_paper.store import PaperStore
+from subspace_lab.studies.grass_paper.quantity import PaperStore, Quantity
 
 SCALES = (0.3, 1.0, 3.0, 10.0)  # the paper's are 1 and 3
 _ALONE: dict[str, Any] = {"moments": "keep", "recovery": "none"}  # as GaLore, but for the rule

@@ -15,8 +15,7 @@ from subspace_lab.figures.panels import FIXED, NOISE, grid, line_style
 from subspace_lab.figures.style import Layout, picture
 from subspace_lab.figures.tables import AbsentError
 from subspace_lab.studies.grass_paper.captured_tables import ENERGY
-from subspace_lab.studies.grass_paper.quantities.quantity import Quantity
-from subspace_lab.studies.grass_paper.store import PaperStore
+from subspace_lab.studies.grass_paper.quantity import PaperStore, Quantity
 from subspace_lab.studies.grass_paper.variants import adamw, every_seed
 
 

@@ -11,8 +11,7 @@ from subspace_lab.figures.style import COLOURS, Layout, picture
 from subspace_lab.figures.tables import AbsentError
 from subspace_lab.studies.grass_paper.quantities.drawing import shown
 from subspace_lab.studies.grass_paper.quantities.methods_overview import methods
-from subspace_lab.studies.grass_paper.quantities.quantity import Quantity
-from subspace_lab.studies.grass_paper.store import PaperStore
+from subspace_lab.studies.grass_paper.quantity import PaperStore, Quantity
 
 
 def measure(store: PaperStore) -> pd.DataFrame:

@@ -21,8 +21,7 @@ from subspace_lab.studies.grass_paper.captured_tables import ENERGY, TANGENT
 from subspace_lab.studies.grass_paper.profiles import Profile
 from subspace_lab.studies.grass_paper.quantities.drawing import shown
 from subspace_lab.studies.grass_paper.quantities.methods_overview import methods
-from subspace_lab.studies.grass_paper.quantities.quantity import Quantity
-from subspace_lab.studies.grass_paper.store import PaperStore
+from subspace_lab.studies.grass_paper.quantity import PaperStore, Quantity
 
 _LATE = 0.5  # of the training: what is measured before belongs to the steep beginning, which all methods share
 

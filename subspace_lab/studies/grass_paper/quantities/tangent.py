@@ -11,8 +11,7 @@ from subspace_lab.figures.panels import NOISE, NOISE_HANDLE, grid, stage_style
 from subspace_lab.figures.style import COLOURS, INK, Layout, picture
 from subspace_lab.figures.tables import AbsentError
 from subspace_lab.studies.grass_paper.captured_tables import TANGENT
-from subspace_lab.studies.grass_paper.quantities.quantity import Quantity
-from subspace_lab.studies.grass_paper.store import PaperStore
+from subspace_lab.studies.grass_paper.quantity import PaperStore, Quantity
 from subspace_lab.studies.grass_paper.variants import adamw, every_seed
 
 _MOMENTS = 3  # of training at which they are shown

@@ -1,4 +1,4 @@
-"""What a quantity of the study is: the trainings it needs, its table and its pictures."""
+"""What the study measures: the tables of a profile, and a quantity with its trainings, table and pictures."""
 
 from __future__ import annotations
 
@@ -7,10 +7,20 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from subspace_lab.experiments.store import Store
 from subspace_lab.figures.style import Picture
 from subspace_lab.studies.grass_paper.profiles import Profile
-from subspace_lab.studies.grass_paper.store import PaperStore
 from subspace_lab.studies.grass_paper.variants import Variants
+
+
+class PaperStore(Store):
+    """The tables of a profile, from `subspace_lab.studies.grass_paper.out_dir.open_store`.
+
+    Attributes:
+        profile: Its scale.
+    """
+
+    profile: Profile
 
 
 @dataclass(frozen=True)
@@ -18,12 +28,12 @@ class Quantity:
     """One quantity.
 
     Attributes:
-        title: What it is, in a few words.
-        measure: Makes its table from the tables in the store; an empty table where those hold too little.
-        figures: Its pictures by the names of their files, each drawn from the table.
-        columns: The columns of the table, and the kind of each: ``int``, ``float``, ``str`` or ``bool``.
+        title: A few words.
+        measure: Makes its table from those in the store, empty while they hold too little.
+        figures: Drawn from the table, by file name.
+        columns: The kinds of the table's columns: ``int``, ``float``, ``str`` or ``bool``.
         variants: The settings that are tuned and then trained with every seed, by name.
-        captured: How many seeds are captured, by method.
+        captured: Number of captured seeds by method.
     """
 
     title: str
