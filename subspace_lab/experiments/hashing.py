@@ -17,7 +17,7 @@ def canonical_json(content: Any) -> str:
     """The one JSON text of a content: keys sorted, no spaces, whole floats as such, tuples as lists.
 
     Returns:
-        ASCII; a ValueError says what is not plain and finite.
+        ASCII text; ValueError for values that are not plain and finite.
 
     >>> canonical_json({"b": (1, 2.0), "a": None})
     '{"a":null,"b":[1,2.0]}'

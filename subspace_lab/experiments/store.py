@@ -385,7 +385,7 @@ class Store:
         return self._places
 
     def _differs(self, row: Mapping[str, Any], drawn: Collection[str]) -> bool:
-        """Whether the directory of a trial says something else than its row and its curve, or more."""
+        """Whether the directory of a trial differs from its row and its curve."""
         cell, metrics = row["cell"], self.trials_dir / row["cell"] / "metrics.jsonl"
         outcome = read_outcome(self.trials_dir, cell)
         if outcome.status == "pending":  # killed with the study, or removed

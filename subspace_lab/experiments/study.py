@@ -28,7 +28,7 @@ from subspace_lab.runs import RunError
 
 
 class StudyInterrupted(KeyboardInterrupt):
-    """Ctrl-C was pressed; what is there is sound and drawn, and the same command goes on with it.
+    """Ctrl-C was pressed; the results so far are written and drawn, and the same command continues.
 
     Attributes:
         path: The directory of the study.

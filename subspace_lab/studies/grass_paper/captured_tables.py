@@ -1,9 +1,9 @@
 """What is measured in captured runs: energy by rank, the derivative of the subspace error, and principal angles.
 
 FRUGAL (arXiv 2411.07837) shows histograms of the cosines of principal angles, between GaLore's projections at different
-steps and between random ones, to argue that subspaces keep some directions and change most others no more slowly than
-chance. Known to us second-hand: its model, layers, rank and steps are not taken over here. Every pair of captures at a
-lag is counted, for all layers of a kind.
+steps and between random ones, to argue that subspaces keep some directions and change most others as fast as chance
+would. Its model, layers, rank and steps are not repeated here: all pairs of captures at a lag are counted, for all
+layers of a kind.
 
 Legend: ``S1, S2 (m, r)`` top-r left singular bases of one layer at two captures; cosines are the singular values of
 ``S1^T S2``.

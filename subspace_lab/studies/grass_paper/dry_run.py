@@ -14,8 +14,9 @@ from subspace_lab.experiments.grid import Wanted
 from subspace_lab.experiments.trial import Trial
 from subspace_lab.runs.errors import RunError, in_shell
 from subspace_lab.studies.grass_paper.out_dir import PAPER
+from subspace_lab.studies.grass_paper.profiles import profile_named
 from subspace_lab.studies.grass_paper.quantities import QUANTITIES, chosen
-from subspace_lab.studies.grass_paper.study import settled, study_of
+from subspace_lab.studies.grass_paper.study import study_of
 from subspace_lab.training import TrainConfig
 from subspace_lab.training.memory import memory_of
 
@@ -46,7 +47,7 @@ def plan_lines(
         Three lines per training (its settings, its memory and tokens, its command), without the command where its
         learning rate is not known yet, and the sum at the end.
     """
-    scale, names = settled(profile, longer=longer), chosen(only)
+    scale, names = profile_named(profile, longer=longer), chosen(only)
     check_execution(executor, None, slurm)
     if executor == "slurm":
         check_options(slurm or {})

@@ -10,7 +10,7 @@ from subspace_lab._text import unknown
 from subspace_lab.experiments.variants import common_config
 from subspace_lab.training import TrainConfig, preset
 
-_METHODS = (  # named here, so that what was measured stays what a profile says when there is one more optimizer
+_METHODS = (  # listed, so that another optimizer does not change the profiles
     "adamw", "grasswalk", "grassjump", "subtrack", "galore", "golore", "fira", "ldadam", "apollo", "frugal",
     "onlinesubspacedescent", "rso", "badam",
 )  # fmt: skip
@@ -116,8 +116,10 @@ PROFILES: dict[str, Profile] = {
 }  # fmt: skip
 
 
-def profile_named(name: str) -> Profile:
-    """A profile by its name; a ValueError names the nearest."""
+def profile_named(name: str, *, longer: bool = False) -> Profile:
+    """A profile by its name, or its longer variant; ValueError where there is no such profile."""
     if name not in PROFILES:
         raise ValueError(unknown("profile", name, PROFILES))
-    return PROFILES[name]
+    if longer and name == "paper":
+        raise ValueError("longer has no use with profile paper, which has the published length; leave it out")
+    return PROFILES[name].longer if longer else PROFILES[name]

@@ -95,7 +95,7 @@ def regenerate(
         StudyInterrupted: After Ctrl-C.
     """
     require("transformers", extra="hf")
-    scale, names = settled(profile, longer=longer), chosen(None if only is None else list(only))
+    scale, names = profile_named(profile, longer=longer), chosen(None if only is None else list(only))
     root = local_path(out_dir, error=RunError)
     target = local_path(page, error=RunError) if page else root / PAGE
     drawings = local_path(pictures, error=RunError) if pictures else root
@@ -115,11 +115,3 @@ def regenerate(
         retry=("failed",), recompute=recompute,
     )  # fmt: skip
     return target
-
-
-def settled(profile: str, *, longer: bool) -> Profile:
-    """The profile of a name, or its longer variant; ValueError if there is no such profile."""
-    found = profile_named(profile)
-    if longer and profile == "paper":
-        raise ValueError("longer has no use with profile paper, which has the published length; leave it out")
-    return found.longer if longer else found

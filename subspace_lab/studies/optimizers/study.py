@@ -82,7 +82,7 @@ def compare(
     check_execution(executor, workers, slurm)
     base = _base(path, config, parsed, executor)
     grid = Grid([*parsed], rates(lrs), range(whole_number("seeds", seeds)), Trainings(base, parsed, ""))
-    grid.trials()  # settings that make no sense are refused before anything is written
+    grid.trials()  # invalid settings are refused before anything is written
     running = executor_of(path / COMPARISON.trials, executor, workers, slurm)
     data_hash = load_tokens(base).hash  # once, before all trials want them; bad data are one line here
     settings = {"config": base.to_dict(), "methods": {name: dict(one) for name, one in parsed.items()}}
@@ -108,7 +108,7 @@ def _base(
         return before
     config = config or TrainConfig()
     if before is not None:
-        common_config(config)  # what is wrong in itself is no difference
+        common_config(config)  # an error in itself is not a difference
         try:
             return common_config(config, before)
         except ValueError as error:

@@ -49,7 +49,7 @@ RATES = (3e-3, 8e-3, 2e-2)
 ADAMW_RATES = (3e-4, 1e-3, 3e-3)
 TUNING_SEEDS, SEEDS = 3, 5  # at all rates, and at the best of them
 INTERVAL = 20
-MEASURED = TrainConfig(  # a seed that is none of those that are compared
+MEASURED = TrainConfig(  # its seed is not among those that are compared
     preset="llama-2m", vocab_size=1024, steps=150, batch_size=8, sequence_length=64, lr=3e-3, seed=9,
     precision="float32", threads=1, every=10, checkpoint_every=50, keep_checkpoints=3, eval_every=150, eval_batches=16,
 )  # fmt: skip

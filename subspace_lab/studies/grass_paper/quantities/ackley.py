@@ -1,17 +1,15 @@
 """Minimizing Ackley's function in subspaces: how the rule for the basis fares where the slope misleads.
 
 SubTrack++ (arXiv 2502.01586, Fig. 6) shows trajectories of tracking and of GaLore's SVD on Ackley's function: 100
-steps, a refresh every 10, scale factors 1 and 3. What it says of them: with scale 1 GaLore makes abrupt jumps and does
-not reach the minimum; with scale 3 it does, by longer jumps; tracking is robust. Known to us is that figure's text
-only, from a transcript; dimensions, rank, learning rate and starting points are not in it. **Those are chosen here**:
-the coordinates of one Ackley function are the entries of a 16 x 16 matrix, the rank is m/4, and every seed draws its
-own starting point. So this asks the paper's question in a setting of our own; it does not repeat its trajectories.
+steps, a refresh every 10, scale factors 1 and 3. By its text, GaLore at scale 1 makes abrupt jumps and does not reach
+the minimum, at scale 3 reaches it by longer jumps, and tracking is robust. The text does not state dimensions, rank,
+learning rate and starting points. **Those are chosen here**: the arguments of the function are the entries of a 16 x 16
+matrix, the rank is m/4, and every seed draws its own starting point. This asks the paper's question in another setting;
+it does not repeat its trajectories.
 
-A scale factor multiplies the learning rate and does nothing else: two scales are two learning rates. That is why
-neighbouring scales are measured too, full-rank AdamW included.
-
-A basis that is never refreshed (frozen) is the null of every rule: alone for the SVD and for tracking alone, with
-transport and recovery for the others.
+A scale factor only multiplies the learning rate, so two scales are two learning rates; neighbouring scales and
+full-rank AdamW are measured too. The null of every rule is a basis that is never refreshed (frozen): alone for the SVD
+and for tracking alone, with transport and recovery for the others.
 
 Legend: W (m, m) the matrix; d = m^2 its entries; r rank.
 """
