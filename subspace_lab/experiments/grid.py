@@ -9,7 +9,10 @@ from typing import Protocol
 
 import pandas as pd
 
+from subspace_lab.experiments.outcome import ENDED
+from subspace_lab.experiments.statistics import best_setting
 from subspace_lab.experiments.trial import Plain, Trial
+from subspace_lab.training.tasks.base import LOSS, Metric
 
 Setting = Mapping[str, Plain]
 Lookup = Callable[[Sequence[Trial]], pd.DataFrame]  # the rows of trials in the result table
@@ -42,6 +45,24 @@ class Phase(Protocol):
         """All of its trials, each once, including those that wait for results; `rows_of` reads the result table."""
 
 
+class Tuning(Phase, Protocol):
+    """A phase that chooses a setting for each variant."""
+
+    @property
+    def seeds(self) -> Sequence[int]:
+        """Tuning seeds."""
+
+    @property
+    def make(self) -> Make:
+        """Makes a trial."""
+
+    def best(self, variant: str, rows_of: Lookup) -> Setting | None:
+        """The best setting of a variant, None while a trial of its tuning has not ended."""
+
+    def stand_in(self, variant: str) -> Setting:
+        """A setting of the same cost, before the best one is known."""
+
+
 @dataclass(frozen=True)
 class Grid:
     """Every variant with every setting and every seed.
@@ -52,6 +73,7 @@ class Grid:
         seeds: From 0 on.
         make: Makes a trial.
         phase: ``tune`` where the settings are compared to choose one, ``evaluate`` where the result counts.
+        metric: What is best by.
     """
 
     variants: Sequence[str]
@@ -59,6 +81,7 @@ class Grid:
     seeds: Sequence[int]
     make: Make
     phase: str = "evaluate"
+    metric: Metric = LOSS
 
     def trials(self, *variants: str) -> list[Trial]:
         """The trials of some variants (all by default), by seed, setting and variant: each variant comes early."""
@@ -69,6 +92,18 @@ class Grid:
     def wanted(self, rows_of: Lookup) -> list[Wanted]:  # noqa: ARG002
         """See `Phase.wanted`: nothing waits."""
         return [Wanted(trial) for trial in self.trials()]
+
+    def best(self, variant: str, rows_of: Lookup) -> Setting | None:
+        """See `Tuning.best`: one of the settings."""
+        rows = rows_of(self.trials(variant))
+        if len(rows) < len(self.settings) * len(self.seeds) or not rows["status"].isin(ENDED).all():
+            return None
+        chosen = best_setting(rows, self.metric, tuple(self.settings[0]))
+        return next(one for one in self.settings if all(one[name] == chosen[name] for name in one))
+
+    def stand_in(self, variant: str) -> Setting:  # noqa: ARG002
+        """The middle setting."""
+        return self.settings[len(self.settings) // 2]
 
 
 def unique(wanted: Iterator[Wanted]) -> list[Wanted]:

@@ -3,51 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from subspace_lab.experiments.grid import Grid, Lookup, Make, Setting, Wanted
-from subspace_lab.experiments.outcome import ENDED
-from subspace_lab.experiments.statistics import best_setting
-from subspace_lab.training.tasks.base import LOSS, Metric
+from subspace_lab.experiments.grid import Lookup, Make, Tuning, Wanted
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Some variants of a grid at the best setting of each, once the grid is complete for it.
+    """Some variants at the best setting of each, once it is known.
 
-    A trial of the grid that has the best setting and a seed of the evaluation is the same trial, and is not run again.
+    A trial of the tuning with the best setting and a seed of the evaluation is the same trial, and is not run again.
 
     Attributes:
-        grid: Compares the settings, on its own seeds.
+        tuning: Chooses the settings, on its own seeds.
         seeds: Evaluation seeds by variant.
         make: Makes a trial.
-        metric: What the settings are compared by.
     """
 
-    grid: Grid
+    tuning: Tuning
     seeds: Mapping[str, Sequence[int]]
     make: Make
-    metric: Metric = field(default=LOSS)
 
     def wanted(self, rows_of: Lookup) -> list[Wanted]:
-        """See `Phase.wanted`; until a variant is tuned, the middle setting of the grid stands in for its best."""
-        best = {variant: self.best(variant, rows_of) for variant in self.seeds}
-        middle = self.grid.settings[len(self.grid.settings) // 2]
+        """See `Phase.wanted`; until a variant is tuned, another setting stands in for its best."""
+        best = {variant: self.tuning.best(variant, rows_of) for variant in self.seeds}
         listed = [(seed, variant) for variant, seeds in self.seeds.items() for seed in seeds]
-        return [
-            Wanted(self.make(variant, best[variant] or middle, seed, "evaluate"), best[variant] is not None)
-            for seed, variant in sorted(listed, key=lambda pair: pair[0])
-            if best[variant] is not None or not self._is_tuned_with(seed)
-        ]
-
-    def _is_tuned_with(self, seed: int) -> bool:
-        """Whether a trial of the grid will be the evaluation with this seed, whatever the best setting."""
-        return self.make is self.grid.make and seed in self.grid.seeds
-
-    def best(self, variant: str, rows_of: Lookup) -> Setting | None:
-        """The best setting of a variant; None while a trial of its tuning has not ended."""
-        rows = rows_of(self.grid.trials(variant))
-        if len(rows) < len(self.grid.settings) * len(self.grid.seeds) or not rows["status"].isin(ENDED).all():
-            return None
-        chosen = best_setting(rows, self.metric, tuple(self.grid.settings[0]))
-        return next(one for one in self.grid.settings if all(one[name] == chosen[name] for name in one))
+        found = []
+        for seed, variant in sorted(listed, key=lambda pair: pair[0]):
+            setting = best[variant]
+            if setting is not None:
+                found.append(Wanted(self.make(variant, setting, seed, "evaluate")))
+            elif self.make is not self.tuning.make or seed not in self.tuning.seeds:
+                # otherwise one of the tuning's own trials will be it
+                stand_in = self.tuning.stand_in(variant)
+                found.append(Wanted(self.make(variant, stand_in, seed, "evaluate"), is_known=False))
+        return found

@@ -31,19 +31,20 @@ def summary(results: pd.DataFrame, metric: Metric = LOSS) -> pd.DataFrame:
         metric: What the best setting and the gaps are by.
 
     Returns:
-        method, lr, edge (``low``, ``high``, ``only`` or empty: whether the rate is at an end of the grid), lrs (how
-        many), seeds (complete ones), failed (trials at any setting that diverged, failed or were killed), the metric,
-        eval_sd, eval_low, eval_high, gap, gap_low, gap_high, train_loss, train_sd, and means over the seeds of what
-        else was measured.
+        method, lr, lr_rest, beta2, warmup (those that the results have), edge (``low``, ``high``, ``only`` or empty:
+        whether the rate is the lowest or the highest that was tried), lrs (how many), seeds (complete ones), failed
+        (trials at any setting that diverged, failed or were killed), the metric, eval_sd, eval_low, eval_high, gap,
+        gap_low, gap_high, train_loss, train_sd, and means over the seeds of what else was measured.
     """
     results = latest(results)
     rows, values = [], {}
     for method, trials in results.groupby("method", sort=False):
         chosen = _at_best(trials, metric)
-        complete = trials[chosen & (trials["status"] == "complete")].set_index("seed")
+        complete = trials[chosen & _counts(trials)].set_index("seed")
         values[method] = complete[metric.name]
-        lr = float(trials.loc[chosen, "lr"].iloc[0])
-        rows.append({"method": method, "lr": lr, **_grid(trials, lr), **_over_seeds(complete, metric)})
+        names = [name for name in TUNED if name in trials]
+        setting: dict[str, Any] = dict(zip(names, trials.loc[chosen, names].iloc[0], strict=True))
+        rows.append({"method": method, **setting, **_grid(trials, setting["lr"]), **_over_seeds(complete, metric)})
     table = pd.DataFrame(rows).sort_values(
         metric.name, kind="stable", ignore_index=True, ascending=metric.better == "lower"
     )
@@ -102,7 +103,7 @@ def best_rows(results: pd.DataFrame, methods: Sequence[str] | None = None, metri
     if results.empty:
         return results.assign(edge="") if "method" in results else pd.DataFrame()
     chosen = pd.concat([_at_best(trials, metric) for _, trials in results.groupby("method")])
-    rows = results[chosen.reindex(results.index) & (results["status"] == "complete")]
+    rows = results[chosen.reindex(results.index) & _counts(results)]
     if methods is not None:
         rows = rows[rows["method"].isin(list(methods))]
     lrs = results.groupby("method")["lr"].agg(["min", "max"])
@@ -133,11 +134,23 @@ def paired(values: pd.Series[float], others: pd.Series[float]) -> dict[str, floa
 
 
 def _at_best(trials: pd.DataFrame, metric: Metric) -> pd.Series[bool]:
-    """Which rows of a variant have its best setting."""
+    """Which rows of a variant have its best setting: the one that was evaluated, where that was apart from tuning."""
+    phases = trials["phase"] if "phase" in trials else pd.Series("evaluate", trials.index)
+    setting = best_setting(trials, metric)
+    if (phases == "tune").any() and (phases == "evaluate").any():
+        evaluated = trials.loc[phases == "evaluate", [*setting]].drop_duplicates()
+        if len(evaluated) == 1:  # of settings that are equally good it is one
+            setting = dict(zip(setting, evaluated.iloc[0], strict=True))
     chosen = pd.Series(True, trials.index)
-    for name, value in best_setting(trials, metric).items():
+    for name, value in setting.items():
         chosen &= trials[name] == value
     return chosen
+
+
+def _counts(trials: pd.DataFrame) -> pd.Series[bool]:
+    """Which rows count for a result: complete ones, of the evaluation where it is apart from the tuning."""
+    complete = trials["status"] == "complete"
+    return complete & (trials["phase"] == "evaluate") if "phase" in trials else complete
 
 
 def _finite_mean(values: np.ndarray) -> float:

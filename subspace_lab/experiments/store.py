@@ -265,6 +265,7 @@ class Store:
 
     def enroll(self, trials: Sequence[Trial]) -> None:
         """Add rows for trials that the result table lacks: pending until `refresh`, or equal to a twin's."""
+        self._promote(trials)
         new = [trial for trial in trials if self._place(trial) is None]
         if not new:
             return
@@ -284,6 +285,18 @@ class Store:
             twins.setdefault(trial.hash, rows[-1])
         self.write(RESULTS, self._joined(table, rows))
         self._refresh_curves(row["cell"] for row in rows if row["status"] != "pending")
+
+    def _promote(self, trials: Sequence[Trial]) -> None:
+        """Note which trials that were run to tune are the evaluation, too."""
+        table = self.results
+        if table.empty or "phase" not in table:
+            return
+        evaluated = {self._place(trial) for trial in trials if trial.factors.get("phase") == "evaluate"}
+        places = [one for one in evaluated if one is not None and table["phase"].iloc[one] == "tune"]
+        if places:
+            phase = table["phase"].copy()
+            phase.iloc[places] = "evaluate"
+            self.write(RESULTS, table.assign(phase=phase))
 
     def refresh(self, absorb: Callable[[pd.DataFrame], None] = lambda _: None) -> None:
         """Read what trials have left in their directories into the tables.

@@ -60,7 +60,7 @@ class Trainings:
         self._made: dict[tuple[Any, ...], Trial] = {}
 
     def __call__(self, variant: str, setting: Mapping[str, Plain], seed: int, phase: str) -> Trial:
-        """The trial of a variant with a setting (fields of `TrainConfig`) and a seed."""
+        """The trial of a variant with a setting (fields of `TrainConfig`, and beta2) and a seed."""
         key = (variant, tuple(setting.items()), seed)
         if key not in self._made:
             self._made[key] = self._make(variant, dict(setting), seed)
@@ -85,10 +85,15 @@ class Trainings:
         changes = {name: value for name, value in settings.items() if name in fields}
         options = {name: value for name, value in settings.items() if name not in fields}
         options |= changes.pop("optimizer_options", None) or {}
+        beta2 = options.pop("beta2", None)
         has = settings_of(method_named(changes["optimizer"]), options)
         without = {name: None for name in _SOME_HAVE if name not in has}
         changed = {**without, **changes, "optimizer_options": options, "seed": seed}
-        return settle_optimizer(dataclasses.replace(self._base, **changed).resolved())
+        config = settle_optimizer(dataclasses.replace(self._base, **changed).resolved())
+        if beta2 is None:
+            return config
+        assert config.betas is not None
+        return dataclasses.replace(config, betas=(config.betas[0], beta2))
 
     def _make(self, variant: str, setting: dict[str, Any], seed: int) -> Trial:
         config = self.config(variant, setting, seed)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-from subspace_lab._checks import whole_number
+import pandas as pd
+
+from subspace_lab._checks import check_choice, whole_number
 from subspace_lab._extras import require
 from subspace_lab._paths import local_path
+from subspace_lab._text import count
 from subspace_lab.experiments.executors.choose import Kind, check_execution, executor_of
-from subspace_lab.experiments.grid import Grid
+from subspace_lab.experiments.grid import Grid, Phase
+from subspace_lab.experiments.protocol import RATES, SEEDS, tuned_phases
 from subspace_lab.experiments.store import Store, check_free, other_study
-from subspace_lab.experiments.study import Quantity, Study, conduct
+from subspace_lab.experiments.study import Quantity, Study, conduct, outlook, say
 from subspace_lab.experiments.variants import (
     Methods,
     Trainings,
@@ -30,13 +35,16 @@ from subspace_lab.training.start import settle_on_machine, torch_state_of_a_run
 from subspace_lab.training.tokens import load_tokens
 from subspace_lab.training.workers import workers as processes
 
+Protocol = Literal["grid", "tuned"]
+
 
 def compare(
     out_dir: str | Path,
     methods: Methods,
     *,
-    lrs: Sequence[float],
-    seeds: int = 3,
+    lrs: Sequence[float] | None = None,
+    seeds: int | None = None,
+    protocol: Protocol = "grid",
     config: TrainConfig | None = None,
     executor: Kind = "local",
     workers: int | None = None,
@@ -54,8 +62,12 @@ def compare(
         out_dir: Directory of the comparison, new or existing.
         methods: Names of optimizers, with settings where there are any (``"grasswalk:rank=16"``), or a mapping from
             names of your own to settings; see `subspace_lab.experiments.variants.parse_methods`.
-        lrs: Peak learning rates, the same for all methods.
-        seeds: Number of seeds, from 0 on.
+        lrs: Peak learning rates, the same for all methods; with the tuned protocol the ladder that both rates are
+            searched on, by default from 1e-4 to 3e-2.
+        seeds: How many, from 0 on; 3 by default, 5 with the tuned protocol.
+        protocol: ``grid``: every learning rate with every seed. ``tuned``: for each method a coordinate search over the
+            rate of the matrices, the rate of the rest, beta2 and the warm-up, at most ten trainings on a seed of its
+            own, then the evaluation seeds at the best setting.
         config: What all trials have in common; ``rank``, ``update_interval`` and ``scale`` go to the methods that have
             them. None for the defaults, or for the configuration of the comparison that is continued.
         executor: ``local`` for processes of this machine, ``slurm`` for a job array.
@@ -81,18 +93,42 @@ def compare(
     check_shared(parsed)
     check_execution(executor, workers, slurm)
     base = _base(path, config, parsed, executor)
-    grid = Grid([*parsed], rates(lrs), range(whole_number("seeds", seeds)), Trainings(base, parsed, ""))
-    grid.trials()  # invalid settings are refused before anything is written
+    check_choice("protocol", protocol, get_args(Protocol))
+    if lrs is None and protocol == "grid":
+        raise ValueError("lrs is needed for a grid; give lrs=[1e-3, 3e-3], or protocol='tuned'")
+    phases = functools.partial(_phases, protocol, parsed, base, lrs, seeds)
+    for phase in phases(""):
+        phase.wanted(lambda _: pd.DataFrame())  # invalid settings are refused before anything is written
     running = executor_of(path / COMPARISON.trials, executor, workers, slurm)
     data_hash = load_tokens(base).hash  # once, before all trials want them; bad data are one line here
-    settings = {"config": base.to_dict(), "methods": {name: dict(one) for name, one in parsed.items()}}
-    store = Store.begin(path, COMPARISON, settings)
+    settings: dict[str, Any] = {"config": base.to_dict(), "methods": {name: dict(one) for name, one in parsed.items()}}
+    store = Store.begin(path, COMPARISON, settings | ({"protocol": protocol} if protocol != "grid" else {}))
     store.data_hash(lambda: data_hash)
     store.check_data(data_hash)
-    grid = dataclasses.replace(grid, make=Trainings(base, parsed, data_hash))
-    study = Study({"results": Quantity("methods", (grid,))}, finish=_finish)
+    study = Study({"results": Quantity("methods", phases(data_hash))}, finish=_finish)
+    if protocol == "tuned" and (left := outlook(study, store, ["results"]).left):
+        say(f"tuned protocol: at most {count(left, 'training')} of {base.steps} steps to come")
     conduct(study, store, running, workers=workers, retry=("diverged", "failed") if retry else ())
     return Comparison(store)
+
+
+def _phases(
+    protocol: Protocol,
+    methods: Mapping[str, Mapping[str, Any]],
+    base: TrainConfig,
+    lrs: Sequence[float] | None,
+    seeds: int | None,
+    data_hash: str,
+) -> tuple[Phase, ...]:
+    make = Trainings(base, methods, data_hash)
+    ladder = None if lrs is None else [setting["lr"] for setting in rates(lrs)]
+    if protocol == "tuned":
+        number = whole_number("seeds", SEEDS if seeds is None else seeds)
+        if ladder is not None and len(ladder) < 2:
+            raise ValueError("lrs has one learning rate only, on which nothing can be searched; give at least two")
+        return tuned_phases(methods, make, seeds=number, lrs=RATES if ladder is None else sorted(ladder))
+    number = whole_number("seeds", 3 if seeds is None else seeds)
+    return (Grid([*methods], rates(lrs or ()), range(number), make),)
 
 
 def _finish(store: Store) -> None:

@@ -1,0 +1,197 @@
+"""Tuning by coordinate search: one setting after the other is moved to better values, on tuning seeds alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from subspace_lab.experiments.grid import Lookup, Make, Wanted
+from subspace_lab.experiments.outcome import ENDED
+from subspace_lab.experiments.trial import Trial
+from subspace_lab.training.tasks.base import LOSS, Metric
+
+Point = dict[str, float]
+Costs = dict[tuple[float, ...], float]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The values that one setting may have.
+
+    Attributes:
+        name: Of the setting.
+        values: Ascending, at least two.
+        grows: Whether the search goes on beyond the ends, by the ratio of the two values there: the best value is then
+            inside of what was tried, unless the budget was spent.
+    """
+
+    name: str
+    values: tuple[float, ...]
+    grows: bool = False
+
+    def neighbours(self, value: float) -> list[float]:
+        """The next lower and the next higher value, as far as there are any."""
+        lower = [one for one in self.values if one < value]
+        upper = [one for one in self.values if one > value]
+        below = lower[-1:] or ([_short(value * self.values[0] / self.values[1])] if self.grows else [])
+        above = upper[:1] or ([_short(value * self.values[-1] / self.values[-2])] if self.grows else [])
+        return [*below, *above]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Settings that are searched together, from where the stage before ended.
+
+    Attributes:
+        axes: In the order in which they are moved, again and again until none of them moves.
+        budget: Points that may be tried, its beginning not counted.
+    """
+
+    axes: tuple[Axis, ...]
+    budget: int
+
+
+@dataclass(frozen=True)
+class Searched:
+    """How far a search is.
+
+    Attributes:
+        best: The best point so far.
+        tried: All points with a cost.
+        wanted: Points to try next, none when the search is complete.
+        left: Points that may still be tried after these, at most.
+        at_edge: Settings whose best value is the lowest or the highest that was tried, with another one beyond it.
+    """
+
+    best: Point
+    tried: tuple[Point, ...]
+    wanted: tuple[Point, ...]
+    left: int
+    at_edge: tuple[str, ...] = ()
+
+
+def search(start: Point, stages: Sequence[Stage], costs: Costs) -> Searched:
+    """One step of a coordinate search, a function of what is known alone.
+
+    Along an axis both neighbours of the best point are tried, and the search moves while one of them is better; then
+    comes the next axis. It assumes that the loss has one valley along each axis, as learning rates mostly have.
+
+    Args:
+        start: Where it begins, with a value for every axis.
+        stages: One after the other.
+        costs: Of the points tried, by their values in the order of `start`; infinite where a trial diverged.
+
+    Returns:
+        How far it is.
+    """
+
+    def cost(point: Point) -> float:
+        return costs[tuple(point.values())]
+
+    def is_known(point: Point) -> bool:
+        return tuple(point.values()) in costs
+
+    total = sum(stage.budget for stage in stages)
+    if not is_known(start):
+        return Searched(start, (), (start,), total)
+    best, tried = start, [start]
+    for place, stage in enumerate(stages):
+        later = sum(one.budget for one in stages[place + 1 :])
+        room, unmoved = stage.budget, 0
+        seen = {tuple(best.values())}
+        for axis in itertools.cycle(stage.axes):
+            if unmoved == len(stage.axes):
+                break
+            moved = False
+            while True:
+                near = [{**best, axis.name: value} for value in axis.neighbours(best[axis.name])]
+                new = [point for point in near if tuple(point.values()) not in seen][:room]
+                room -= len(new)
+                seen |= {tuple(point.values()) for point in new}
+                if unknown := tuple(point for point in new if not is_known(point)):
+                    return Searched(best, tuple(tried), unknown, room + later)
+                tried += new
+                better = min((best, *(point for point in near if tuple(point.values()) in seen)), key=cost)
+                if cost(better) >= cost(best):
+                    break
+                best, moved = better, True
+            unmoved = 0 if moved else unmoved + 1
+    axes = {axis.name: axis for stage in stages for axis in stage.axes}
+    at_edge = tuple(name for name, axis in axes.items() if _is_at_edge(axis, best[name], [one[name] for one in tried]))
+    return Searched(best, tuple(tried), (), 0, at_edge)
+
+
+def _short(value: float) -> float:
+    """Three digits, so that it is the same whichever way it was reached."""
+    return float(f"{value:.3g}")
+
+
+def _is_at_edge(axis: Axis, value: float, tried: Sequence[float]) -> bool:
+    """Whether a value is the lowest or the highest that was tried although there is one beyond it."""
+    beyond = axis.neighbours(value)
+    return (min(tried) == value and min(beyond) < value) or (max(tried) == value and max(beyond) > value)
+
+
+@dataclass(frozen=True)
+class Search:
+    """A phase that tunes each variant by coordinate search on the tuning seeds.
+
+    Attributes:
+        starts: Where the search of each variant begins.
+        stages: What is searched.
+        seeds: Tuning seeds, which no evaluation uses; the cost of a point is the mean over them.
+        make: Makes a trial.
+        metric: What is best by.
+    """
+
+    starts: Mapping[str, Point]
+    stages: Mapping[str, Sequence[Stage]]
+    seeds: Sequence[int]
+    make: Make
+    metric: Metric = LOSS
+
+    def wanted(self, rows_of: Lookup) -> list[Wanted]:
+        """See `Phase.wanted`; points that are not known yet are counted as many as the budget allows."""
+        found: list[Wanted] = []
+        for variant in self.starts:
+            state, trials = self._state(variant, rows_of)
+            found += [Wanted(trial) for trial in trials]
+            later = [
+                dataclasses.replace(self._trials(variant, state.best)[0], label=f"{variant} search {place}")
+                for place in range(state.left * len(self.seeds))
+            ]
+            found += [Wanted(trial, is_known=False) for trial in later]
+        return found
+
+    def best(self, variant: str, rows_of: Lookup) -> Point | None:
+        """The best point of a variant, None while the search goes on."""
+        state, _ = self._state(variant, rows_of)
+        return None if state.wanted else state.best
+
+    def stand_in(self, variant: str) -> Point:
+        """A point of the same cost as the best one, before that is known."""
+        return self.starts[variant]
+
+    def _state(self, variant: str, rows_of: Lookup) -> tuple[Searched, list[Trial]]:
+        """How far the search of a variant is, and all trials that it has asked for."""
+        start, costs, asked = self.starts[variant], Costs(), list[Trial]()
+        while True:
+            state = search(start, self.stages[variant], costs)
+            if not state.wanted:
+                return state, asked
+            for point in state.wanted:
+                trials = self._trials(variant, point)
+                asked += trials
+                rows = rows_of(trials)
+                if len(rows) == len(trials) and rows["status"].isin(ENDED).all():
+                    values = self.metric.sign * rows[self.metric.name].where(rows["status"] == "complete", np.inf)
+                    costs[tuple(point.values())] = float(values.fillna(np.inf).mean())
+            if not all(tuple(point.values()) in costs for point in state.wanted):
+                return state, asked
+
+    def _trials(self, variant: str, point: Point) -> list[Trial]:
+        return [self.make(variant, point, seed, "tune") for seed in self.seeds]
