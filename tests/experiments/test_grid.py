@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -71,8 +72,8 @@ def test_until_a_variant_is_tuned_the_middle_setting_stands_in_for_its_best() ->
     results.add(grid.trials("a")[5:], 1)
     known = [("a", 0.3, seed, True) for seed in range(3)]
     assert about(phase.wanted(results)) == [*known, ("b", 0.2, 2, False), ("b", 0.2, 3, False)]
-    assert phase.best("a", results) == {"lr": 0.3}
-    assert phase.best("b", results) is None
+    assert grid.best("a", results) == {"lr": 0.3}
+    assert grid.best("b", results) is None
 
 
 def test_seeds_that_tuning_had_are_not_run_again() -> None:
@@ -121,17 +122,18 @@ def test_the_best_setting_where_trials_diverged(statuses: list[str], losses: lis
     grid, results = grid_of("a"), Results()
     for trial, status, loss in zip(grid.trials(), statuses, losses, strict=True):
         results.add([trial], loss, status=status)
-    assert Evaluate(grid, {"a": range(3)}, make).best("a", results) == {"lr": best}
+    assert grid.best("a", results) == {"lr": best}
 
 
 def test_what_failed_has_no_answer() -> None:
     grid, results = grid_of("a"), Results()
     results.add(grid.trials(), 1, 2, 3, 1, 2, 3)
     results.add(grid.trials()[:1], math.nan, status="failed")
-    assert Evaluate(grid, {"a": range(3)}, make).best("a", results) is None
+    assert grid.best("a", results) is None
 
 
 def test_the_best_is_by_the_metric() -> None:
     grid, results = grid_of("a"), Results("accuracy")
     results.add(grid.trials(), 0.1, 0.9, 0.5, 0.2, 0.8, 0.5)
-    assert Evaluate(grid, {"a": range(3)}, make, Metric("accuracy", "higher")).best("a", results) == {"lr": 0.2}
+    grid = dataclasses.replace(grid, metric=Metric("accuracy", "higher"))
+    assert grid.best("a", results) == {"lr": 0.2}

@@ -62,10 +62,13 @@ def test_what_is_enrolled_is_pending_and_enrolled_once(store: Store) -> None:
     assert before["warmup"].isna().all(), "a factor that these trials do not have"
     for again in (store, reopened(store)):
         again.enroll(trials)
-        again.enroll([one.with_factors(phase="evaluate") for one in trials])  # in another phase they are the same
         pd.testing.assert_frame_equal(again.results, before)
         assert again.missing(trials) == trials
         assert len(again.rows_of([trial(9), *trials, trials[0]])) == 3
+    again.enroll([one.with_factors(phase="evaluate") for one in trials[:1]])  # the same trial serves another phase
+    pd.testing.assert_frame_equal(again.results, before.assign(phase=["evaluate", "tune", "tune"]))
+    again.enroll(trials)
+    assert again.results["phase"].tolist() == ["evaluate", "tune", "tune"]
 
 
 def test_columns_are_the_declared_ones(store: Store) -> None:

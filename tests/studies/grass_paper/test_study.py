@@ -73,8 +73,7 @@ def test_every_trial_has_one_row_and_none_is_trained_twice(whole, small):
     assert (rows["attempts"] == 1).all()
     assert (rows[~rows["captured"]].groupby("method")["seed"].nunique() == small.seeds).all()
     assert (rows["state_bytes"] == rows["state_bytes_formula"]).all()
-    assert set(rows["phase"]) == {"tune", "evaluate"}
-    assert (rows["phase"] == "tune").equals((rows["seed"] == 0) & ~rows["captured"])
+    assert set(rows["phase"]) == {"evaluate"}  # of a single rate, so that each tuning is an evaluation too
 
 
 def test_all_methods_of_a_seed_begin_alike(whole):
