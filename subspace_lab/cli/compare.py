@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -23,8 +23,9 @@ def compare(
     config: Config | None = None,
     *,
     chosen: Annotated[Words, Parameter("--methods")],
-    lrs: Words,
-    seeds: int = 3,
+    lrs: Words = (),
+    seeds: int | None = None,
+    protocol: Literal["grid", "tuned"] = "grid",
     execution: ExecutorOptions = HERE,
     retry: bool = False,
 ) -> None:
@@ -41,9 +42,11 @@ def compare(
     chosen
         Optimizers, separated by commas or spaces; settings of one follow after colons: grasswalk:rank=16.
     lrs
-        Peak learning rates, separated by commas or spaces.
+        Peak learning rates, separated by commas or spaces; with --protocol tuned the ladder of the search.
     seeds
-        How many seeds, from 0 on.
+        How many seeds, from 0 on; 3, or 5 with --protocol tuned.
+    protocol
+        grid: every rate with every seed; tuned: a search per method over both rates, beta2 and warm-up, then the seeds.
     execution
         How they are trained.
     retry
@@ -51,8 +54,11 @@ def compare(
     """
     from subspace_lab.studies.optimizers import compare as start
 
-    rates = [_number(word) for word in split(lrs)]
-    found = start(out_dir, split(chosen), lrs=rates, seeds=seeds, config=config, retry=retry, **execution.arguments())
+    rates = [_number(word) for word in split(lrs)] or None
+    found = start(
+        out_dir, split(chosen), lrs=rates, seeds=seeds, protocol=protocol, config=config, retry=retry,
+        **execution.arguments(),
+    )  # fmt: skip
     tell(found)
     _fail_without_result(found)
 

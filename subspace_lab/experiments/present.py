@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
+from typing import Any
+
 import pandas as pd
 from rich.table import Table
 from rich.text import Text
@@ -27,7 +30,7 @@ def rows_of(table: pd.DataFrame) -> pd.DataFrame:
     rows = table.to_dict("records")
     texts = {
         "method": table["method"],
-        "lr": [f"{row['lr']:g}{EDGE if row['edge'] else ''}" if row["seeds"] else "-" for row in rows],
+        "lr": [_rate(row, apart=_is_apart(table)) for row in rows],
         "held-out": [with_spread(row["eval_loss"], row["eval_sd"]) for row in rows],
         "state [MB]": [number(value / 1e6, 2) for value in table["state_bytes"]],
         "formula [MB]": [number(value / 1e6, 2) for value in table["state_bytes_formula"]],
@@ -39,6 +42,18 @@ def rows_of(table: pd.DataFrame) -> pd.DataFrame:
         "gap": ["-", *(_gap(row["gap"], row["gap_low"], row["gap_high"]) for row in rows[1:])],
     }
     return pd.DataFrame(texts)
+
+
+def _is_apart(table: pd.DataFrame) -> bool:
+    """Whether a method has a rate of its own for what has no rank."""
+    return "lr_rest" in table and bool((table["lr_rest"] != table["lr"]).any())
+
+
+def _rate(row: Mapping[Hashable, Any], *, apart: bool) -> str:
+    if not row["seeds"]:
+        return "-"
+    rest = f"/{row['lr_rest']:g}" if apart else ""
+    return f"{row['lr']:g}{rest}{EDGE if row['edge'] else ''}"
 
 
 def terminal_table(table: pd.DataFrame, *, wide: bool) -> Table:
@@ -73,7 +88,8 @@ def legend(table: pd.DataFrame) -> list[str]:
     over = count(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
     if seeds == [0]:
         return ["no trial is complete, so that there is nothing to compare"]
-    lines = [
+    lines = ["lr: of the matrices / of embeddings, head and norms"] if _is_apart(table) else []
+    lines += [
         f"held-out: loss at each method's best learning rate, mean ± sd over {over}",
         f"state: the optimizer's tensors{_beside_formula(table)}",
         f"peak: {_measured_of(table)}",

@@ -87,7 +87,7 @@ def test_a_training_without_captures_is_not_sent_to_the_analysis(command, world,
     [
         (["--methods", "graswalk", "--lrs", "1e-3"], "no optimizer is called 'graswalk'; nearest: GrassWalk"),
         (["--methods", ",", "--lrs", "1e-3"], "methods is empty"),
-        (["--methods", "adamw", "--lrs", ","], "lrs is empty"),
+        (["--methods", "adamw", "--lrs", ","], "lrs is needed for a grid"),
         (["--methods", "adamw", "--lrs", "1e-3,x"], "lrs must be positive numbers, got 'x'"),
         (["--methods", "adamw", "--lrs", "-1e-3"], "lrs must be positive numbers, got -0.001"),
         (["--methods", "adamw", "--lrs", "1e-3", "--seeds", 0], "seeds must be a whole number of at least 1"),

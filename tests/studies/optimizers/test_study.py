@@ -309,3 +309,38 @@ def test_methods_that_are_the_same_by_other_names_are_trained_once_and_both_in_t
     assert one == two
     assert len(one) == 2
     assert found.table["eval_loss"].nunique() == 1
+
+
+@pytest.mark.slow
+def test_the_tuned_protocol_searches_and_evaluates_apart(settings, tmp_path, capsys):
+    """Every method has its own setting; what is counted was not tuned on; the same call goes on and trains nothing."""
+    path = tmp_path / "sweep"
+    config = settings(steps=8, warmup=None, checkpoint_every=8)
+    with pytest.raises(ValueError, match="lrs is needed for a grid"):
+        compare(path, METHODS, config=config)
+    with pytest.raises(ValueError, match="lrs has one learning rate only"):
+        compare(path, METHODS, lrs=[1e-3], protocol="tuned", config=config)
+    with pytest.raises(ValueError, match="protocol must be one of 'grid', 'tuned', got 'tune'"):
+        compare(path, METHODS, protocol="tune", config=config)
+    assert not path.exists()
+    found = compare(path, METHODS, protocol="tuned", seeds=2, lrs=[1e-3, 1e-2], config=config, workers=2)
+    assert "tuned protocol: at most 24 trainings of 8 steps to come" in capsys.readouterr().err
+    rows = found.results
+    assert (rows["status"] == "complete").all()
+    tuned, evaluated = (rows[rows["phase"] == phase] for phase in ("tune", "evaluate"))
+    assert set(tuned["seed"]) == {1000}
+    assert set(evaluated["seed"]) == {0, 1}
+    assert (tuned.groupby("method").size() <= 10).all()
+    names = ["lr", "lr_rest", "beta2", "warmup"]
+    for method, trials in tuned.groupby("method"):
+        best = trials.sort_values("eval_loss", kind="stable").iloc[0]
+        row = found.table.set_index("method").loc[method]
+        assert row[names].tolist() == best[names].tolist()
+        losses = evaluated[evaluated["method"] == method]
+        assert losses[names].drop_duplicates().to_numpy().tolist() == [best[names].tolist()]
+        assert row["eval_loss"] == pytest.approx(losses["eval_loss"].mean())
+        assert row["seeds"] == 2
+    again = compare(path, METHODS, protocol="tuned", seeds=2, lrs=[1e-3, 1e-2], config=config)
+    pd.testing.assert_frame_equal(again.results, rows)
+    with pytest.raises(RunError, match=r"holds another comparison \(protocol tuned -> None\)"):
+        compare(path, METHODS, lrs=[1e-3], config=config)

@@ -84,8 +84,9 @@ def every_method(table: pd.DataFrame, layout: Layout) -> Figure:
 
 
 _NUMBERS = (
-    "lr", "lr_rest", "beta2", "warmup", "eval_loss", "eval_sd", "eval_low", "eval_high", "gap", "gap_low", "gap_high", "train_loss", "train_sd",
-    "state_bytes", "state_bytes_formula", "peak_bytes", "base_bytes", "step_s", "refresh_share", "tokens", "wall_s",
+    "lr", "lr_rest", "beta2", "warmup", "eval_loss", "eval_sd", "eval_low", "eval_high", "gap", "gap_low", "gap_high",
+    "train_loss", "train_sd", "state_bytes", "state_bytes_formula", "peak_bytes", "base_bytes", "step_s",
+    "refresh_share", "tokens", "wall_s",
 )  # fmt: skip
 
 QUANTITY = Quantity(
