@@ -100,8 +100,8 @@ def write_page(store: Store) -> None:
 
 def run(path: Path, executor: Executor) -> Store:
     """Conduct the study, or go on with it."""
-    tuning = Grid([*MOMENTUM], [{"lr": lr} for lr in RATES], TUNING_SEEDS, make, "tune")
-    phases = (tuning, Evaluate(tuning, dict.fromkeys(MOMENTUM, SEEDS), make, METRIC))
+    tuning = Grid([*MOMENTUM], [{"lr": lr} for lr in RATES], TUNING_SEEDS, make, "tune", METRIC)
+    phases = (tuning, Evaluate(tuning, dict.fromkeys(MOMENTUM, SEEDS), make))
     columns = {"method": "str", "lr": "float64", "seed": "int64", METRIC.name: "float64"}
     quantity = Quantity("digits", phases, digits, columns, {"digits": drawn})
     store = Store.begin(path, KIND, {"momentum": MOMENTUM, "rates": RATES})

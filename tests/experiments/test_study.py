@@ -35,7 +35,7 @@ def make(method: str, setting: Setting, seed: int, phase: str) -> Trial:
     return Trial(factors, "tests.experiments.toy:add", {"value": value, "of": [method, setting["lr"], seed]})
 
 
-GRID = Grid([*BESTS], [{"lr": lr} for lr in (0.1, 0.2, 0.3)], range(2), make, "tune")
+GRID = Grid([*BESTS], [{"lr": lr} for lr in (0.1, 0.2, 0.3)], range(2), make, "tune", METRIC)
 
 
 def measured(store: Store) -> pd.DataFrame:
@@ -61,7 +61,7 @@ def finish(store: Store) -> None:
 
 
 def toy_study(data: str = "data") -> Study:
-    evaluation = Evaluate(GRID, {"low": range(3), "high": range(4)}, make, METRIC)
+    evaluation = Evaluate(GRID, {"low": range(3), "high": range(4)}, make)
     totals = Quantity("totals", (GRID, evaluation), measured, {"method": "str", "lr": "float64"}, {"totals": picture()})
     return Study({"totals": totals}, data_hash=lambda: data, finish=finish, plugins=("tests.experiments.toy",))
 
