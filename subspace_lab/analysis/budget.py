@@ -17,8 +17,8 @@ class Choice:
 
     Attributes:
         rank: r.
-        gain: Energy above the noise null, as a fraction, times the number of weights: Adam's steps weigh all entries
-            alike, whatever the size of their gradients.
+        gain: Signal, or energy above the noise null, as a fraction, times the number of weights: Adam's steps weigh
+            all entries alike, whatever the size of their gradients.
         state_bytes: See `state_bytes`.
     """
 

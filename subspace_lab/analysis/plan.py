@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT, VERSION = "subspace_lab.plan", 1
+_FIRST = ("layer", "rank", "rule", "update_interval", "walk_step")
 
 
 @dataclass(frozen=True)
@@ -23,30 +24,40 @@ class LayerPlan:
 
     Attributes:
         layer: Canonical parameter name.
-        rank: The smallest measured rank whose energy above the noise null is 90 % of the largest measured one.
+        rank: Where the signal that a basis holds reaches 90 % of the largest measured one, between measured ranks; see
+            `subspace_lab.recommend`. With a budget also less.
         excess: Energy fraction above ``null_noise`` at this rank, mean over the captured steps.
         fraction: Energy fraction at this rank.
         null_noise: What noise would give.
-        update_interval: Steps after which a stale basis still keeps half of what it held above r/m: the longest
-            measured age at which it does. None for a jump, as a random basis does not age, and without stale energies.
-        retained: The share kept at that age, for a jump at the shortest one; None without stale energies.
+        update_interval: Steps after which a stale basis still keeps half of the signal that a fresh one of another
+            batch holds, never more than the oldest measured age. None for a jump, as a random basis does not age, and
+            without stale energies.
+        retained: The share kept at that age, for a jump at the shortest one, 0 where no more than r/m is held; None
+            without stale energies.
         bound: "at least" when even the oldest measured basis keeps enough, "at most" when even the youngest does
             not, "" when the interval lies between measured ages.
         rank_bound: "at least" when the largest measured rank is the one, "at most" when already the smallest is,
             "only" when no other was measured, "" when the rank lies between measured ones.
-        above_noise: Whether the energy at any measured rank is significantly above noise; where not, the rank is the
-            smallest measured one and rests on nothing.
+        above_noise: Whether the own energy at any measured rank is significantly above noise, or the stale one above
+            r/m; where not, the rank is the smallest measured one and rests on nothing.
         rule: ``"walk"`` where a stale basis still keeps half at the interval, so that turning it a little is enough;
             ``"jump"`` where it does not at any measured age, or holds no more than noise would: a random basis is as
             good.
-        walk_step: By how much a walk turns, radians: the angle by which the gradient turned out of the basis over the
-            interval, ``arccos(sqrt(retained))``, at least 0.01; None for a jump, and without stale energies.
+        walk_step: By how much a walk turns, radians: the root-mean-square angle by which the gradient's space turned
+            over the interval, taken the smaller the less certain it is, at least 0.01; None for a jump, and without
+            stale energies.
         recovery: ``"scaled"`` where the bulk holds a tenth of the energy or more and its signal, where it was measured,
             differs from zero by two standard errors; else ``"none"``.
         bulk: Energy fraction outside of the subspace, ``1 - fraction``.
         bulk_signal: Share of a training batch's bulk that is signal, at the rank and checkpoints of the table
             ``noise``; None without that table.
         state_bytes: What an optimizer of this rank keeps, in float32: basis, two moments and one norm.
+        rank_se: Standard error of the rank before it was rounded, over the captured steps. Standard errors are None
+            where the number itself is, where it is a bound or what a budget left, of fewer than three captured steps,
+            and in plans of earlier releases.
+        update_interval_se: Standard error of the interval, steps.
+        retained_se: Standard error of the share kept.
+        walk_step_se: By how much the angle grows with one standard error less kept, radians.
     """
 
     layer: str
@@ -65,6 +76,10 @@ class LayerPlan:
     bulk: float
     bulk_signal: float | None
     state_bytes: int
+    rank_se: float | None = None
+    update_interval_se: float | None = None
+    retained_se: float | None = None
+    walk_step_se: float | None = None
 
 
 @dataclass(frozen=True)
@@ -123,10 +138,11 @@ class Plan:
             raise RunError(f"{path} is not a plan of this release; {advice} ({reason})") from error
 
     def table(self) -> pd.DataFrame:
-        """The plan as a table, one row per layer."""
+        """The plan as a table, one row per layer: the settings first, then what they rest on."""
         import pandas as pd
 
-        return pd.DataFrame([asdict(layer) for layer in self.layers])
+        rows = [asdict(layer) for layer in self.layers]
+        return pd.DataFrame(rows, columns=[*_FIRST, *(f.name for f in fields(LayerPlan) if f.name not in _FIRST)])
 
 
 @dataclass(frozen=True)

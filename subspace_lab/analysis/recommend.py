@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from subspace_lab._checks import positive_number
 from subspace_lab.analysis.budget import Choice, fit_ranks, state_bytes
+from subspace_lab.analysis.decay import Energies, saturated, standard_error
 from subspace_lab.analysis.energy import energy
 from subspace_lab.analysis.notices import AnalysisNotice
 from subspace_lab.analysis.plan import LayerPlan, Plan
 from subspace_lab.analysis.significance import above_noise
+from subspace_lab.numerics import null_noise
 from subspace_lab.runs import Run, RunError
 from subspace_lab.runs.run import check_run
 from subspace_lab.runs.tables import TABLES
@@ -23,8 +25,8 @@ from subspace_lab.runs.tables import TABLES
 if TYPE_CHECKING:
     import pandas as pd
 
-SATURATION = 0.9
-RETENTION = 0.5
+    from subspace_lab.analysis.decay import Array
+
 BULK = 0.1
 SMALLEST_STEP = 0.01
 _OF_NOISE = {"layer": "str", "part": "str", "signal": "float", "signal_se": "float", "signal_share": "float"}
@@ -33,11 +35,31 @@ _OF_NOISE = {"layer": "str", "part": "str", "signal": "float", "signal_se": "flo
 def recommend(run: Run, budget_bytes: int | None = None) -> Plan:
     """Rank, refresh interval, rule, walk step and recovery for every layer, from the energy table.
 
-    The rank is where the energy above the noise null saturates; the interval is how long a stale basis keeps its
-    energy above r/m; a walk turns as far as the gradient did in that time. All are read at the measured ranks and ages
-    only, without interpolation: capture more often or analyse more ranks for finer answers. What lies above the null is
-    structure and need not be signal. Where ``subspace-lab analyze --noise`` has been at the checkpoints, recovery takes
-    a signal in the bulk that differs significantly from zero.
+    An own space fits the noise of its batch, so that the drop from an own to a stale energy is not drift. The reference
+    is the stale energy above r/m at age 0, the limit of an ever younger basis of another batch. By least squares over
+    the measured ages, weighted by their number of pairs,
+
+        E_r(k) = mean_t (f_r(t, t - k) - r/m) / (f_r(t, t) - r/m) * mean_t (f_r(t, t) - r/m)
+               ~ E_r(0) exp(-(k / tau)^beta),   1 <= beta <= 2
+
+    for the energy fraction ``f_r(t, s)`` that a rank-r basis of step s holds of the gradient of step t. What follows::
+
+        interval   half_life = tau (ln 2)^(1 / beta), between the youngest and the oldest age that were measured
+        kept       kept = E_r(interval) / E_r(0)
+        walk step  arcsin sqrt(lost (1 - r/m) lost^2 / (lost^2 + se^2)),   lost = 1 - kept, se its standard error
+        rank       stale^((1 + share) / 2) own^((1 - share) / 2)
+
+    ``stale`` is the rank at which the share of signal ``E_r(0) / (1 - r/m)`` reaches 90 % of its largest value, ``own``
+    that at which the own energy above the noise null does, both linearly between the measured ranks; ``share`` is the
+    signal's share of the energy, from split batches where ``subspace-lab analyze --noise`` has been at the checkpoints
+    and else the largest measured one. Without noise the first is exact and the only one. Under noise it is too high, as
+    the signal leaks into further directions of a noisy basis, and the second too low. Where stale energies are absent
+    or not above r/m the own ones are alone. What lies above the nulls is structure, and signal only as far as noise is
+    isotropic and differs from batch to batch. Recovery takes a signal in the bulk, where that was measured, that
+    differs significantly from zero.
+
+    Standard errors are the jackknife's over at most 20 groups of neighbouring captured steps, each left out with its
+    gradients and with its bases.
 
     Args:
         run: A run; its energy table is used when it covers all captured steps, otherwise it is computed.
@@ -55,7 +77,11 @@ def recommend(run: Run, budget_bytes: int | None = None) -> Plan:
     if budget_bytes is not None:
         positive_number("budget_bytes", budget_bytes)
     table = _energy_table(run).dropna(subset=["fraction"])
-    evidence = {str(name): _Evidence.of(rows) for name, rows in table.groupby("layer", observed=True, sort=False)}
+    signals = _signals(run)
+    evidence = {
+        str(name): _Evidence.of(rows, signals.get(str(name)))
+        for name, rows in table.groupby("layer", observed=True, sort=False)
+    }
     if not evidence:
         raise RunError(f"{run.path} holds no gradient with any energy; capture while the model trains")
     if absent := [row["name"] for row in run.manifest["layers"] if row["name"] not in evidence]:
@@ -64,8 +90,7 @@ def recommend(run: Run, budget_bytes: int | None = None) -> Plan:
     ranks = {layer: found.saturated for layer, found in evidence.items()}
     if budget_bytes is not None:
         ranks = fit_ranks({layer: found.choices() for layer, found in evidence.items()}, int(budget_bytes))
-    signals = _bulk_signals(run)
-    plans = tuple(found.plan(layer, ranks[layer], signals.get(layer)) for layer, found in evidence.items())
+    plans = tuple(found.plan(layer, ranks[layer]) for layer, found in evidence.items())
     return Plan(plans, len(run.steps), None if budget_bytes is None else int(budget_bytes))
 
 
@@ -81,28 +106,34 @@ def _energy_table(run: Run) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class _BulkSignal:
-    """How much of the energy outside of a core is signal, over the measured checkpoints.
+class _Signal:
+    """What split batches say of a layer, over the measured checkpoints, in a training batch.
 
     Attributes:
-        share: Signal over signal and noise, in a training batch.
-        significant: Whether the signal differs from zero by two standard errors.
+        share: Signal over signal and noise of the gradient; None where only its bulk was measured.
+        bulk_share: The same outside of a core.
+        bulk_significant: Whether the signal there differs from zero by two standard errors.
     """
 
-    share: float
-    significant: bool
+    share: float | None
+    bulk_share: float
+    bulk_significant: bool
 
 
-def _bulk_signals(run: Run) -> dict[str, _BulkSignal]:
+def _signals(run: Run) -> dict[str, _Signal]:
     """By layer, where the noise of the gradient was measured."""
     if not run.has_table("noise"):
         return {}
     table = run.table("noise", _OF_NOISE)
+    whole = table[table["part"] == "all"].groupby("layer", observed=True)["signal_share"].mean().dropna().to_dict()
     bulk = table[(table["part"] == "bulk") & (table["layer"] != "model")].groupby("layer", observed=True)
     means, counts = bulk[["signal", "signal_share"]].mean(), bulk.size()
     errors = bulk["signal_se"].agg(lambda errors: float((errors.astype("float64") ** 2).sum() ** 0.5)) / counts
     significant = means["signal"] > 2 * errors
-    return {str(name): _BulkSignal(float(means["signal_share"][name]), bool(significant[name])) for name in means.index}
+    return {
+        str(name): _Signal(whole.get(name), float(means["signal_share"][name]), bool(significant[name]))
+        for name in means.index
+    }
 
 
 @dataclass(frozen=True)
@@ -110,94 +141,142 @@ class _Evidence:
     """What was measured of one layer.
 
     Attributes:
-        own: By rank, means over the captured steps of fraction and nulls.
-        above_noise: By rank, whether the energy is significantly above that of noise.
-        stale: By (rank, age in steps), mean fraction of a stale basis.
-        shape: m and n.
+        energies: Means over the captured steps, and with groups of them left out.
+        above_null: Whether an own energy is significantly above that of noise, at any rank.
+        signal: See `_Signal`; None where it was not measured.
     """
 
-    own: pd.DataFrame
-    above_noise: pd.Series[bool]
-    stale: pd.Series[float]
-    shape: tuple[int, int]
+    energies: Energies
+    above_null: bool
+    signal: _Signal | None
 
     @classmethod
-    def of(cls, rows: pd.DataFrame) -> _Evidence:
-        fresh = rows[rows["basis"] == "own"]
-        own = fresh.groupby("rank")[["fraction", "null_noise", "null_isotropic"]].mean()
-        stale = rows[rows["basis"] == "stale"].groupby(["rank", "lag_steps"])["fraction"].mean()
-        return cls(own, above_noise(fresh, "rank"), stale, (int(fresh["m"].iloc[0]), int(fresh["n"].iloc[0])))
+    def of(cls, rows: pd.DataFrame, signal: _Signal | None) -> _Evidence:
+        own = rows[rows["basis"] == "own"]
+        return cls(Energies.of(rows), bool(above_noise(own, "rank").any()), signal)
+
+    @functools.cached_property
+    def above_chance(self) -> bool:
+        """Whether stale bases hold significantly more than r/m: nothing else can be walked."""
+        return self.energies.above_chance
+
+    @functools.cached_property
+    def held(self) -> Array:
+        """(1 + J, R): what a rank gains, the share of signal in a stale basis or, without any, the own excess."""
+        return np.maximum.accumulate(self.energies.signal, axis=-1) if self.above_chance else self._excess
 
     @property
-    def excess(self) -> pd.Series[float]:
-        """By rank, energy fraction above that of noise."""
-        return self.own["fraction"] - self.own["null_noise"]
+    def _excess(self) -> Array:
+        nulls = [null_noise(int(rank), *self.energies.shape) for rank in self.energies.ranks]
+        excess: Array = self.energies.own - np.array(nulls)
+        return excess
+
+    @functools.cached_property
+    def wanted(self) -> Array:
+        """(1 + J,): the rank before it is rounded up; the smallest where nothing is above noise."""
+        ranks = self.energies.ranks
+        if not (self.above_null or self.above_chance):
+            return np.repeat(ranks[:1], len(self.energies.own))
+        of_own = saturated(ranks, self._excess)
+        if not self.above_chance:
+            return of_own
+        measured = None if self.signal is None else self.signal.share
+        share = np.clip(self.held.max(-1) if measured is None else measured, 0, 1)
+        wanted: Array = saturated(ranks, self.held) ** ((1 + share) / 2) * of_own ** ((1 - share) / 2)
+        return wanted
 
     @property
     def saturated(self) -> int:
-        """The smallest rank with nearly all of the largest excess; the smallest where none is above noise."""
-        ranks = [int(rank) for rank in self.own.index]
-        excess = self.excess.to_numpy()
-        return ranks[int((excess >= SATURATION * excess.max()).argmax()) if self.above_noise.any() else 0]
+        """The rank to recommend."""
+        return math.ceil(float(self.wanted[0]) - 1e-9)
 
     def choices(self) -> list[Choice]:
-        """The ranks up to saturation, with what they gain and cost."""
-        m, n = self.shape
-        ranks = [int(rank) for rank in self.excess.index if rank <= self.saturated]
-        return [Choice(rank, float(self.excess[rank]) * m * n, state_bytes(m, n, rank)) for rank in ranks]
+        """The measured ranks below the one to recommend and that one, with what they gain and cost."""
+        m, n = self.energies.shape
+        ranks = [*(int(rank) for rank in self.energies.ranks if rank < self.saturated), self.saturated]
+        gains = np.interp(ranks, self.energies.ranks, self.held[0])
+        return [
+            Choice(rank, float(gain) * m * n, state_bytes(m, n, rank)) for rank, gain in zip(ranks, gains, strict=True)
+        ]
 
-    def plan(self, layer: str, rank: int, signal: _BulkSignal | None) -> LayerPlan:
+    def plan(self, layer: str, rank: int) -> LayerPlan:
         """The settings at a rank."""
-        here: dict[Any, float] = self.own.loc[rank].to_dict()
-        interval, retained, bound = _interval(self._retained(rank, here))
-        significant = bool(self.above_noise.any())
-        rule = "walk" if significant and bound != "at most" else "jump"
+        shape, ranks = self.energies.shape, self.energies.ranks
+        fraction = float(np.interp(rank, ranks, self.energies.own[0]))
+        null = null_noise(rank, *shape)
+        aged = _Aged.of(self.energies, rank, self.above_chance)
+        walks = aged.interval is not None and aged.bound != "at most"
+        rule = "walk" if (self.above_null or self.above_chance) and aged.bound != "at most" else "jump"
+        rank_bound = _rank_bound(rank, [int(each) for each in ranks])
+        bulk = self.signal
         return LayerPlan(
             layer=layer,
             rank=rank,
-            excess=here["fraction"] - here["null_noise"],
-            fraction=here["fraction"],
-            null_noise=here["null_noise"],
-            update_interval=None if rule == "jump" else interval,
-            retained=retained,
-            bound=bound,
-            rank_bound=_rank_bound(rank, self.own.index.tolist()),
-            above_noise=significant,
+            excess=fraction - null,
+            fraction=fraction,
+            null_noise=null,
+            update_interval=aged.interval if walks else None,
+            retained=aged.retained,
+            bound=aged.bound,
+            rank_bound=rank_bound,
+            above_noise=self.above_null or self.above_chance,
             rule=rule,
-            walk_step=None if rule == "jump" or retained is None else _turned(retained),
-            recovery="scaled" if 1 - here["fraction"] >= BULK and (signal is None or signal.significant) else "none",
-            bulk=1 - here["fraction"],
-            bulk_signal=None if signal is None else signal.share,
-            state_bytes=state_bytes(*self.shape, rank),
+            walk_step=aged.walk_step if walks else None,
+            recovery="scaled" if 1 - fraction >= BULK and (bulk is None or bulk.bulk_significant) else "none",
+            bulk=1 - fraction,
+            bulk_signal=None if bulk is None else bulk.bulk_share,
+            state_bytes=state_bytes(*shape, rank),
+            rank_se=None if rank_bound or rank != self.saturated else standard_error(self.wanted),
+            update_interval_se=aged.interval_se if walks else None,
+            retained_se=aged.retained_se,
+            walk_step_se=aged.walk_step_se if walks else None,
         )
 
-    def _retained(self, rank: int, here: Mapping[Any, float]) -> dict[int, float]:
-        """By age, the share that a stale basis keeps of what an own one holds above r/m."""
-        above = here["fraction"] - here["null_isotropic"]
-        ages: dict[Any, float] = self.stale[self.stale.index.get_level_values("rank") == rank].droplevel(0).to_dict()
-        return {age: (value - here["null_isotropic"]) / above if above > 0 else 0.0 for age, value in ages.items()}
 
+@dataclass(frozen=True)
+class _Aged:
+    """How long a stale basis of a rank may be kept, what it keeps and how far the space turns in that time."""
 
-def _turned(retained: float) -> float:
-    """The angle in radians by which a basis turned that keeps this share; a walk that stood still would be none."""
-    return max(math.acos(math.sqrt(min(retained, 1.0))), SMALLEST_STEP)
+    interval: int | None = None
+    bound: str = ""
+    retained: float | None = None
+    walk_step: float | None = None
+    interval_se: float | None = None
+    retained_se: float | None = None
+    walk_step_se: float | None = None
+
+    @classmethod
+    def of(cls, energies: Energies, rank: int, above_chance: bool) -> _Aged:
+        ages = energies.ages
+        if not len(ages):
+            return cls()
+        if not above_chance:
+            return cls(int(ages[0]), "at most", 0.0)
+        decay = energies.decay(rank)
+        half_life = decay.half_life
+        bound = "at least" if half_life[0] >= ages[-1] else "at most" if half_life[0] < ages[0] else ""
+        interval = int(np.clip(half_life[0], ages[0], ages[-1]))
+        retained = decay.retained(interval)
+        error = standard_error(retained)
+        lost, room = max(1 - float(retained[0]), 0.0), 1 - min(rank / energies.shape[0], 1)
+
+        def turned(share: float) -> float:
+            return math.asin(math.sqrt(min(share, 1.0) * room))
+
+        certain = 1.0 if error is None or lost == 0 else lost**2 / (lost**2 + error**2)
+        return cls(
+            interval,
+            bound,
+            1 - lost,
+            max(turned(certain * lost), SMALLEST_STEP),
+            None if bound else standard_error(half_life),
+            error,
+            None if error is None else turned(lost + error) - turned(lost),
+        )
 
 
 def _rank_bound(rank: int, measured: list[int]) -> str:
     """How the rank lies to the measured ones; no rank is below 1."""
     if len(measured) == 1:
         return "only"
-    return "at least" if rank == measured[-1] else "at most" if rank == measured[0] > 1 else ""
-
-
-def _interval(retained: Mapping[int, float]) -> tuple[int | None, float | None, str]:
-    """The longest age before the share kept first falls below the retention, with the share and the bound."""
-    ages = list(retained)
-    if not ages:
-        return None, None, ""
-    kept = 0
-    while kept < len(ages) and retained[ages[kept]] >= RETENTION:
-        kept += 1
-    age = ages[max(kept - 1, 0)]
-    bound = "at most" if kept == 0 else "at least" if kept == len(ages) else ""
-    return int(age), float(retained[age]), bound
+    return "at least" if rank > measured[-2] else "at most" if rank == measured[0] > 1 else ""

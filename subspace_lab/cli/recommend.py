@@ -18,16 +18,18 @@ _WIDTH = 80
 _SIGNS = {"": "", "at most": "≤", "at least": "≥", "only": "only"}
 _SETTINGS = ("rank", "interval", "rule", "step", "recovery")
 _EVIDENCE = ("energy", "noise", "kept", "bulk", "signal", "MB")
+_ERRORS = ("rank", "interval", "step", "kept")
 _LEGEND = """\
-rank: the smallest measured one with 90% of the largest energy above noise, or
-      what a budget leaves; energy, noise: share of the gradient's energy that
-      it holds, and of noise's
-interval: steps for which a stale basis keeps half of what it held above r/m
+rank: holds 90% of the largest measured signal, or what a budget leaves; energy,
+      noise: share of the gradient's energy that it holds, and of noise's
+interval: steps for which a stale basis keeps half of the signal that a fresh
+      one of another batch holds, at most the oldest measured age
 rule: walk where it does, by the angle (step, radians) that the gradient turned
       in that time; jump (whenever) where it never does, or all is noise
 recovery: scaled where the bulk, outside of the rank, holds a tenth or more,
       with a signal in it where analyze --noise has measured that
 kept: what a basis keeps after the interval; MB: optimizer state, float32
+standard errors: over the captured steps; none of a bound or a budget's rank
 ≤, ≥: the answer may lie beyond what was measured"""
 
 
@@ -90,6 +92,8 @@ def recommend(
     print()
     _show("what they rest on", _EVIDENCE, [_evidence(row) for row in plan.layers])
     print()
+    _show("standard errors of these", _ERRORS, [_errors(row) for row in plan.layers])
+    print()
     print(_LEGEND)
     if noisy := sum(not row.above_noise for row in plan.layers):
         print(f"note: above noise at no rank: {noisy} of {count(len(plan.layers), 'layer')}; of these the smallest")
@@ -144,6 +148,12 @@ def _settings(row: LayerPlan) -> tuple[str, ...]:
 def _evidence(row: LayerPlan) -> tuple[str, ...]:
     shares = (row.fraction, row.null_noise, row.retained, row.bulk, row.bulk_signal)
     return row.layer, *("" if share is None else _percent(share) for share in shares), _megabytes(row.state_bytes)
+
+
+def _errors(row: LayerPlan) -> tuple[str, ...]:
+    numbers = (row.rank_se, row.update_interval_se, row.walk_step_se)
+    kept = "" if row.retained_se is None else _percent(row.retained_se)
+    return row.layer, *("" if number is None else f"{number:.2g}" for number in numbers), kept
 
 
 def _megabytes(number: int) -> str:

@@ -146,3 +146,43 @@ def test_state_bytes_are_those_of_the_optimizer(tmp_path):
     kept = sum(v.nbytes for state in optimizer.state.values() for v in state.values() if isinstance(v, torch.Tensor))
     norms = 4 * sum(layer.recovery == "none" for layer in plan.layers)  # counted, and kept by recovery only
     assert kept == plan.state_bytes - norms
+
+
+def test_the_table_begins_with_the_settings(tmp_path):
+    plan = sl.recommend(signal_and_noise(tmp_path))
+    table = plan.table()
+    assert table.columns[:5].tolist() == ["layer", "rank", "rule", "update_interval", "walk_step"]
+    assert set(table.columns) == set(plan.to_dict()["layers"][0])
+    assert table["rank"].tolist() == [layer.rank for layer in plan.layers]
+
+
+def test_plans_of_earlier_releases_have_no_standard_errors_and_are_read(tmp_path):
+    plan = sl.recommend(signal_and_noise(tmp_path))
+    content = plan.to_dict()
+    for row in content["layers"]:
+        for name in [name for name in row if name.endswith("_se")]:
+            del row[name]
+    (tmp_path / "plan.json").write_text(json.dumps(content))
+    read = sl.Plan.load(tmp_path / "plan.json")
+    assert [layer.rank for layer in read.layers] == [layer.rank for layer in plan.layers]
+    assert all(layer.rank_se is None and layer.walk_step_se is None for layer in read.layers)
+
+
+def test_split_batches_say_how_far_own_energies_count(tmp_path):
+    """All signal: where the stale energies saturate; all noise: halfway to where the own ones do."""
+    draw = torch.Generator().manual_seed(0)
+    S = torch.linalg.qr(torch.randn(64, 16, generator=draw)).Q
+
+    def at(step: int) -> dict[str, torch.Tensor]:
+        draw = torch.Generator().manual_seed(step + 1)
+        return {BELOW: 2 * S @ torch.randn(16, 64, generator=draw) + torch.randn(64, 64, generator=draw)}
+
+    run = write_run(tmp_path / "run", at, steps=12)
+    sl.analysis.energy(run, ranks=(2, 4, 8, 12, 16, 24))
+    ranks = []
+    for share in (1.0, 0.5, 0.0):
+        measured = {"layer": [BELOW] * 2, "part": ["all", "bulk"], "signal": 1.0, "signal_se": 1.0}
+        run.write_table("noise", pd.DataFrame({**measured, "signal_share": share}))
+        ranks.append(sl.recommend(run).layers[0].rank)
+    assert ranks == sorted(ranks, reverse=True)
+    assert ranks[0] >= 15 > ranks[2]

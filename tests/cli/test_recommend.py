@@ -22,7 +22,7 @@ def test_recommend_prints_and_saves_the_plan(run_dir: Path, command: Command) ->
     lines = done.out.splitlines()
     assert lines[-1] == f"saved {run_dir / 'plan.json'}"
     for layer in plan.layers:
-        settings, evidence = (line.split()[1:] for line in lines if layer.layer in line)
+        settings, evidence, errors = (line.split()[1:] for line in lines if layer.layer in line)
         signs = {"at most": ["≤"], "at least": ["≥"], "": []}
         rank, interval = [*signs[layer.rank_bound], str(layer.rank)], [*signs[layer.bound], str(layer.update_interval)]
         if layer.rule == "jump":
@@ -32,6 +32,8 @@ def test_recommend_prints_and_saves_the_plan(run_dir: Path, command: Command) ->
         shares = (layer.fraction, layer.null_noise, layer.retained, layer.bulk)
         assert layer.bulk_signal is None
         assert evidence == [*(f"{share:.0%}" for share in shares), f"{layer.state_bytes / 1e6:.2f}"]
+        shown = [layer.rank_se, layer.update_interval_se, layer.walk_step_se]
+        assert errors == [*(f"{se:.2g}" for se in shown if se is not None), f"{layer.retained_se:.0%}"]
 
 
 def test_recommend_fits_into_eighty_columns(run_dir: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +43,7 @@ def test_recommend_fits_into_eighty_columns(run_dir: Path, command: Command, mon
     assert all(len(line) <= 80 for line in done.out.splitlines() if not line.startswith("saved "))
     names = [line.split()[0] for line in done.out.splitlines() if line.startswith("model.")]
     layers = [layer.layer for layer in sl.Plan.load(run_dir / "plan.json").layers]
-    assert names == layers * 2, "whole names, one line each, in both tables"
+    assert names == layers * 3, "whole names, one line each, in all three tables"
 
 
 def test_recommend_says_what_rests_on_nothing(command: Command, tmp_path: Path) -> None:
