@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import numpy as np
@@ -171,41 +172,47 @@ def test_a_rank_gains_energy_times_weights(tmp_path, large_first):
 
 
 def test_a_plan_is_worked_out_from_a_table_by_hand(tmp_path):
-    """Rank, interval, walk, recovery and their evidence from ten numbers."""
+    """Rank, interval, walk, recovery and their evidence from a curve of half-life 23.5 and two saturating shares."""
     name = "blocks.0.q.weight"
     write_run(tmp_path / "run", noise({name: (16, 64)}), steps=6)
     run = sl.Run.open(tmp_path / "run", write=True)
-    fractions = {2: 0.50, 4: 0.80, 8: 0.86}
-    kept = {10: 0.70, 20: 0.55, 40: 0.30}
+    fractions = {2: 0.60, 4: 0.88, 8: 0.94}
+    signal = {2: 0.5, 4: 0.8, 8: 0.8}  # above chance, of a fresh basis
+    kept = {age: np.exp(-((age / 30) ** 1.5)) for age in (10, 20, 40)}
     rows = []
     for step in run.steps:
         for rank, fraction in fractions.items():
             common = {"step": step, "layer": name, "depth": 0, "kind": "q", "rank": rank, "m": 16, "n": 64,
                       "null_isotropic": rank / 16, "null_noise": null_noise(rank, 16, 64)}  # fmt: skip
             rows.append({**common, "basis": "own", "basis_step": step, "lag_steps": 0, "fraction": fraction})
-            for age, held in kept.items():
+            for age, share in kept.items():
                 if step >= age:
                     rows.append({
                         **common,
                         "basis": "stale",
                         "basis_step": step - age,
                         "lag_steps": age,
-                        "fraction": held,
+                        "fraction": rank / 16 + share * signal[rank] * (1 - rank / 16),
                     })
     table = pd.DataFrame(rows)
     table["ratio"] = table["fraction"] ** 0.5
     run.write_table("energy", table.astype({"layer": "category", "kind": "category", "basis": "category"}))
     (plan,) = sl.recommend(run).layers
     excess = {rank: fraction - null_noise(rank, 16, 64) for rank, fraction in fractions.items()}
-    assert plan.rank == min(rank for rank, e in excess.items() if e >= 0.9 * max(excess.values())) == 4
+    assert max(excess.values()) == excess[4]
+    stale = 2 + 2 * (0.9 * 0.8 - 0.5) / (0.8 - 0.5)
+    own = 2 + 2 * (0.9 * excess[4] - excess[2]) / (excess[4] - excess[2])
+    assert plan.rank == math.ceil(stale**0.9 * own**0.1) == 4
     assert plan.excess == pytest.approx(excess[4], rel=1e-5)
-    assert (plan.fraction, plan.bulk) == (pytest.approx(0.8, rel=1e-5), pytest.approx(0.2, rel=1e-5))
+    assert (plan.fraction, plan.bulk) == (pytest.approx(0.88, rel=1e-5), pytest.approx(0.12, rel=1e-5))
     assert plan.null_noise == pytest.approx(null_noise(4, 16, 64), rel=1e-5)
-    assert (plan.update_interval, plan.bound, plan.rank_bound) == (20, "", "")
-    assert plan.retained == pytest.approx((0.55 - 0.25) / (0.8 - 0.25), rel=1e-5)
-    assert plan.walk_step == pytest.approx(np.arccos(np.sqrt(plan.retained)), rel=1e-6)
+    assert (plan.update_interval, plan.bound, plan.rank_bound) == (23, "", "")
+    assert plan.retained == pytest.approx(np.exp(-((23 / 30) ** 1.5)), rel=1e-3)
+    assert plan.walk_step == pytest.approx(np.arcsin(np.sqrt((1 - plan.retained) * (1 - 4 / 16))), rel=1e-3)
     assert (plan.rule, plan.recovery, plan.above_noise) == ("walk", "scaled", True)
     assert plan.state_bytes == 4 * (16 * 4 + 2 * 4 * 64 + 1)
+    errors = (plan.rank_se, plan.update_interval_se, plan.retained_se, plan.walk_step_se)
+    assert errors == pytest.approx((0, 0, 0, 0), abs=1e-2), "all steps are alike"
 
 
 @pytest.mark.parametrize("count", [1, 9])
@@ -248,8 +255,9 @@ def measured(run: sl.Run, name: str, fractions: dict[int, float]) -> None:
     run.write_table("energy", pd.DataFrame(rows).astype(dict.fromkeys(("layer", "kind", "basis"), "category")))
 
 
-@pytest.mark.parametrize(("share", "rank"), [(0.899, 8), (0.901, 4)])
+@pytest.mark.parametrize(("share", "rank"), [(0.5, 8), (0.8, 6), (0.899, 5), (0.901, 4)])
 def test_a_rank_is_saturated_at_nine_tenths_of_the_largest_excess(tmp_path, share, rank):
+    """Linearly between the measured ranks, and rounded up."""
     run = write_run(tmp_path / "run", noise({"blocks.0.q.weight": (16, 64)}), steps=2)
     measured(run, "blocks.0.q.weight", {r: null_noise(r, 16, 64) + e for r, e in {4: 0.3 * share, 8: 0.3}.items()})
     assert [layer.rank for layer in sl.recommend(run).layers] == [rank]

@@ -103,11 +103,15 @@ def test_the_plan_finds_the_planted_rank_and_half_life(tmp_path):
     sl.analysis.energy(run, ranks=(1, 2, 3, 4, 6, 8, 16), lags=(1, 2, 3, 4, 5, 6, 8))
     (layer,) = sl.recommend(run).layers
     assert layer.rank == 4
-    held = {age: np.cos(age / 40 * np.pi / 4) ** 2 for age in (30, 40)}  # of the planted energy, which is all of it
-    retained = {age: (share - 4 / 32) / (1 - 4 / 32) for age, share in held.items()}
-    assert retained[30] > 0.5 > retained[40]
-    assert layer.update_interval == 30
-    assert layer.retained == pytest.approx(retained[30], abs=0.02)
+
+    def retained(age: float) -> float:
+        """Above r/m, of the planted energy, which is all of it."""
+        return (np.cos(age / 40 * np.pi / 4) ** 2 - 4 / 32) / (1 - 4 / 32)
+
+    half_life = 40 / (np.pi / 4) * np.arccos(np.sqrt(0.5 * (1 - 4 / 32) + 4 / 32))
+    assert retained(half_life) == pytest.approx(0.5)
+    assert layer.update_interval == pytest.approx(half_life, rel=0.1)
+    assert layer.retained == pytest.approx(retained(layer.update_interval), abs=0.05)
     assert layer.bound == ""
 
 
