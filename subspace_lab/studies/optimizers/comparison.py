@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -58,7 +59,7 @@ def _upgrade(path: Path, manifest: dict[str, Any]) -> Old:
         raise RunError(f"{file} is of another release ({error}); choose another directory") from error
     tables = {name: read_table(path / f"{name}.parquet", ADVICE) for name in (RESULTS, CURVES)
               if (path / f"{name}.parquet").is_file()}  # fmt: skip
-    settings = {"config": base.to_dict(), "methods": manifest["methods"]}
+    settings = {"config": base.to_dict(), "methods": identity_of(manifest["methods"])}
     results = old_results(COMPARISON, trials, path / COMPARISON.trials, tables.get(RESULTS))
     return Old(settings, results, tables.get(CURVES))
 
@@ -78,6 +79,14 @@ COMPARISON = Kind(
     "comparison", "comparison.json", "cells", "a comparison",
     columns=DESCRIBED, describe=describe, shares=SHARES, grows=("methods",), upgrade=_upgrade,
 )  # fmt: skip
+
+
+def identity_of(methods: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Settings by method as the manifest has them: a plan by the name of its file, whose content is the trials'."""
+    return {
+        name: {key: Path(str(value)).name if key == "plan" else value for key, value in settings.items()}
+        for name, settings in methods.items()
+    }
 
 
 class Comparison:

@@ -29,7 +29,7 @@ from subspace_lab.experiments.variants import (
     rates,
 )
 from subspace_lab.runs.errors import RunError
-from subspace_lab.studies.optimizers.comparison import COMPARISON, Comparison
+from subspace_lab.studies.optimizers.comparison import COMPARISON, Comparison, identity_of
 from subspace_lab.training import TrainConfig
 from subspace_lab.training.start import settle_on_machine, torch_state_of_a_run
 from subspace_lab.training.tokens import load_tokens
@@ -101,7 +101,7 @@ def compare(
         phase.wanted(lambda _: pd.DataFrame())  # invalid settings are refused before anything is written
     running = executor_of(path / COMPARISON.trials, executor, workers, slurm)
     data_hash = load_tokens(base).hash  # once, before all trials want them; bad data are one line here
-    settings: dict[str, Any] = {"config": base.to_dict(), "methods": {name: dict(one) for name, one in parsed.items()}}
+    settings: dict[str, Any] = {"config": base.to_dict(), "methods": identity_of(parsed)}
     store = Store.begin(path, COMPARISON, settings | ({"protocol": protocol} if protocol != "grid" else {}))
     store.data_hash(lambda: data_hash)
     store.check_data(data_hash)

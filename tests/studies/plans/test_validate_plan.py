@@ -77,6 +77,10 @@ def test_a_check_trains_both_at_the_same_rates_and_seeds_and_goes_on(tmp_path, s
     assert gap["gap_low"] < gap["gap"] < gap["gap_high"]
     again = check_plan(run, plan, lrs=(1e-3,), seeds=2, steps=3)
     assert (again.results["attempts"] == 1).all()
+    run.path.rename(tmp_path / "moved")
+    run = sl.Run.open(tmp_path / "moved", write=True)
+    moved = check_plan(run, plan, lrs=(1e-3,), seeds=2, steps=3)
+    assert moved.results["attempts"].tolist() == [1] * 6
     other = sl.Plan(plan.layers[:1], plan.steps)
     path = run.path / "check" / "plan.json"
     for one, held in ((other, path.read_text()), (plan, "{")):
