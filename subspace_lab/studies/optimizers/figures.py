@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from subspace_lab.experiments.statistics import latest
+from subspace_lab.experiments.statistics import best_rows
 from subspace_lab.figures.axis import log_axis, step_axis
 from subspace_lab.figures.labels import end_labels, shortened
 from subspace_lab.figures.panels import line_style
@@ -38,12 +38,10 @@ class Tables:
     table: pd.DataFrame
 
     def best(self) -> dict[str, pd.DataFrame]:
-        """The curves of complete trials at each method's best learning rate, in the order of the comparison."""
-        results = latest(self.results)
-        complete = set(results.loc[results["status"] == "complete", "cell"])
-        lrs = dict(zip(self.table["method"], self.table["lr"], strict=True))
-        curves = self.curves[self.curves["cell"].isin(complete)]
-        found = {method: curves[(curves["method"] == method) & (curves["lr"] == lrs[method])] for method in self.places}
+        """The curves of the trials that count for each method, at its best setting; in the order of the comparison."""
+        cells = best_rows(self.results).groupby("method")["cell"].agg(set)
+        curves = {method: self.curves[self.curves["method"] == method] for method in self.places if method in cells}
+        found = {method: rows[rows["cell"].isin(cells[method])] for method, rows in curves.items()}
         return {method: rows for method, rows in found.items() if len(rows)}
 
     @property

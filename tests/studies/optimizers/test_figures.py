@@ -119,3 +119,19 @@ def test_without_a_complete_trial_it_says_so(name):
     nothing = tables(status="diverged")
     with pytest.raises(AbsentError, match="No trial is complete"):
         FIGURES[name].draw(nothing)
+
+
+def test_curves_of_tuning_and_of_other_settings_are_not_drawn():
+    """A tuned method has trials with the best rate of the matrices and other rates of the rest, and a tuning seed."""
+    drawn = tables()
+    results = drawn.results.assign(lr_rest=0.02, phase="evaluate")
+    wrong = results[(results["method"] == "walk") & (results["lr"] == 0.01)].assign(
+        lr_rest=0.1,
+        phase="tune",
+        seed=lambda rows: rows["seed"] + 1000,
+        eval_loss=9.0,
+        cell=lambda rows: rows["cell"] + "x",
+    )
+    curves = drawn.curves[drawn.curves["cell"] == "walk_0.01_0"].assign(cell="walk_0.01_0x", seed=1000, loss=9.0)
+    both = Tables(pd.concat([results, wrong], ignore_index=True), pd.concat([drawn.curves, curves]), drawn.table)
+    assert set(both.best()["walk"]["cell"]) == {f"walk_0.01_{seed}" for seed in range(SEEDS)}
