@@ -89,6 +89,7 @@ def _comparison(path: Path) -> None:
         kept = {"state_bytes": 1000, "peak_bytes": 2000, "base_bytes": 500}
         write_outcome(path / "cells", trial.name, Outcome("complete", attempts=1, **kept))
     store.enroll(trials)
+    store.refresh()
 
 
 def _continued(path: Path) -> str:
@@ -98,6 +99,7 @@ def _continued(path: Path) -> str:
     with store.writing():
         store.refresh()
         store.enroll(trials)
+        store.refresh()
         return repr(Comparison(store))
 
 

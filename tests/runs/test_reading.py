@@ -115,6 +115,8 @@ def test_plans_of_another_schema(tmp_path, change, words):
 )
 def test_outcomes_of_another_schema_are_none(tmp_path, change):
     write_outcome(tmp_path, "x", Outcome("complete", attempts=2))
+    assert read_outcome(tmp_path, "x") == Outcome()  # its directory was removed
+    (tmp_path / "x").mkdir()
     assert read_outcome(tmp_path, "x").attempts == 2
     file = outcome_path(tmp_path, "x")
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
