@@ -73,7 +73,7 @@ class Grid:
         seeds: From 0 on.
         make: Makes a trial.
         phase: ``tune`` where the settings are compared to choose one, ``evaluate`` where the result counts.
-        metric: What is best by.
+        metric: What the settings are compared by.
     """
 
     variants: Sequence[str]

@@ -23,8 +23,8 @@ class Axis:
     """The values that one setting may have.
 
     Attributes:
-        name: Of the setting.
-        values: Ascending, at least two.
+        name: Name of the setting.
+        values: At least two, ascending.
         grows: Whether the search goes on beyond the ends, by the ratio of the two values there: the best value is then
             inside of what was tried, unless the budget was spent.
     """
@@ -47,8 +47,8 @@ class Stage:
     """Settings that are searched together, from where the stage before ended.
 
     Attributes:
-        axes: In the order in which they are moved, again and again until none of them moves.
-        budget: Points that may be tried, its beginning not counted.
+        axes: Searched one after the other, repeatedly, until none of them improves the point.
+        budget: Largest number of points that are tried, not counting the first one.
     """
 
     axes: tuple[Axis, ...]
@@ -57,7 +57,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Searched:
-    """How far a search is.
+    """The state of a search.
 
     Attributes:
         best: The best point so far.
@@ -75,18 +75,18 @@ class Searched:
 
 
 def search(start: Point, stages: Sequence[Stage], costs: Costs) -> Searched:
-    """One step of a coordinate search, a function of what is known alone.
+    """The next step of a coordinate search; it depends on the known costs only.
 
     Along an axis both neighbours of the best point are tried, and the search moves while one of them is better; then
     comes the next axis. It assumes that the loss has one valley along each axis, as learning rates mostly have.
 
     Args:
-        start: Where it begins, with a value for every axis.
-        stages: One after the other.
-        costs: Of the points tried, by their values in the order of `start`; infinite where a trial diverged.
+        start: The first point, with a value for every axis.
+        stages: Searched one after the other.
+        costs: Cost of each point tried, by its values in the order of `start`; infinite where a trial diverged.
 
     Returns:
-        How far it is.
+        The state of the search.
     """
 
     def cost(point: Point) -> float:
@@ -141,11 +141,11 @@ class Search:
     """A phase that tunes each variant by coordinate search on the tuning seeds.
 
     Attributes:
-        starts: Where the search of each variant begins.
-        stages: What is searched.
+        starts: The first point of each variant.
+        stages: The stages of each variant.
         seeds: Tuning seeds, which no evaluation uses; the cost of a point is the mean over them.
         make: Makes a trial.
-        metric: What is best by.
+        metric: What the points are compared by.
     """
 
     starts: Mapping[str, Point]
@@ -177,7 +177,7 @@ class Search:
         return self.starts[variant]
 
     def _state(self, variant: str, rows_of: Lookup) -> tuple[Searched, list[Trial]]:
-        """How far the search of a variant is, and all trials that it has asked for."""
+        """The state of the search of a variant, and all trials that it has asked for."""
         start, costs, asked = self.starts[variant], Costs(), list[Trial]()
         while True:
             state = search(start, self.stages[variant], costs)

@@ -106,11 +106,8 @@ def best_rows(results: pd.DataFrame, methods: Sequence[str] | None = None, metri
     rows = results[chosen.reindex(results.index) & _counts(results)]
     if methods is not None:
         rows = rows[rows["method"].isin(list(methods))]
-    lrs = results.groupby("method")["lr"].agg(["min", "max"])
-    lowest, highest = rows["method"].map(lrs["min"]), rows["method"].map(lrs["max"])
-    edge = pd.Series(np.select([lowest == highest, rows["lr"] == lowest, rows["lr"] == highest],
-                               ["only", "low", "high"], ""), rows.index)  # fmt: skip
-    return rows.assign(edge=edge)
+    tried = results.groupby("method")["lr"].agg(set)
+    return rows.assign(edge=[_edge(lr, tried[method]) for lr, method in zip(rows["lr"], rows["method"], strict=True)])
 
 
 def latest(results: pd.DataFrame) -> pd.DataFrame:
@@ -158,11 +155,17 @@ def _finite_mean(values: np.ndarray) -> float:
     return float(finite.mean()) if len(finite) else np.inf
 
 
+def _edge(lr: float, tried: set[float]) -> str:
+    """Whether a rate is the ``only`` one, or the ``low`` or ``high`` end of those that were tried."""
+    if len(tried) == 1:
+        return "only"
+    return {min(tried): "low", max(tried): "high"}.get(lr, "")
+
+
 def _grid(trials: pd.DataFrame, lr: float) -> dict[str, Any]:
-    lrs = sorted(set(trials["lr"]))
-    ends = {lrs[0]: "low", lrs[-1]: "high"} if len(lrs) > 1 else {lr: "only"}
+    lrs = set(trials["lr"])
     failed = int(trials["status"].isin(["diverged", "failed", "killed"]).sum())
-    return {"edge": ends.get(lr, ""), "lrs": len(lrs), "failed": failed}
+    return {"edge": _edge(lr, lrs), "lrs": len(lrs), "failed": failed}
 
 
 def _over_seeds(complete: pd.DataFrame, metric: Metric) -> dict[str, Any]:

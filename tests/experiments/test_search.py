@@ -13,6 +13,7 @@ from subspace_lab.experiments.protocol import BETA2, RATES, TUNING_SEEDS, tuned_
 from subspace_lab.experiments.search import Axis, Costs, Point, Search, Searched, Stage, search
 from subspace_lab.experiments.variants import Trainings, common_config, parse_methods
 from subspace_lab.training import TrainConfig
+from subspace_lab.training.tasks.base import Metric
 from tests.experiments.test_grid import Results, make
 
 LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
@@ -102,6 +103,16 @@ def test_as_a_phase_it_asks_for_both_neighbours_at_once_and_counts_what_may_come
     results.add([one.trial for one in second[2:]], 3, math.nan, status="diverged")
     assert phase.best("a", results) == {"lr": 0.1}
     assert all(one.is_known for one in phase.wanted(results))
+
+
+def test_where_higher_is_better_the_highest_is_the_best() -> None:
+    stage = Stage((Axis("lr", (0.1, 0.2, 0.3)),), 2)
+    phase = Search({"a": {"lr": 0.2}}, {"a": [stage]}, (7,), make, Metric("accuracy", "higher"))
+    results = Results("accuracy")
+    for values in ((0.5,), (0.25, 0.75)):
+        asked = [one.trial for one in phase.wanted(results) if one.is_known][-len(values) :]
+        results.add(asked, *values)
+    assert phase.best("a", results) == {"lr": 0.3}
 
 
 def test_the_protocol_tunes_each_method_on_a_seed_that_is_not_evaluated() -> None:

@@ -185,3 +185,19 @@ def test_rows_at_the_best_setting_are_complete_and_were_not_captured():
     ]  # fmt: skip
     assert set(best_rows(cells, ["c"])["method"]) == {"c"}
     assert best_rows(cells.iloc[:0]).empty
+
+
+def test_trials_of_the_tuning_choose_the_setting_and_do_not_count():
+    """The tuning seed would pull the means; of two settings that tuned alike, the one that was evaluated counts."""
+    tuned = results(a={0.1: [9.0], 0.2: [9.0]}).assign(seed=1000, phase="tune")
+    evaluated = results(a={0.2: [2.0, 4.0]}).assign(phase="evaluate")
+    cells = pd.concat([tuned, evaluated], ignore_index=True)
+    assert summary(cells).loc[0, ["lr", "seeds", "eval_loss", "edge"]].tolist() == [0.2, 2, 3.0, "high"]
+    rows = best_rows(cells)
+    assert rows[["lr", "seed", "eval_loss", "edge"]].to_numpy().tolist() == [
+        [0.2, 0, 2.0, "high"],
+        [0.2, 1, 4.0, "high"],
+    ]
+    waiting = summary(tuned)  # nothing is evaluated yet
+    assert waiting.loc[0, "seeds"] == 0
+    assert waiting["eval_loss"].isna().all()
