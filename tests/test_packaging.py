@@ -26,6 +26,7 @@ OF_EXTRAS = {
     "huggingface_hub": "hf",
     "tokenizers": "hf",
     "datasets": "hf",
+    "gguf": "hf",
 }
 
 

@@ -16,7 +16,7 @@ from subspace_lab.studies.grass_paper import regenerate
 from subspace_lab.studies.optimizers import compare
 from subspace_lab.studies.optimizers.comparison import Comparison
 from subspace_lab.training import TrainConfig
-from subspace_lab.training.models import split_model_name
+from subspace_lab.training.pretrained import find_model
 from subspace_lab.training.sources import find_source
 from subspace_lab.training.tokens import load_tokens
 
@@ -57,7 +57,7 @@ TAKES = {
     "train": lambda path: sl.train(path, TrainConfig(steps=1)),
     "resume": lambda path: sl.train(path, resume=True),
     "data": find_source,
-    "model": split_model_name,
+    "model": find_model,
     "tokenizer": lambda path: load_tokens(TrainConfig(tokenizer=f"{path}.json").resolved()),
     "compare": lambda path: compare(path, ["adamw"], lrs=[1e-3], seeds=1),
     "comparison": Comparison.open,
@@ -83,7 +83,7 @@ def test_the_home_directory_is_found_everywhere(home):
     assert sl.Run.open("~/run").path == home / "run"
     (home / "a.txt").write_text("text")
     assert list(find_source("~/a.txt").documents()) == list(find_source("~/*.txt").documents()) == ["text"]
-    assert split_model_name("~") == split_model_name("hf:~") == (str(home), {})
+    assert find_model("~") == find_model("hf:~") == str(home)
     plan = sl.Plan((), 1)
     plan.save("~/plan.json")
     assert sl.Plan.load("~/plan.json") == plan
@@ -120,4 +120,4 @@ def test_a_model_is_a_directory_or_a_gguf_file_and_nothing_else_is_asked_of_the_
     else:
         os.mkfifo(tmp_path / name)
     with pytest.raises(ValueError, match=f"{name}' is neither a directory of a model or tokenizer nor a .gguf file"):
-        split_model_name(str(tmp_path / name))
+        find_model(str(tmp_path / name))

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from subspace_lab.runs.files import file_hash
+
 FORMAT_VERSION = 2  # part of every hash: a release that trains otherwise by the same configuration counts it up
 
 
@@ -28,12 +30,6 @@ def canonical_json(content: Any) -> str:
 def content_hash(content: Any) -> str:
     """SHA-256 of the canonical JSON, 64 hexadecimal digits."""
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def source_hash(module: str) -> str:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from subspace_lab._reading import read_json
-from subspace_lab.experiments.hashing import file_hash, source_hash
+from subspace_lab.experiments.hashing import source_hash
 from subspace_lab.runs import Run, RunError
-from subspace_lab.runs.files import publish_json
+from subspace_lab.runs.files import file_hash, publish_json
 from subspace_lab.runs.manifest import MANIFEST
 from subspace_lab.runs.metrics import check_number, read_metrics
 from subspace_lab.training import TrainConfig
@@ -81,8 +81,8 @@ class Train:
 
     def identity(self, config: Mapping[str, Any], *, data_hash: str | None = None) -> Mapping[str, Any]:
         """See `Recipe.identity`."""
-        from subspace_lab.training.models import split_model_name
         from subspace_lab.training.optimizers import filled_options, plan_of, revision_of
+        from subspace_lab.training.pretrained import weight_files
         from subspace_lab.training.tokens import load_tokens
 
         settings = TrainConfig.from_dict(config)
@@ -93,9 +93,7 @@ class Train:
         content["optimizer_options"] = filled_options(settings)
         if (plan := plan_of(settings)) is not None:
             content["optimizer_options"] |= {"plan": plan}
-        if settings.model is not None and not settings.model.startswith("hf:"):
-            folder, options = split_model_name(settings.model)
-            files = [Path(folder, options["gguf_file"])] if options else sorted(Path(folder).glob("*.safetensors"))
+        if settings.model is not None and (files := weight_files(settings.model)):
             content["model"] = {file.name: file_hash(file) for file in files}
         return content
 

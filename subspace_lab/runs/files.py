@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.E
 
 
 @contextmanager
-def publish(path: Path, *, within: Path | None = None) -> Iterator[Path]:
+def publish(path: Path, *, within: Path | None = None, directory: bool = False) -> Iterator[Path]:
     """Write a file aside, flush it to disk and rename it, so that the file is there whole or not at all.
 
     Aside means in a directory of its own beside the file, since some writers make temporary files of their own, which
@@ -31,6 +32,7 @@ def publish(path: Path, *, within: Path | None = None) -> Iterator[Path]:
         path: Where the file is to appear.
         within: A directory that is not made again should it be gone: the run that the file belongs to. None makes all
             directories.
+        directory: A directory of files is published; what is at the path is removed just before.
 
     Yields:
         The path to write to; it has the same name.
@@ -41,13 +43,19 @@ def publish(path: Path, *, within: Path | None = None) -> Iterator[Path]:
     try:
         if path.parent != within:
             path.parent.mkdir(parents=within is None, exist_ok=True)
-        with TemporaryDirectory(prefix=".", suffix=PARTIAL, dir=path.parent) as directory, _in_use(Path(directory)):
-            aside = Path(directory, path.name)
-            aside.touch()
+        with TemporaryDirectory(prefix=".", suffix=PARTIAL, dir=path.parent) as around, _in_use(Path(around)):
+            aside = Path(around, path.name)
+            if directory:
+                aside.mkdir()
+            else:
+                aside.touch()
             mode = aside.stat().st_mode  # what the umask gives; writers that replace the file choose their own
             yield aside
             aside.chmod(mode)
-            _fsync(aside)
+            for part in [*aside.iterdir(), aside] if directory else [aside]:
+                _fsync(part)
+            if directory:
+                _remove(path)
             aside.replace(path)
         _fsync(path.parent)
     except OSError as error:
@@ -70,6 +78,12 @@ def publish_json(path: Path, content: Any, *, within: Path | None = None) -> Non
     """`publish` for a JSON document, indented and ending in a newline."""
     with publish(path, within=within) as aside:
         aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove_partial(run_dir: Path) -> None:
@@ -126,6 +140,13 @@ def _in_use(aside: Path) -> Iterator[bool]:
         yield lock.is_locked
     finally:
         lock.release()
+
+
+def _remove(path: Path) -> None:
+    if _is_own_directory(path):
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _is_own_directory(path: Path) -> bool:

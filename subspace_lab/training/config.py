@@ -27,7 +27,8 @@ class TrainConfig:
 
     Attributes:
         preset: Name of a LLaMA size, initialized from the seed; ``llama-7m`` when neither this nor ``model`` is given.
-        model: A pretrained causal language model instead: ``hf:<name>``, a local directory, or a ``.gguf`` file.
+        model: A pretrained causal language model instead: ``hf:<name>``, a local directory, a ``.gguf`` file, or
+            ``smollm2``.
         data: ``stdlib`` (the sources of Python's standard library), a path or glob of text, jsonl or parquet files,
             or ``hf:<dataset>`` (``hf:<dataset>:<subset>``), streamed.
         tokenizer: A ``tokenizer.json``, ``hf:<name>`` or a local directory; by default the pretrained model's own, for

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import fnmatch
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
 
-from subspace_lab._paths import local_path
 from subspace_lab.training.config import TrainConfig
-from subspace_lab.training.hub import without_waiting_for_the_hub
 from subspace_lab.training.presets import preset
+from subspace_lab.training.pretrained import pretrained_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,15 +32,14 @@ def build_model(config: TrainConfig) -> PreTrainedModel:
         ValueError: If a pretrained model cannot be loaded or has fewer positions than a sequence has tokens.
     """
     torch.manual_seed(config.seed)
-    model = _pretrained(config.model) if config.model else _llama(config)
+    model = pretrained_model(config.model) if config.model else _llama(config)
     positions = getattr(model.config, "max_position_embeddings", None)
     if positions and config.sequence_length and config.sequence_length > positions:
         raise ValueError(
             f"sequence_length={config.sequence_length} exceeds the model's {positions} positions; shorten it"
         )
     model.config.use_cache = False
-    torch.nn.Module.float(model)  # transformers refuses its own for what was quantized in the file, and is not any more
-    return model.train()
+    return model.float().train()
 
 
 def _llama(config: TrainConfig) -> PreTrainedModel:
@@ -65,47 +62,6 @@ def _llama(config: TrainConfig) -> PreTrainedModel:
             eos_token_id=0,
         )
     )
-
-
-def _pretrained(model: str) -> PreTrainedModel:
-    from transformers import AutoModelForCausalLM
-
-    name, options = split_model_name(model)
-    try:
-        with without_waiting_for_the_hub() if model.startswith("hf:") else nullcontext():
-            loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True, **options)
-    except (OSError, ValueError, ImportError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(
-            f"model {model!r} cannot be loaded: {reason}; give hf:<name>, a directory or a .gguf"
-        ) from error
-    return loaded
-
-
-def split_model_name(model: str) -> tuple[str, dict[str, str]]:
-    """What transformers is asked for.
-
-    Args:
-        model: ``hf:<name>``, a local directory, or a ``.gguf`` file.
-
-    Returns:
-        The name or directory, and the further arguments of ``from_pretrained``.
-
-    Raises:
-        ValueError: If it is a path at which there is nothing.
-
-    >>> split_model_name("hf:roneneldan/TinyStories-1M")
-    ('roneneldan/TinyStories-1M', {})
-    """
-    if model.startswith("hf:") and not model.startswith("hf://"):
-        name = model.removeprefix("hf:")
-        return str(local_path(name)) if name.startswith("~") else name, {}
-    path = local_path(model)
-    if not path.exists():
-        raise ValueError(f"{model!r} does not exist; write hf:{model} for a model of the hub")
-    if not (path.is_file() if path.suffix == ".gguf" else path.is_dir()):  # transformers would ask the hub for it
-        raise ValueError(f"{model!r} is neither a directory of a model or tokenizer nor a .gguf file; name one")
-    return (str(path.parent), {"gguf_file": path.name}) if path.suffix == ".gguf" else (str(path), {})
 
 
 def linear_layers(model: torch.nn.Module) -> tuple[str, ...]:

@@ -20,10 +20,10 @@ from typing import Any
 from subspace_lab.optim.from_plan import read_plan
 from subspace_lab.runs import Run, RunError
 from subspace_lab.training.config import TrainConfig
+from subspace_lab.training.pretrained import HUB, NAMED
 from subspace_lab.training.tokens import TokenData, load_tokens
 
 FILES = ("data", "model", "tokenizer")
-_HUB = "hf:"
 
 
 def places_of(config: TrainConfig, run_dir: Path) -> dict[str, dict[str, str]]:
@@ -72,7 +72,7 @@ def tokens_of_run(
             continue
         at = _with_files(config, chosen)
         try:
-            tokens = load_tokens(at, streamed=config.data.startswith(_HUB))
+            tokens = load_tokens(at, streamed=config.data.startswith(HUB))
         except ValueError as error:
             unreadable = unreadable or error
             continue
@@ -130,7 +130,7 @@ def _has_place(run: Run, name: str, typed: str | None) -> bool:
 
 
 def _gone(run: Run, name: str, typed: str, places: Iterable[str | None]) -> str:
-    looked = ", ".join(dict.fromkeys(os.path.abspath(str(place).removeprefix(_HUB)) for place in places))
+    looked = ", ".join(dict.fromkeys(os.path.abspath(str(place).removeprefix(HUB)) for place in places))
     return (
         f"{run.path} was trained with {name}={typed!r}, which is not there any more (looked for {looked}); say where "
         f"it is with --{name} (in Python {name}=)"
@@ -142,7 +142,7 @@ def _places(run: Run, name: str, typed: str) -> list[str]:
     known = _kept(run).get(name)
     if not isinstance(known, dict) or not all(isinstance(known.get(form), str) for form in ("path", "from_run")):
         return [typed]
-    scheme = _HUB if typed.startswith(_HUB) else ""
+    scheme = HUB if typed.startswith(HUB) else ""
     places = [known["path"], _joined(os.path.realpath(run.path), known["from_run"])]
     return list(dict.fromkeys([*(scheme + place for place in places), typed]))
 
@@ -153,18 +153,18 @@ def _kept(run: Run) -> dict[str, Any]:
 
 
 def _is_path(typed: str) -> bool:
-    """Whether a setting names something on this machine: not the standard library, nor what is on the hub."""
-    return _exists(typed) if typed.startswith(_HUB) else typed != "stdlib"
+    """Whether a setting names something on this machine: no word with a meaning, nor what is on the hub."""
+    return _exists(typed) if typed.startswith(HUB) else typed not in {"stdlib", *NAMED}
 
 
 def _exists(place: str | None) -> bool:
-    path = os.path.expanduser(str(place).removeprefix(_HUB))
+    path = os.path.expanduser(str(place).removeprefix(HUB))
     return os.path.exists(path) or (glob.has_magic(path) and bool(glob.glob(path, recursive=True)))
 
 
 def _forms(typed: str, run_dir: Path) -> dict[str, str]:
     """Of a pattern, what comes before its first wildcard is made absolute, and followed through links."""
-    path = os.path.expanduser(typed.removeprefix(_HUB))
+    path = os.path.expanduser(typed.removeprefix(HUB))
     parts = Path(path).parts
     fixed = parts if os.path.exists(path) else tuple(itertools.takewhile(lambda part: not glob.has_magic(part), parts))
     start, pattern = os.path.join(".", *fixed), parts[len(fixed) :]

@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,8 +14,7 @@ import numpy as np
 from subspace_lab._paths import local_path
 from subspace_lab.training.cache import cache_key, cached_array, cached_text
 from subspace_lab.training.config import TrainConfig
-from subspace_lab.training.hub import without_waiting_for_the_hub
-from subspace_lab.training.models import split_model_name
+from subspace_lab.training.pretrained import pretrained_tokenizer
 from subspace_lab.training.sources import Source, find_source
 
 if TYPE_CHECKING:
@@ -92,20 +90,8 @@ def _tokenizer(config: TrainConfig, source: Source) -> tuple[Tokenizer, int | No
             raise ValueError(f"tokenizer={config.tokenizer!r} does not exist; leave it out to train one on the data")
         tokenizer = Tokenizer.from_file(str(path))
         return tokenizer, tokenizer.token_to_id(END_OF_TEXT)
-    return _pretrained(config.tokenizer or config.model or "")
-
-
-def _pretrained(model: str) -> tuple[Tokenizer, int | None]:
-    from transformers import AutoTokenizer
-
-    name, options = split_model_name(model)
-    try:
-        with without_waiting_for_the_hub() if model.startswith("hf:") else nullcontext():
-            loaded = AutoTokenizer.from_pretrained(name, **options)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"tokenizer {model!r} cannot be loaded: {reason}; name another with tokenizer=") from error
-    return loaded.backend_tokenizer, loaded.eos_token_id
+    pretrained = pretrained_tokenizer(config.tokenizer or config.model or "")
+    return pretrained.backend_tokenizer, pretrained.eos_token_id
 
 
 def _train_bpe(source: Source, config: TrainConfig) -> str:

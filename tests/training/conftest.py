@@ -1,7 +1,12 @@
 """Every test has a cache of its own session, and the tiny model."""
 
+import os
+from pathlib import Path
+
 import pytest
 
+from subspace_lab.training.gguf_files import converted
+from subspace_lab.training.smollm2 import fetched
 from tests.training import tiny
 
 
@@ -21,3 +26,14 @@ def _tiny_world(session_cache, monkeypatch):
 def text(tmp_path_factory):
     """A text file."""
     return tiny.write_text(tmp_path_factory.mktemp("text") / "words.txt")
+
+
+@pytest.fixture(scope="session")
+def smollm2_directory() -> Path:
+    """The directory of SmolLM2 in the user's own cache; a test without it is skipped, and fails in CI."""
+    try:
+        return converted(fetched())
+    except ValueError as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(error))
+        pytest.skip(str(error))

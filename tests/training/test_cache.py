@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from subspace_lab.training.cache import cached_array, cached_text
+from subspace_lab.runs import RunError
+from subspace_lab.training.cache import cached_array, cached_path, cached_text, find_cached
 
 ARRAY, TEXT = np.arange(5000, dtype=np.uint16), '{"model": "ü"}' * 50
 
@@ -133,3 +134,59 @@ def test_what_is_sound_is_used_without_a_word(cache: Path) -> None:
         warnings.simplefilter("error")
         assert is_right(never, never)
     assert isinstance(cached_array("tokens.npy", never), np.memmap)
+
+
+def two_files(directory: Path) -> None:
+    (directory / "a.bin").write_bytes(ARRAY.tobytes())
+    (directory / "b.txt").write_text(TEXT, encoding="utf-8")
+
+
+def directory_is_right(make: Callable[[Path], object] = two_files) -> bool:
+    path = cached_path("model", make, directory=True)
+    return (path / "a.bin").read_bytes() == ARRAY.tobytes() and (path / "b.txt").read_text(encoding="utf-8") == TEXT
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize("name", ["model/a.bin", "model.sha256"])
+def test_a_damaged_directory_is_made_again(cache: Path, damage, name: str) -> None:
+    assert directory_is_right()
+    damage(cache / name)
+    assert directory_is_right()
+    assert directory_is_right(lambda _: never())
+
+
+@pytest.mark.parametrize("change", [
+    lambda path: (path / "c").touch(), lambda path: (path / "c").mkdir(), lambda path: os.mkfifo(path / "c"),
+    lambda path: (path / "a.bin").rename(path / "c"),
+    lambda path: [shutil.rmtree(path), path.write_text("file")], lambda path: [shutil.rmtree(path), os.mkfifo(path)],
+])  # fmt: skip
+def test_a_directory_with_other_files_is_made_again(cache: Path, change) -> None:
+    assert directory_is_right()
+    change(cache / "model")
+    assert directory_is_right()
+    assert sorted(path.name for path in (cache / "model").iterdir()) == ["a.bin", "b.txt"]
+
+
+def test_what_killed_processes_left_of_a_directory_is_removed(cache: Path) -> None:
+    (cache / ".abc.partial" / "model").mkdir(parents=True)
+    assert directory_is_right()
+    assert sorted(path.name for path in cache.iterdir()) == ["model", "model.sha256"]
+
+
+def test_making_that_fails_leaves_nothing(cache: Path) -> None:
+    def fail(path: Path) -> None:
+        two_files(path)
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        cached_path("model", fail, directory=True)
+    assert find_cached("model") is None
+    assert not list(cache.iterdir())
+
+
+def test_what_cannot_be_kept_where_a_path_is_needed_is_one_line(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(RunError, match=r"file/subspace_lab.*XDG_CACHE_HOME says where it is") as caught:
+        cached_path("model", two_files, directory=True)
+    assert "\n" not in str(caught.value)
