@@ -40,7 +40,8 @@ def residual_side(kind: str, attribute: str, module: nn.Module, num_dims: int) -
 
     That is the input side of what reads the stream (q, k, v, gate, up, ...) and the output side of what writes to it
     (o, down, ...). A linear layer's weight is (outputs, inputs), so that its inputs are the columns; the `Conv1D` of
-    GPT-2 in transformers keeps the transpose. The columns of an embedding are the stream itself.
+    GPT-2 in transformers keeps the transpose. The columns of an embedding are the stream itself. Of LoRA's pair, A has
+    the inputs of the layer that it adapts and B the outputs; the other side of each is the adapter's own.
 
     Args:
         kind: From `subspace_lab._kinds.kinds_of`.
@@ -53,16 +54,24 @@ def residual_side(kind: str, attribute: str, module: nn.Module, num_dims: int) -
 
     >>> residual_side("o_proj", "weight", nn.Linear(2, 2), 2), residual_side("dense", "weight", nn.Linear(2, 2), 2)
     ('left', None)
+    >>> residual_side("q_proj.lora_A", "weight", nn.Linear(8, 2), 2)
+    'right'
     """
     if num_dims != 2:
         return None
     if isinstance(module, nn.Embedding) or attribute in _ATTENTION_INPUTS:
         return "right"
     name = kind.rpartition(".")[2]
+    if name in {"lora_A", "lora_B"}:
+        adapted = kind.split(".")[-2] if "." in kind else ""
+        if adapted not in (_READS if name == "lora_A" else _WRITES):
+            return None
+        return "right" if name == "lora_A" else "left"
     if attribute != "weight" or name not in _READS | _WRITES:
         return None
-    return "right" if (name in _READS) != _is_transposed(module) else "left"
+    return "right" if (name in _READS) != is_transposed(module) else "left"
 
 
-def _is_transposed(module: nn.Module) -> bool:
+def is_transposed(module: nn.Module) -> bool:
+    """Whether a module is GPT-2's `Conv1D` of transformers, whose weight is (inputs, outputs)."""
     return any(c.__name__ == "Conv1D" and c.__module__.startswith("transformers.") for c in type(module).__mro__)

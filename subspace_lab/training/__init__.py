@@ -11,6 +11,7 @@ from subspace_lab.training.config import TrainConfig
 from subspace_lab.training.presets import PRESETS, Preset, parameter_shapes, preset
 
 if TYPE_CHECKING:
+    from subspace_lab.training.adapters import add_lora, effective_updates
     from subspace_lab.training.interrupt import DivergedError, TrainingInterrupted
     from subspace_lab.training.loop import train
     from subspace_lab.training.restored import RestoredCheckpoints
@@ -23,6 +24,8 @@ __all__ = [
     "RestoredCheckpoints",
     "TrainConfig",
     "TrainingInterrupted",
+    "add_lora",
+    "effective_updates",
     "parameter_shapes",
     "preset",
     "stored_config",
@@ -33,6 +36,8 @@ _LATE = {
     "DivergedError": "interrupt",
     "RestoredCheckpoints": "restored",
     "TrainingInterrupted": "interrupt",
+    "add_lora": "adapters",
+    "effective_updates": "adapters",
     "stored_config": "start",
     "train": "loop",
 }

@@ -2,7 +2,8 @@
 
 Tensors are ``model:<name>`` and ``optimizer:<parameter index>.<key>``; numbers of the optimizer's state and its
 settings are in the JSON metadata, and a checksum is over everything. The position in the data, the learning rate and
-the seed of any dropout follow from the step, so that there is nothing else to keep.
+the seed of any dropout follow from the step, so that there is nothing else to keep. Of a model with adapters only these
+are kept, with a fingerprint of the weights that they were trained on.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor
 from subspace_lab.runs import RunError
 from subspace_lab.runs.files import confined
 from subspace_lab.runs.snapshot import Snapshot, steps_in, write_snapshot
+from subspace_lab.training.adapters import fingerprint, frozen_beside_adapters
 from subspace_lab.training.hooks import Stateful
 
 
@@ -67,6 +69,8 @@ def save_checkpoint(
     context = {"step": step, "tensors": [*tensors], "state": plain, "param_groups": state["param_groups"]}
     if further is not None:
         context["further"] = {name: value for name, value in more.items() if not isinstance(value, Tensor)}
+    if frozen := frozen_beside_adapters(model):
+        context["base"] = fingerprint(frozen)
     on_cpu = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
     try:
         write_snapshot(checkpoint_path(run_dir, step), on_cpu, context, within=run_dir)
@@ -156,13 +160,16 @@ def model_tensors(run_dir: Path, step: int) -> dict[str, Tensor]:
 
 
 def _model_state(model: torch.nn.Module) -> dict[str, Tensor]:
-    """The live tensors by name, those that share their memory once."""
+    """The live tensors by name, those that share their memory once; without what adapters leave frozen."""
     first: dict[int, str] = {}
-    state = model.state_dict()
+    frozen = frozen_beside_adapters(model)
+    state = {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
     return {name: tensor for name, tensor in state.items() if first.setdefault(tensor.data_ptr(), name) == name}
 
 
 def _load_model(file: Snapshot, model: torch.nn.Module) -> None:
+    if (base := file.context.get("base")) is not None and base != fingerprint(frozen_beside_adapters(model)):
+        raise RunError(f"{file.path} has adapters of another model than this one; restore the model it began with")
     fill_model(model, {name: file.get("model", name) for name in _model_state(model)}, file.path)
 
 

@@ -12,9 +12,11 @@ from subspace_lab._text import unknown
 from subspace_lab.training.presets import FINE_TUNING, Recipe, preset
 
 Precision = Literal["auto", "float32", "bfloat16"]
+Adapter = Literal["lora"]
 DEFAULT_PRESET = "llama-7m"
-_COUNTS = ("steps", "batch_size", "accumulation", "vocab_size", "rank", "update_interval", "threads", "every",
-           "checkpoint_every", "keep_checkpoints", "eval_every", "eval_batches")  # fmt: skip
+_ADAPTER_RANK = 8
+_COUNTS = ("steps", "batch_size", "accumulation", "vocab_size", "adapter_rank", "rank", "update_interval", "threads",
+           "every", "checkpoint_every", "keep_checkpoints", "eval_every", "eval_batches")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,10 @@ class TrainConfig:
         preset: Name of a LLaMA size, initialized from the seed; ``llama-7m`` when neither this nor ``model`` is given.
         model: A pretrained causal language model instead: ``hf:<name>``, a local directory, a ``.gguf`` file, or
             ``smollm2``.
+        adapter: ``lora``: the weights stay as they are, and low-rank adapters of linear layers are trained.
+        adapter_rank: Of the adapters, 8 by default; their update is scaled by alpha / rank = 2.
+        adapter_targets: Which linear layers get one: their names (``q_proj``) or globs on their paths; by default all
+            of attention and MLP.
         data: ``stdlib`` (the sources of Python's standard library), a path or glob of text, jsonl or parquet files,
             or ``hf:<dataset>`` (``hf:<dataset>:<subset>``), streamed.
         tokenizer: A ``tokenizer.json``, ``hf:<name>`` or a local directory; by default the pretrained model's own, for
@@ -72,6 +78,9 @@ class TrainConfig:
 
     preset: str | None = None
     model: str | None = None
+    adapter: Adapter | None = None
+    adapter_rank: int | None = None
+    adapter_targets: tuple[str, ...] | None = None
     data: str = "stdlib"
     tokenizer: str | None = None
     vocab_size: int | None = None
@@ -103,7 +112,7 @@ class TrainConfig:
     eval_batches: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("betas", "layers"):  # JSON knows lists only
+        for name in ("betas", "layers", "adapter_targets"):  # JSON knows lists only
             if isinstance(value := getattr(self, name), list):
                 object.__setattr__(self, name, tuple(value))
         if isinstance(options := self.optimizer_options, Mapping):
@@ -129,6 +138,8 @@ class TrainConfig:
         values = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(Recipe)}
         if size:
             values |= {"preset": name, "vocab_size": size.vocab_size}
+        if self.adapter is not None:
+            values["adapter_rank"] = _ADAPTER_RANK
         full = self._filled(values)
         assert full.steps is not None
         full = full._filled({"warmup": full.steps // 10})
@@ -153,14 +164,19 @@ class TrainConfig:
         settled |= {"vocab_size"} if self.model else set()
         full = self._filled({name: value for name, value in values.items() if name not in settled})
         now = full.to_dict()
-        differences = [f"{name} {values[name]!r} -> {now[name]!r}" for name in values if values[name] != now[name]]
+        names = [name for name in {**values, **now} if values.get(name) != now.get(name)]
+        differences = [f"{name} {values.get(name)!r} -> {now.get(name)!r}" for name in names]
         if differences:
             raise ValueError("; ".join(differences))
         return full
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values by field."""
-        values = dataclasses.asdict(self)
+        """JSON-ready values by field; those that came with a later release are there where they are set.
+
+        Returns:
+            Values that a configuration of the release before is written, compared and hashed by, too.
+        """
+        values = {name: value for name, value in dataclasses.asdict(self).items() if _LATER.get(name, ...) != value}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
@@ -187,6 +203,7 @@ class TrainConfig:
         return dataclasses.replace(self, **is_open)
 
 
+_LATER = {"adapter": None, "adapter_rank": None, "adapter_targets": None}  # with the values that change nothing
 _OFF = ("clip", "every", "eval_every")  # None is a value of these
 
 
@@ -226,10 +243,21 @@ def _check_choices(config: TrainConfig) -> None:
             f"vocab_size={config.vocab_size} has no effect on the pretrained {config.model!r}; leave it out"
         )
     check_choice("precision", config.precision, get_args(Precision))
-    if isinstance(config.layers, str):
-        raise ValueError(
-            f"layers must be a tuple of patterns, got the text {config.layers!r}; write ({config.layers!r},)"
-        )
+    _check_adapter(config)
+    for name in ("layers", "adapter_targets"):
+        if isinstance(patterns := getattr(config, name), str):
+            raise ValueError(f"{name} must be a tuple of patterns, got the text {patterns!r}; write ({patterns!r},)")
+
+
+def _check_adapter(config: TrainConfig) -> None:
+    if config.adapter is not None:
+        check_choice("adapter", config.adapter, get_args(Adapter))
+        if config.adapter_targets is not None and not config.adapter_targets:
+            raise ValueError("adapter_targets is empty; leave it out for all linear layers of attention and MLP")
+        return
+    for name in ("adapter_rank", "adapter_targets"):
+        if (value := getattr(config, name)) is not None:
+            raise ValueError(f"{name}={value!r} has no effect without adapter; add adapter='lora'")
 
 
 def _check_options(options: Any) -> None:

@@ -24,7 +24,7 @@ def trained_shapes(config: TrainConfig) -> Shapes:
     Returns:
         Shape by name.
     """
-    if config.preset is not None:
+    if config.preset is not None and config.adapter is None:
         size = preset(config.preset)
         return parameter_shapes(dataclasses.replace(size, vocab_size=config.vocab_size or size.vocab_size))
     with torch.random.fork_rng(devices=[]):

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from subspace_lab._frozen import is_trained
+from subspace_lab.training.adapters import add_lora
 from subspace_lab.training.config import TrainConfig
 from subspace_lab.training.presets import preset
 from subspace_lab.training.pretrained import pretrained_model
@@ -14,22 +16,26 @@ from subspace_lab.training.pretrained import pretrained_model
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_LINEARS = ("*attn*.weight", "*attention*.weight", "*mlp*.weight", "*feed_forward*.weight")
+_LINEARS = (
+    "*attn*.weight", "*attention*.weight", "*mlp*.weight", "*feed_forward*.weight", "*ffn*.weight",
+    "*.intermediate.*weight", "*.output.dense.*weight",
+)  # fmt: skip
 
 
 def build_model(config: TrainConfig) -> PreTrainedModel:
     """The model, float32, on the CPU, ready to be trained.
 
-    The weights of a preset are a function of the seed alone: the generator is seeded here.
+    The weights of a preset, and of adapters, are a function of the seed alone: the generator is seeded here.
 
     Args:
         config: A resolved configuration.
 
     Returns:
-        A causal language model of transformers.
+        A causal language model of transformers; where the configuration has adapters, only these are trainable.
 
     Raises:
-        ValueError: If a pretrained model cannot be loaded or has fewer positions than a sequence has tokens.
+        ValueError: If a pretrained model cannot be loaded or has fewer positions than a sequence has tokens, or a
+            target of the adapters matches nothing.
     """
     torch.manual_seed(config.seed)
     model = pretrained_model(config.model) if config.model else _llama(config)
@@ -39,7 +45,11 @@ def build_model(config: TrainConfig) -> PreTrainedModel:
             f"sequence_length={config.sequence_length} exceeds the model's {positions} positions; shorten it"
         )
     model.config.use_cache = False
-    return model.float().train()
+    model.float().train()
+    if config.adapter is not None:
+        assert config.adapter_rank
+        add_lora(model, rank=config.adapter_rank, targets=config.adapter_targets)
+    return model
 
 
 def _llama(config: TrainConfig) -> PreTrainedModel:
@@ -65,7 +75,7 @@ def _llama(config: TrainConfig) -> PreTrainedModel:
 
 
 def linear_layers(model: torch.nn.Module) -> tuple[str, ...]:
-    """Patterns for the linear layers of attention and MLP, as far as the model has such names.
+    """Patterns for the linear layers of attention and MLP that are trained, as far as the model has such names.
 
     Args:
         model: A language model.
@@ -76,5 +86,5 @@ def linear_layers(model: torch.nn.Module) -> tuple[str, ...]:
     >>> linear_layers(torch.nn.ModuleDict({"mlp": torch.nn.Linear(2, 2)}))
     ('*mlp*.weight',)
     """
-    names = [name for name, parameter in model.named_parameters() if parameter.ndim >= 2]
+    names = [name for name, parameter in model.named_parameters() if parameter.ndim >= 2 and is_trained(parameter)]
     return tuple(pattern for pattern in _LINEARS if fnmatch.filter(names, pattern)) or ("*",)
