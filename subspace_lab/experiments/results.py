@@ -25,7 +25,8 @@ MEASURED: dict[str, str] = {
     "refresh_share": "float64", "state_bytes": "Int64", "peak_bytes": "Int64", "base_bytes": "Int64",
 }  # fmt: skip
 CURVE: dict[str, str] = {"cell": "str", "step": "float64", "wall_s": "float64", "loss": "float64"}
-_OUTCOME = ("status", "reason", "attempts", "state_bytes", "peak_bytes", "base_bytes")
+_OF_OUTCOME = ("status", "reason", "attempts", "state_bytes", "peak_bytes", "base_bytes")
+_OF_CURVE = ("tokens", "train_loss", "wall_s", "step_s", "refresh_s", "refresh_share")
 
 
 def measured_row(trials_dir: Path, cell: str, metric: Metric = LOSS) -> dict[str, Any]:
@@ -41,7 +42,8 @@ def measured_row(trials_dir: Path, cell: str, metric: Metric = LOSS) -> dict[str
         RunError: If the metrics cannot be read.
     """
     outcome = read_outcome(trials_dir, cell)
-    row: dict[str, Any] = {name: getattr(outcome, name) for name in _OUTCOME} | {"steps_done": 0}
+    row: dict[str, Any] = {name: getattr(outcome, name) for name in _OF_OUTCOME} | {"steps_done": 0}
+    row |= dict.fromkeys((*_OF_CURVE, metric.name))
     curve = _metrics(trials_dir / cell, [metric.name])
     if not curve.empty:
         wall, refreshes = curve["seconds"].sum(), curve["refresh_seconds"].sum()

@@ -17,7 +17,6 @@ from typing import Any, Self
 
 import pandas as pd
 
-from subspace_lab._checks import is_whole
 from subspace_lab._reading import read_json
 from subspace_lab._version import __version__
 from subspace_lab.experiments.outcome import outcome_path, read_outcome
@@ -31,12 +30,14 @@ from subspace_lab.training.tasks.base import LOSS, Metric
 
 FORMAT_VERSION = 2
 RESULTS, CURVES, TABLES = "results", "curves", "tables"
-_SOUND = ("environment", "settings")
 ADVICE = "restore it from a copy, or remove it, and the same command makes it again"
 _PENDING = {"status": "pending", "reason": "", "attempts": 0, "steps_done": 0}
-_EMPTIED = ("tokens", "train_loss", "wall_s", "step_s", "refresh_s", "refresh_share")
 _CARRIED = ("method", "lr", "seed")  # factors that stand in the curves too
 _MATCHED = ("method", "preset", "steps", "lr", "lr_rest", "seed", "captured")  # factors that a format 1 row is known by
+_KEPT = ("created", "library_version", "environment", "data_hash")  # of a manifest of format 1
+
+Row = dict[str, Any]
+Key = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,11 @@ class Old:
 
     Attributes:
         settings: The identity of the study.
-        results: Its rows, with ``format`` 1 and an empty ``trial``; None where no trial was complete yet.
-        curves: Likewise.
-        tables: Further tables whose columns changed.
+        tables: By name; rows of ``results`` have ``format`` 1 and an empty ``trial``.
         files: Removed when the directory is written in format 2.
     """
 
     settings: dict[str, Any]
-    results: pd.DataFrame | None = None
-    curves: pd.DataFrame | None = None
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     files: tuple[str, ...] = ()
 
@@ -73,7 +70,7 @@ class Kind:
         describe: The values of these columns for a trial.
         shares: Names in ``metrics.jsonl`` that the curves keep beside loss and metric.
         points: Largest number of points of a curve; None for every step.
-        grows: Names of settings that a later call may add entries to.
+        grows: Name of the setting that a later call may add entries to, if there is one.
         upgrade: Reads a directory of format 1.
     """
 
@@ -87,7 +84,7 @@ class Kind:
     describe: Callable[[Trial], Mapping[str, Any]] = lambda _: {}
     shares: tuple[str, ...] = ()
     points: int | None = None
-    grows: tuple[str, ...] = ()
+    grows: str = ""
     upgrade: Callable[[Path, dict[str, Any]], Old] | None = None
 
     @property
@@ -112,25 +109,14 @@ class Store:
 
     def __init__(self, path: Path, kind: Kind, manifest: dict[str, Any], old: Old | None = None) -> None:
         self.path, self.kind, self.manifest, self._old = path, kind, manifest, old
-        self._tables: dict[str, pd.DataFrame] = {}
-        if old is not None:
-            given = {RESULTS: old.results, CURVES: old.curves, **old.tables}
-            self._tables = {name: table for name, table in given.items() if table is not None}
+        self._tables = {} if old is None else dict(old.tables)
+        self._of: pd.DataFrame | None = None  # the result table that the following two are of
+        self._rows: list[Row] = []
+        self._places: dict[Key, int] = {}
 
     @classmethod
     def open(cls, path: Path, kind: Kind) -> Self:
-        """Open the directory of a study for reading; one of format 1 is read as one of format 2.
-
-        Args:
-            path: An existing directory.
-            kind: The layout that is expected.
-
-        Returns:
-            The store.
-
-        Raises:
-            RunError: If the directory holds no such study, or its manifest cannot be read.
-        """
+        """Open a study for reading, format 1 as format 2; RunError where there is none or its manifest is damaged."""
         file = path / kind.manifest
         try:
             if not file.is_file():
@@ -143,42 +129,43 @@ class Store:
         version = manifest.get("format_version")
         if version == 1 and kind.upgrade is not None:
             old = kind.upgrade(path, manifest)
-            manifest = {**_of_format_2(kind, old.settings), **{k: manifest[k] for k in _KEPT if k in manifest}}
-            return cls(path, kind, manifest, old)
-        if not is_whole(version) or version < FORMAT_VERSION:
-            raise RunError(f"{file} has format version {version!r}, which is unknown; restore it from a copy")
-        if version > FORMAT_VERSION:
+            kept = {name: manifest[name] for name in _KEPT if name in manifest}
+            return cls(path, kind, {**_new_manifest(kind, old.settings), **kept}, old)
+        if version != FORMAT_VERSION:
             raise RunError(
-                f"{file} has format version {version}, this release reads {FORMAT_VERSION}; upgrade subspace_lab"
+                f"{file} has format version {version!r}, this release reads {FORMAT_VERSION}; upgrade subspace_lab, "
+                "or restore it from a copy"
             )
-        for name in _SOUND:
+        for name in ("environment", "settings"):
             if not isinstance(manifest.get(name), dict):
                 raise RunError(f"{file} has no valid {name!r}; restore it from a copy")
         return cls(path, kind, manifest)
 
     @classmethod
-    def begin(cls, path: Path, kind: Kind, settings: Mapping[str, Any]) -> Self:
-        """Create the directory of a study, or continue the one that exists.
-
-        Args:
-            path: New, empty, or that of a study of the same kind and settings.
-            kind: Its layout.
-            settings: JSON-ready identity of the study.
-
-        Returns:
-            The store, written in format 2.
-
-        Raises:
-            RunError: If the directory holds something else, or other settings; the message names the difference.
-        """
-        wanted = json.loads(json.dumps(settings))
+    def existing(cls, path: Path, kind: Kind) -> Self | None:
+        """The study in a directory, None where there is room for one; RunError if it holds something else."""
         if (path / kind.manifest).exists():
-            store = cls.open(path, kind)
-            store._join(wanted)
+            return cls.open(path, kind)
+        try:
+            if path.exists() and not path.is_dir():
+                raise RunError(f"{path} is a file; choose another directory")
+            if path.is_dir() and any(not entry.name.startswith(".") for entry in path.iterdir()):
+                noun = kind.holds.removeprefix("a ")
+                raise RunError(f"{path} is not empty and holds no {noun}; choose another directory")
+        except OSError as error:
+            raise RunError(unwritable(path, error)) from error
+        return None
+
+    @classmethod
+    def begin(cls, path: Path, kind: Kind, settings: Mapping[str, Any]) -> Self:
+        """Create or continue a study of JSON-ready settings, in format 2; RunError names other settings it may have."""
+        wanted = json.loads(json.dumps(settings))
+        store = cls.existing(path, kind)
+        if store is None:
+            store = cls(path, kind, _new_manifest(kind, wanted))
+            store._publish_manifest()
         else:
-            check_free(path, kind)
-            store = cls(path, kind, _of_format_2(kind, wanted))
-            publish_json(path / kind.manifest, store.manifest)
+            store._join(wanted)
         return store
 
     @contextmanager
@@ -216,16 +203,12 @@ class Store:
         """The recorded hash of the data that the trials read; if there is none, that which `find` gives is recorded."""
         if not isinstance(self.manifest.get("data_hash"), str):
             self.manifest["data_hash"] = find()
-            publish_json(self.path / self.kind.manifest, self.manifest)
+            self._publish_manifest()
         found: str = self.manifest["data_hash"]
         return found
 
     def check_data(self, found: str) -> None:
-        """Refuse to mix trials that read different data.
-
-        Raises:
-            RunError: If the tables are of data with another hash than `found`.
-        """
+        """RunError if the tables are of data with another hash than `found`, so that different data are not mixed."""
         before = self.manifest.get("data_hash", found)
         if before != found:
             raise RunError(
@@ -234,69 +217,50 @@ class Store:
                 "directory"
             )
 
-    def rows_of(self, trials: Sequence[Trial]) -> pd.DataFrame:
+    def rows_of(self, trials: Iterable[Trial]) -> pd.DataFrame:
         """The rows that the result table has of some trials: by content, or rows of format 1 with the same factors."""
         places = [place for place in map(self._place, trials) if place is not None]
         return self.results.iloc[list(dict.fromkeys(places))]
 
-    def missing(self, trials: Sequence[Trial], *, retry: Collection[str] = ()) -> list[Trial]:
-        """Those of some trials that have to be run, each once.
-
-        Args:
-            trials: The trials.
-            retry: Statuses that count as missing, of ``diverged`` and ``failed``; pending, cut and killed always do.
-
-        Returns:
-            Trials in their order.
-        """
-        done = {"complete", "diverged", "failed"} - set(retry)
-        rows, drawn, left = _records(self.results), set(self.curves["cell"]), {}
+    def missing(self, trials: Iterable[Trial], *, retry: Collection[str] = ()) -> list[Trial]:
+        """Those to run, each once: pending, cut and killed ones, and diverged and failed ones as `retry` says."""
+        done, drawn = {"complete", "diverged", "failed"} - set(retry), set(self.curves["cell"])
+        left = {}
         for trial in trials:
-            place = self._place(trial)
-            row = {} if place is None else rows[place]
+            row = self._row(trial)
             if row.get("status") not in done or (row["steps_done"] and row["cell"] not in drawn):
                 left[trial.hash] = trial
         return [*left.values()]
 
     def cell_of(self, trial: Trial) -> str:
         """The directory of a trial: that of its row, since a row of format 1 has an older name."""
-        place = self._place(trial)
-        return trial.name if place is None else str(self.results["cell"].iloc[place])
+        return str(self._row(trial).get("cell", trial.name))
 
     def enroll(self, trials: Sequence[Trial]) -> None:
         """Add rows for trials that the result table lacks: pending until `refresh`, or equal to a twin's."""
         self._promote(trials)
-        new = [trial for trial in trials if self._place(trial) is None]
-        if not new:
-            return
-        table, rows = self.results, []
-        twins = {row["trial"]: row for row in _records(table)}  # the same by another name
-        seen: set[tuple[Any, ...]] = set()
-        for trial in new:
-            if (key := self._key(trial.hash, trial.factors)) in seen:
-                continue
-            seen.add(key)
-            twin = twins.get(trial.hash)
-            cell = trial.name if twin is None else twin["cell"]
-            measured = _PENDING if twin is None else twin
+        new: dict[Key, Trial] = {}
+        for trial in trials:
+            if self._place(trial) is None:
+                new.setdefault(self._key(trial.hash, trial.factors), trial)
+        twins, rows = {row["trial"]: row for row in self._records()}, []
+        for trial in new.values():
+            twin = twins.setdefault(trial.hash, {**_PENDING, "cell": trial.name})  # the same by another name
             factors = {name: trial.factors.get(name) for name in self.kind.factors}
-            about = {"trial": trial.hash, "cell": cell, "format": FORMAT_VERSION, **self.kind.describe(trial)}
-            rows.append({**measured, **factors, **about})
-            twins.setdefault(trial.hash, rows[-1])
-        self.write(RESULTS, self._joined(table, rows))
-        self._refresh_curves(row["cell"] for row in rows if row["status"] != "pending")
+            about = {"trial": trial.hash, "format": FORMAT_VERSION, **self.kind.describe(trial)}
+            rows.append({**twin, **factors, **about})
+        if rows:
+            self.write(RESULTS, self._joined(self.results, rows))
+            self._refresh_curves(row["cell"] for row in rows if row["status"] != "pending")
 
     def _promote(self, trials: Sequence[Trial]) -> None:
         """Note which trials that were run to tune are the evaluation, too."""
-        table = self.results
-        if table.empty or "phase" not in table:
-            return
         evaluated = {self._place(trial) for trial in trials if trial.factors.get("phase") == "evaluate"}
-        places = [one for one in evaluated if one is not None and table["phase"].iloc[one] == "tune"]
+        places = [place for place in evaluated if place is not None and self._rows[place].get("phase") == "tune"]
         if places:
-            phase = table["phase"].copy()
+            phase = self.results["phase"].copy()
             phase.iloc[places] = "evaluate"
-            self.write(RESULTS, table.assign(phase=phase))
+            self.write(RESULTS, self.results.assign(phase=phase))
 
     def refresh(self, absorb: Callable[[pd.DataFrame], None] = lambda _: None) -> None:
         """Read what trials have left in their directories into the tables.
@@ -309,13 +273,11 @@ class Store:
             RunError: If the metrics of a trial cannot be read.
         """
         drawn = set(self.curves["cell"])
-        before = {row["cell"]: row["status"] for row in _records(self.results) if self._differs(row, drawn)}
+        before = {row["cell"]: row["status"] for row in self._records() if self._differs(row, drawn)}
         if not before:
             return
         changed = {cell: measured_row(self.trials_dir, cell, self.kind.metric) for cell in before}
-        empty = dict.fromkeys([*_EMPTIED, self.kind.metric.name])  # nothing is left of an earlier attempt
-        rows = [{**row, **empty, **changed[row["cell"]]} if row["cell"] in changed else row
-                for row in _records(self.results)]  # fmt: skip
+        rows = [{**row, **changed.get(row["cell"], {})} for row in self._records()]
         now = self._joined(self.results.iloc[:0], rows)
         complete = [cell for cell, row in changed.items() if row["status"] == "complete" != before[cell]]
         absorb(now[now["cell"].isin(complete)])
@@ -338,17 +300,14 @@ class Store:
         return name in self._tables or self._file(name).is_file()
 
     def read(self, name: str, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
-        """A table, not to be changed; an empty one where the file does not exist.
+        """A table, not to be changed; an empty one where there is no file.
 
         Args:
             name: ``results``, ``curves``, or the name of a derived table.
             columns: The kinds of its columns; those of results and curves are known.
 
         Returns:
-            The table.
-
-        Raises:
-            RunError: If it cannot be read, was altered, or has other columns than such a table.
+            The table; RunError if it cannot be read, was altered, or has other columns.
         """
         if name not in self._tables:
             columns = columns or self.kind.schemas.get(name)
@@ -379,25 +338,30 @@ class Store:
         folder = self.path if name in {RESULTS, CURVES} else self.path / TABLES
         return folder / f"{name}.parquet"
 
+    def _records(self) -> list[Row]:
+        """The rows of the result table, read again after it has changed."""
+        if self._of is not self.results:
+            self._of = self.results
+            self._rows = [{str(name): value for name, value in row.items()} for row in self._of.to_dict("records")]
+            keys = [self._key(row["trial"], row) if row["trial"] else _matched(row) for row in self._rows]
+            self._places = {key: place for place, key in enumerate(keys)}
+        return self._rows
+
     def _place(self, trial: Trial) -> int | None:
         """Where the row of a trial is in the result table."""
-        index = self._index()
-        return index.get(self._key(trial.hash, trial.factors), index.get(_matched(trial.factors)))
+        self._records()
+        return self._places.get(self._key(trial.hash, trial.factors), self._places.get(_matched(trial.factors)))
 
-    def _key(self, trial_hash: str, factors: Mapping[str, Any]) -> tuple[Any, ...]:
+    def _row(self, trial: Trial) -> Row:
+        """The row of a trial, empty where it has none."""
+        place = self._place(trial)
+        return {} if place is None else self._records()[place]
+
+    def _key(self, trial_hash: str, factors: Mapping[str, Any]) -> Key:
         """What distinguishes rows: the content, and what it is called; the phase does not."""
         return (trial_hash, *_values(factors, (name for name in self.kind.factors if name != "phase")))
 
-    def _index(self) -> dict[tuple[Any, ...], int]:
-        table = self.results
-        if getattr(self, "_indexed", None) is not table:
-            self._indexed, self._places = table, {}
-            for place, row in enumerate(_records(table)):
-                key = self._key(row["trial"], row) if row["trial"] else _matched(row)
-                self._places[key] = place
-        return self._places
-
-    def _differs(self, row: Mapping[str, Any], drawn: Collection[str]) -> bool:
+    def _differs(self, row: Row, drawn: Collection[str]) -> bool:
         """Whether the directory of a trial differs from its row and its curve."""
         cell, metrics = row["cell"], self.trials_dir / row["cell"] / "metrics.jsonl"
         outcome = read_outcome(self.trials_dir, cell)
@@ -423,38 +387,39 @@ class Store:
         if parts:
             self.add(CURVES, pd.concat(parts, ignore_index=True)[[*columns]])
 
-    def _joined(self, table: pd.DataFrame, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    def _joined(self, table: pd.DataFrame, rows: Sequence[Row]) -> pd.DataFrame:
         columns = self.kind.schemas[RESULTS]
         new = pd.DataFrame(list(rows), columns=[*columns]).astype(columns)
         return new if table.empty else pd.concat([table[[*columns]].astype(columns), new], ignore_index=True)
 
     def _join(self, wanted: dict[str, Any]) -> None:
         """Check that the existing study has the wanted settings, and write it in format 2."""
-        before, grown = self.settings, self.kind.grows
-        fixed = [{name: value for name, value in one.items() if name not in grown} for one in (before, wanted)]
-        different = differences(*fixed)
-        for name in grown:
-            old, new = before.get(name, {}), wanted.get(name, {})
-            different += [f"{name.removesuffix('s')} {key} {old[key]!r} -> {new[key]!r}"
-                          for key in new if key in old and old[key] != new[key]]  # fmt: skip
+        before, grows = self.settings, self.kind.grows
+        old, new = before.get(grows, {}), wanted.get(grows, {})
+        different = differences(*({k: v for k, v in one.items() if k != grows} for one in (before, wanted)))
+        different += [
+            f"{grows.removesuffix('s')} {key} {old[key]!r} -> {new[key]!r}"
+            for key in new
+            if key in old and old[key] != new[key]
+        ]
         if different:
             raise other_study(self.path, self.kind, "; ".join(different))
-        settings = {**wanted, **{name: {**before.get(name, {}), **wanted.get(name, {})} for name in grown}}
-        old, self._old = self._old, None
-        if old is not None:
-            for name, table in self._tables.items():
-                write_table(self._file(name), table)
-        if settings != before or old is not None:
-            self.manifest["settings"] = settings
-            publish_json(self.path / self.kind.manifest, self.manifest)
-        for file in () if old is None else old.files:
+        settings = {**wanted, **({grows: {**old, **new}} if grows else {})}
+        if self._old is None and settings == before:
+            return
+        for name in self._old.tables if self._old else ():
+            self.write(name, self._tables[name])
+        self.manifest["settings"] = settings
+        self._publish_manifest()
+        for file in self._old.files if self._old else ():
             (self.path / file).unlink(missing_ok=True)
+        self._old = None
+
+    def _publish_manifest(self) -> None:
+        publish_json(self.path / self.kind.manifest, self.manifest)
 
 
-_KEPT = ("created", "library_version", "environment", "data_hash")  # of a manifest of format 1
-
-
-def _of_format_2(kind: Kind, settings: dict[str, Any]) -> dict[str, Any]:
+def _new_manifest(kind: Kind, settings: dict[str, Any]) -> dict[str, Any]:
     return {
         "format": f"subspace_lab.{kind.name}",
         "format_version": FORMAT_VERSION,
@@ -491,31 +456,10 @@ def other_study(path: Path, kind: Kind, difference: str) -> RunError:
     return RunError(f"{path} holds {other} ({difference}); choose another directory for this one")
 
 
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
-
-
-def _matched(factors: Mapping[str, Any]) -> tuple[Any, ...]:
+def _matched(factors: Mapping[str, Any]) -> Key:
     return ("format 1", *_values(factors, _MATCHED))
 
 
 def _values(factors: Mapping[str, Any], names: Iterable[str]) -> list[Any]:
     """The values of some factors; one that is missing in a table is None, as in a trial."""
     return [None if pd.isna(value := factors.get(name)) else value for name in names]
-
-
-def check_free(path: Path, kind: Kind) -> None:
-    """Refuse a directory that holds something else, or a file; the directory need not exist.
-
-    Raises:
-        RunError: If the directory is not free, or cannot be read.
-    """
-    try:
-        if path.exists() and not path.is_dir():
-            raise RunError(f"{path} is a file; choose another directory")
-        if path.is_dir() and any(not entry.name.startswith(".") for entry in path.iterdir()):
-            raise RunError(
-                f"{path} is not empty and holds no {kind.holds.removeprefix('a ')}; choose another directory"
-            )
-    except OSError as error:
-        raise RunError(unwritable(path, error)) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,20 +18,14 @@ class OldTrial:
     """A trial of format 1.
 
     Attributes:
+        cell: Its directory.
         trial: The same training today, for its factors.
-        name: The method's name in format 1.
         is_same: Whether its configuration is still the same; otherwise its row is kept and matches no trial.
     """
 
+    cell: str
     trial: Trial
-    name: str
     is_same: bool = True
-
-    @property
-    def cell(self) -> str:
-        """Its directory."""
-        lr, seed = self.trial.factors["lr"], self.trial.factors["seed"]
-        return f"{re.sub(r'[^A-Za-z0-9_.=]+', '-', self.name)}_lr{lr:g}_seed{seed}"
 
 
 def old_results(

@@ -21,7 +21,7 @@ from subspace_lab.training.tasks.base import Metric
 FACTORS = {"method": "str", "lr": "float64", "warmup": "float64", "phase": "str", "seed": "int64"}
 TOY = Kind("toy", "toy.json", "trials", "a toy", metric=Metric("eval_total", "higher"), factors=FACTORS,
            columns={"double": "Int64"}, describe=lambda trial: {"double": 2 * trial.config["value"]},
-           grows=("methods",))  # fmt: skip
+           grows="methods")  # fmt: skip
 SETTINGS = {"config": {"steps": 3}, "methods": {"a": {"value": 1}}}
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from subspace_lab.experiments.results import TRAINING
-from subspace_lab.experiments.store import ADVICE, TABLES, Kind, Old
+from subspace_lab.experiments.store import ADVICE, CURVES, RESULTS, TABLES, Kind, Old
 from subspace_lab.experiments.upgrade import OldTrial, old_results
 from subspace_lab.experiments.variants import DESCRIBED, SHARES, describe
 from subspace_lab.runs import RunError
@@ -62,16 +62,17 @@ def _upgrade(path: Path, manifest: dict[str, Any]) -> Old:
     make = trainings(profile.longer if name.endswith("-longer") else profile, "")
     cells = read_table(files["cells"], ADVICE)
     trials = []
-    for method, lr, seed in zip(cells["method"], cells["lr"], cells["seed"], strict=True):
-        is_captured = method.startswith(_CAPTURED)
-        variant = method.removeprefix(_CAPTURED)
+    for cell, method, lr, seed in cells[["cell", "method", "lr", "seed"]].itertuples(index=False):
+        is_captured, variant = method.startswith(_CAPTURED), method.removeprefix(_CAPTURED)
         phase = "tune" if seed == 0 and not is_captured else "evaluate"
-        trials.append(OldTrial(make[is_captured](variant, {"lr": lr}, int(seed), phase), method))
+        trials.append(OldTrial(cell, make[is_captured](variant, {"lr": lr}, int(seed), phase)))
     results = old_results(PAPER, trials, path / PAPER.trials, cells)
-    curves = read_table(files["curves"], ADVICE)
-    for table in (curves, *captured.values()):
+    tables = {CURVES: read_table(files["curves"], ADVICE), **captured}
+    for table in tables.values():
         table["method"] = table["method"].str.removeprefix(_CAPTURED)
-    return Old(settings, results, curves, captured, tuple(f"{TABLES}/{name}.parquet" for name in ("cells", "curves")))
+    return Old(
+        settings, {RESULTS: results, **tables}, tuple(f"{TABLES}/{name}.parquet" for name in ("cells", "curves"))
+    )
 
 
 PAPER = Kind(

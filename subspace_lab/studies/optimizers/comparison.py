@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,11 +58,10 @@ def _upgrade(path: Path, manifest: dict[str, Any]) -> Old:
         trials = [_old_trial(typed(_Cell, row), make) for row in manifest["cells"]]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"{file} is of another release ({error}); choose another directory") from error
-    tables = {name: read_table(path / f"{name}.parquet", ADVICE) for name in (RESULTS, CURVES)
-              if (path / f"{name}.parquet").is_file()}  # fmt: skip
-    settings = {"config": base.to_dict(), "methods": identity_of(manifest["methods"])}
-    results = old_results(COMPARISON, trials, path / COMPARISON.trials, tables.get(RESULTS))
-    return Old(settings, results, tables.get(CURVES))
+    files = {name: path / f"{name}.parquet" for name in (RESULTS, CURVES)}
+    tables = {name: read_table(file, ADVICE) for name, file in files.items() if file.is_file()}
+    tables[RESULTS] = old_results(COMPARISON, trials, path / COMPARISON.trials, tables.get(RESULTS))
+    return Old({"config": base.to_dict(), "methods": identity_of(manifest["methods"])}, tables)
 
 
 def _old_trial(cell: _Cell, make: Trainings) -> OldTrial:
@@ -72,12 +72,13 @@ def _old_trial(cell: _Cell, make: Trainings) -> OldTrial:
         factors, config = factors_of(cell.method, stored), stored.to_dict()
         content = {**config, "optimizer_options": {}}  # without the content of a plan there is no formula
         trial = Trial({**factors, "phase": "evaluate"}, "train", config, content)
-    return OldTrial(trial, cell.method, stored.to_dict() == trial.config)
+    name = f"{re.sub(r'[^A-Za-z0-9_.=]+', '-', cell.method)}_lr{cell.lr:g}_seed{cell.seed}"
+    return OldTrial(name, trial, stored.to_dict() == trial.config)
 
 
 COMPARISON = Kind(
     "comparison", "comparison.json", "cells", "a comparison",
-    columns=DESCRIBED, describe=describe, shares=SHARES, grows=("methods",), upgrade=_upgrade,
+    columns=DESCRIBED, describe=describe, shares=SHARES, grows="methods", upgrade=_upgrade,
 )  # fmt: skip
 
 

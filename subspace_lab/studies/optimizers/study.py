@@ -17,7 +17,7 @@ from subspace_lab._text import count
 from subspace_lab.experiments.executors.choose import Kind, check_execution, executor_of
 from subspace_lab.experiments.grid import Grid, Phase
 from subspace_lab.experiments.protocol import RATES, SEEDS, tuned_phases
-from subspace_lab.experiments.store import Store, check_free, other_study
+from subspace_lab.experiments.store import Store, other_study
 from subspace_lab.experiments.study import Quantity, Study, conduct, outlook, say
 from subspace_lab.experiments.variants import (
     Methods,
@@ -158,12 +158,9 @@ def _base(
 
 
 def _begun(path: Path) -> TrainConfig | None:
-    if not (path / COMPARISON.manifest).exists():
-        check_free(path, COMPARISON)
-        return None
-    store = Store.open(path, COMPARISON)
+    store = Store.existing(path, COMPARISON)
     try:
-        return TrainConfig.from_dict(store.settings["config"])
+        return None if store is None else TrainConfig.from_dict(store.settings["config"])
     except (KeyError, TypeError, ValueError) as error:
         file = path / COMPARISON.manifest
         raise RunError(f"{file} is of another release ({error}); choose another directory") from error
