@@ -20,9 +20,9 @@ Importing this package is cheap: torch and the rest are loaded when a name is fi
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from subspace_lab._late import late
 from subspace_lab._version import __version__
 
 if TYPE_CHECKING:
@@ -92,12 +92,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"{__name__}.{name}")
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = late(__name__, dict.fromkeys(_MODULES, "") | _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -23,7 +23,9 @@ BELOW = {part: set().union(*LAYERS[place + 1 :]) for place, layer in enumerate(L
 BELOW["optim"] = set()  # it is of use without the rest
 for measuring in ("analysis", "figures"):  # what is measured does not depend on how it was trained
     BELOW[measuring] -= {"optim"}
-EVERYWHERE = {"_checks", "_text", "_version", "_extras", "_frozen", "_names", "_kinds", "_paths", "_reading", "_stacks"}
+EVERYWHERE = {
+    "_checks", "_text", "_version", "_extras", "_frozen", "_late", "_names", "_kinds", "_paths", "_reading", "_stacks",
+}  # fmt: skip
 HEAVY = ("torch", "transformers", "pandas", "matplotlib", "datasets", "lightning", "scipy")
 
 

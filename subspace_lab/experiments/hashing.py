@@ -33,14 +33,7 @@ def content_hash(content: Any) -> str:
 
 
 def source_hash(module: str) -> str:
-    """SHA-256 of the source of a module or of all modules of a package; only parent packages are imported.
-
-    Returns:
-        64 hexadecimal digits.
-
-    Raises:
-        ValueError: If the module or its source cannot be found.
-    """
+    """SHA-256 of the source of a module, or of all modules of a package; ValueError where there is no such source."""
     try:
         found = importlib.util.find_spec(module)
     except (ImportError, ValueError) as error:
@@ -48,13 +41,11 @@ def source_hash(module: str) -> str:
     if found is None or not (found.origin or found.submodule_search_locations):
         raise ValueError(f"the plug-in {module!r} cannot be found; give the name of a module on the path")
     folders = [Path(place) for place in found.submodule_search_locations or ()]
-    files = sorted(file for folder in folders for file in folder.rglob("*.py"))
-    if not folders and found.origin and found.origin.endswith(".py"):
-        files = [Path(found.origin)]
-    if not files:
+    files = sorted(file for folder in folders for file in folder.rglob("*.py")) or [Path(found.origin or "")]
+    if files[0].suffix != ".py":
         raise ValueError(f"the plug-in {module!r} has no Python source; give a module that has")
-    roots = folders or [files[0].parent]
-    return content_hash({file.relative_to(roots[0]).as_posix(): file_hash(file) for file in files})
+    root = folders[0] if folders else files[0].parent
+    return content_hash({file.relative_to(root).as_posix(): file_hash(file) for file in files})
 
 
 def _plain(value: Any) -> Any:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from subspace_lab._reading import read_json
 from subspace_lab.experiments.hashing import source_hash
 from subspace_lab.runs import Run, RunError
-from subspace_lab.runs.files import file_hash, publish_json
-from subspace_lab.runs.manifest import MANIFEST
+from subspace_lab.runs.files import file_hash, publish, publish_json
 from subspace_lab.runs.metrics import check_number, read_metrics
 from subspace_lab.training import TrainConfig
 
@@ -46,7 +45,7 @@ class Recipe(Protocol):
         """What of a configuration decides the outcome: settings with every default filled in, data, revisions.
 
         Args:
-            config: Configuration of a trial.
+            config: Of a trial.
             data_hash: Of the rows in their order, where it is known already.
 
         Returns:
@@ -54,19 +53,13 @@ class Recipe(Protocol):
         """
 
     def run(
-        self,
-        directory: Path,
-        config: Mapping[str, Any],
-        parents: Sequence[Path],
-        *,
-        resume: bool,
-        keeps_weights: bool,
+        self, directory: Path, config: Mapping[str, Any], parents: Sequence[Path], *, resume: bool, keeps_weights: bool
     ) -> Measured:
-        """Run a trial, or resume it.
+        """Run a trial in its directory, or resume an earlier attempt.
 
         Args:
             directory: The trial's own.
-            config: Configuration of the trial.
+            config: Its configuration.
             parents: Directories of the trials that it begins from; each has `WEIGHTS`.
             resume: Whether an earlier attempt is continued.
             keeps_weights: Whether to leave `WEIGHTS` for other trials.
@@ -92,23 +85,19 @@ class Train:
         content["revision"] = revision_of(settings)
         content["optimizer_options"] = filled_options(settings)
         if (plan := plan_of(settings)) is not None:
-            content["optimizer_options"] |= {"plan": plan}
+            content["optimizer_options"]["plan"] = plan
         if settings.model is not None and (files := weight_files(settings.model)):
             content["model"] = {file.name: file_hash(file) for file in files}
         return content
 
     def run(
-        self,
-        directory: Path,
-        config: Mapping[str, Any],
-        parents: Sequence[Path],
-        *,
-        resume: bool,
-        keeps_weights: bool,
+        self, directory: Path, config: Mapping[str, Any], parents: Sequence[Path], *, resume: bool, keeps_weights: bool
     ) -> Measured:
         """See `Recipe.run`; the checkpoints are removed at the end, since tables are made of metrics and outcomes."""
+        from safetensors.torch import save_file
+
         from subspace_lab.training import train
-        from subspace_lab.training.checkpoint import checkpoint_path, checkpoint_steps, optimizer_bytes
+        from subspace_lab.training.checkpoint import checkpoint_path, checkpoint_steps, model_tensors, optimizer_bytes
 
         settings = TrainConfig.from_dict(config)
         if not (resume and Run.open(directory).manifest.get("finished")):
@@ -119,7 +108,8 @@ class Train:
         if steps := checkpoint_steps(directory):  # none where it was killed after they were removed
             publish_json(kept, {"state_bytes": optimizer_bytes(directory, steps[-1])})
             if keeps_weights:
-                _keep_weights(directory, steps[-1])
+                with publish(directory / WEIGHTS) as aside:
+                    save_file(model_tensors(directory, steps[-1]), aside)
             for step in steps:
                 checkpoint_path(directory, step).unlink()
         return Measured(last_metrics(directory), read_json(kept)["state_bytes"] if kept.is_file() else None)
@@ -129,10 +119,10 @@ RECIPES: dict[str, Recipe] = {"train": Train()}
 
 
 def recipe_named(name: str, plugins: Sequence[str] = ()) -> Recipe:
-    """A recipe by its name.
+    """A recipe: a key of `RECIPES`, or ``module:attribute`` of a plug-in.
 
     Args:
-        name: A key of `RECIPES`, or ``module:attribute`` of a plug-in.
+        name: Its name.
         plugins: Modules that the caller named; no other module is imported.
 
     Returns:
@@ -142,10 +132,10 @@ def recipe_named(name: str, plugins: Sequence[str] = ()) -> Recipe:
         ValueError: If the recipe is not known, or its module was not named.
     """
     module, colon, attribute = name.partition(":")
-    if not colon:
-        if name not in RECIPES:
-            raise ValueError(f"the recipe {name!r} is not known (known: {', '.join(RECIPES)}, or module:attribute)")
+    if name in RECIPES:
         return RECIPES[name]
+    if not colon:
+        raise ValueError(f"the recipe {name!r} is not known (known: {', '.join(RECIPES)}, or module:attribute)")
     if module not in plugins:
         raise ValueError(f"the recipe {name!r} is of the plug-in {module!r}, which was not named; give plugins=")
     try:
@@ -191,16 +181,6 @@ def _from_parent(config: TrainConfig, parents: Sequence[Path]) -> nn.Module | No
     return model
 
 
-def _keep_weights(directory: Path, step: int) -> None:
-    from safetensors.torch import save_file
-
-    from subspace_lab.runs.files import publish
-    from subspace_lab.training.checkpoint import model_tensors
-
-    with publish(directory / WEIGHTS) as aside:
-        save_file(model_tensors(directory, step), aside)
-
-
 def weights_hash(directory: Path) -> str | None:
     """SHA-256 of the weights that a trial left, None where there are none."""
     file = directory / WEIGHTS
@@ -210,8 +190,3 @@ def weights_hash(directory: Path) -> str | None:
 def is_first() -> bool:
     """Whether this process is the first of those that share a trial: the one that measures and writes."""
     return os.environ.get("RANK", "0") == "0"
-
-
-def has_begun(directory: Path) -> bool:
-    """Whether a trial has an earlier attempt that can be continued."""
-    return (directory / MANIFEST).exists()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from subspace_lab.experiments.outcome import Outcome, read_outcome
+from subspace_lab.experiments.outcome import read_outcome
 from subspace_lab.runs.metrics import read_numbers
 from subspace_lab.training.tasks.base import LOSS, Metric
 
@@ -36,10 +36,7 @@ def measured_row(trials_dir: Path, cell: str, metric: Metric = LOSS) -> dict[str
     steps. Times are those of training alone, over all attempts, without evaluations, checkpoints and the start.
 
     Returns:
-        The columns of `MEASURED` and the metric.
-
-    Raises:
-        RunError: If the metrics cannot be read.
+        The columns of `MEASURED` and the metric; RunError if the metrics cannot be read.
     """
     outcome = read_outcome(trials_dir, cell)
     row: dict[str, Any] = {name: getattr(outcome, name) for name in _OF_OUTCOME} | {"steps_done": 0}
@@ -52,25 +49,20 @@ def measured_row(trials_dir: Path, cell: str, metric: Metric = LOSS) -> dict[str
             "step_s": curve["seconds"].median(), "refresh_s": refreshes, "refresh_share": refreshes / wall,
         }  # fmt: skip
     if outcome.status == "complete":
-        row |= _final(curve, outcome, metric)
+        row[metric.name] = outcome.metrics.get(metric.name)
+        if not curve.empty:
+            row["train_loss"] = curve["loss"].iloc[-max(1, len(curve) // _LAST) :].mean()
+            last = curve[metric.name].iloc[-1]
+            row[metric.name] = row[metric.name] if pd.isna(last) else last
     return row
 
 
 def curve_of(trials_dir: Path, cell: str, shares: Sequence[str], metric: Metric, points: int | None) -> pd.DataFrame:
-    """The steps of a trial, complete or not.
-
-    Args:
-        trials_dir: The directory of all trials.
-        cell: The trial's directory in it.
-        shares: Names in ``metrics.jsonl`` that are kept beside the loss and the metric.
-        metric: The study's metric.
-        points: Largest number of rows, each the mean of a block of steps; None for every step.
+    """The steps of a trial, complete or not, as means over at most so many blocks of steps (`points`; None for all).
 
     Returns:
-        cell, step, wall_s (time of training until the step's gradient), loss, the metric, the shares.
-
-    Raises:
-        RunError: If the metrics cannot be read.
+        cell, step, wall_s (time of training until the step's gradient), loss, the metric, the shares (names in
+        ``metrics.jsonl``); RunError if the metrics cannot be read.
     """
     names = [metric.name, *shares]
     curve = _metrics(trials_dir / cell, names)
@@ -83,18 +75,7 @@ def curve_of(trials_dir: Path, cell: str, shares: Sequence[str], metric: Metric,
 
 
 def steps_done(trials_dir: Path, cell: str) -> int:
-    """How many steps the metrics of a trial have.
-
-    Args:
-        trials_dir: The directory of all trials.
-        cell: The trial's directory.
-
-    Returns:
-        Zero where there are no metrics.
-
-    Raises:
-        RunError: If they cannot be read.
-    """
+    """How many steps the metrics of a trial have, if there are any; RunError if they cannot be read."""
     return len(_metrics(trials_dir / cell, ()))
 
 
@@ -102,13 +83,3 @@ def _metrics(directory: Path, names: Sequence[str]) -> pd.DataFrame:
     columns = ["step", "loss", "tokens", "seconds", "refresh_seconds", *names]
     path = directory / "metrics.jsonl"
     return pd.DataFrame(read_numbers(path, columns, whole={"step", "tokens"}), columns=columns)
-
-
-def _final(curve: pd.DataFrame, outcome: Outcome, metric: Metric) -> dict[str, float]:
-    found = {}
-    if not curve.empty:
-        found["train_loss"] = curve["loss"].iloc[-max(1, len(curve) // _LAST) :].mean()
-        found[metric.name] = curve[metric.name].iloc[-1]
-    if metric.name in outcome.metrics and pd.isna(found.get(metric.name)):
-        found[metric.name] = outcome.metrics[metric.name]
-    return found

@@ -10,17 +10,15 @@ import torch
 
 from subspace_lab.experiments.executors.base import Request
 from subspace_lab.experiments.outcome import Outcome, peak_memory, read_outcome, write_outcome
-from subspace_lab.experiments.recipe import has_begun, is_first, recipe_named, weights_hash
+from subspace_lab.experiments.recipe import is_first, recipe_named, weights_hash
+from subspace_lab.runs.manifest import MANIFEST
 from subspace_lab.training import DivergedError, TrainingInterrupted
 
 
 def run_trial(request: Request) -> None:
     """Run a trial, or resume it, and write its outcome; an error becomes a line in it and a traceback on stderr.
 
-    Of several processes that share a trial the first one writes.
-
-    Raises:
-        Exception: Any error, in a process that is not the first.
+    Of several processes that share a trial the first one writes, and the others raise their errors.
     """
     trials_dir = Path(request.trials_dir)
     directory = trials_dir / request.name
@@ -32,7 +30,7 @@ def run_trial(request: Request) -> None:
     try:
         parents = {parent: trials_dir / name for parent, name in request.parents.items()}
         begun_from = {parent: weights_hash(path) or "" for parent, path in parents.items()}
-        resume = has_begun(directory) if request.resume is None else request.resume
+        resume = (directory / MANIFEST).exists() if request.resume is None else request.resume
         recipe = recipe_named(request.recipe, request.plugins)
         measured = recipe.run(
             directory, request.config, [*parents.values()], resume=resume, keeps_weights=request.keeps_weights

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from subspace_lab.experiments.executors.base import Ended, Executor, Request
-from subspace_lab.experiments.outcome import GOES_ON, Outcome, outcome_path, read_outcome, write_outcome
+from subspace_lab.experiments.outcome import GOES_ON, outcome_path, read_outcome, write_outcome
 from subspace_lab.experiments.progress import TrialsProgress
 from subspace_lab.experiments.recipe import WEIGHTS
 from subspace_lab.experiments.trial import Trial
@@ -47,9 +47,11 @@ def run_missing(
     is_parent = {parent for trial in trials for parent in trial.parents} | set(parents)
 
     def has_to_run(trial: Trial) -> bool:
-        if trial.hash in is_parent and not has_weights(trials_dir, directories[trial.hash]):
-            return retry or read_outcome(trials_dir, directories[trial.hash]).status in {*GOES_ON, "complete"}
-        return _has_to_run(trials_dir, trial, directories, retry=retry)
+        name = directories[trial.hash]
+        lacks_weights = trial.hash in is_parent and not has_weights(trials_dir, name)
+        if not lacks_weights and is_complete(trials_dir, trial, directories):
+            return False
+        return retry or read_outcome(trials_dir, name).status in {*GOES_ON, "complete"}
 
     tried: set[str] = set()
     while wave := [
@@ -73,41 +75,21 @@ class _Recorder:
     """Writes the outcome of a trial whose process did not come to write one."""
 
     def __init__(self, trials_dir: Path, requests: Sequence[Request], progress: TrialsProgress) -> None:
-        self._dir, self._progress = trials_dir, progress
+        self._dir, self.begun, self.look, self._show = trials_dir, progress.begun, progress.look, progress.ended
         self._attempts = {request.name: request.attempt for request in requests}
 
-    def begun(self, name: str) -> None:
-        self._progress.begun(name)
-
     def ended(self, name: str, ended: Ended) -> None:
-        outcome = read_outcome(self._dir, name)
-        if outcome.attempts != self._attempts[name]:
-            outcome = _without_word(outcome, ended, self._attempts[name])
+        outcome, attempt = read_outcome(self._dir, name), self._attempts[name]
+        if outcome.attempts != attempt:
+            killed = ended.how == "killed"
+            reason = ended.detail if killed else f"{ended.detail or 'ended'} and left no record"
+            outcome = replace(outcome, status="killed" if killed else "failed", reason=reason, attempts=attempt)
             write_outcome(self._dir, name, outcome)
-        self._progress.ended(name, outcome)
-
-    def look(self) -> None:
-        self._progress.look()
-
-
-def _without_word(before: Outcome, ended: Ended, attempt: int) -> Outcome:
-    """The outcome of a trial whose process ended without writing one."""
-    if ended.how == "killed":
-        return dataclasses.replace(before, status="killed", reason=ended.detail, attempts=attempt)
-    reason = f"{ended.detail or 'ended'} and left no record"
-    return dataclasses.replace(before, status="failed", reason=reason, attempts=attempt)
+        self._show(name, outcome)
 
 
 def has_weights(trials_dir: Path, name: str) -> bool:
-    """Whether others can begin from a trial: it is complete, and its weights are there.
-
-    Args:
-        trials_dir: The directory of all trials.
-        name: The trial's directory.
-
-    Returns:
-        Whether it need not run for them.
-    """
+    """Whether others can begin from the trial in a directory: it is complete, and its weights are there."""
     return read_outcome(trials_dir, name).status == "complete" and (trials_dir / name / WEIGHTS).is_file()
 
 
@@ -119,13 +101,6 @@ def is_complete(trials_dir: Path, trial: Trial, directories: Mapping[str, str]) 
     now = {parent: read_outcome(trials_dir, directories[parent]).weights
            for parent in trial.parents if parent in directories}  # fmt: skip
     return all(weights in {None, outcome.parents.get(parent)} for parent, weights in now.items())
-
-
-def _has_to_run(trials_dir: Path, trial: Trial, directories: Mapping[str, str], *, retry: bool) -> bool:
-    if is_complete(trials_dir, trial, directories):
-        return False
-    status = read_outcome(trials_dir, directories[trial.hash]).status
-    return status in {*GOES_ON, "complete"} or retry
 
 
 def _request(

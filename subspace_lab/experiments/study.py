@@ -94,6 +94,10 @@ class Study:
         phases = (phase for name in names for phase in self.quantities[name].phases)
         return unique(one for phase in phases for one in phase.wanted(rows_of))
 
+    def known(self, store: Store, names: Iterable[str] | None = None) -> list[Trial]:
+        """The trials of some quantities (all by default) whose setting is known."""
+        return [one.trial for one in self.wanted(store, names or self.quantities) if one.is_known]
+
 
 @dataclass(frozen=True)
 class Outlook:
@@ -115,25 +119,19 @@ class Outlook:
         if self.seconds is None:
             return at_a_time
         left = self.seconds / (workers or 1)
-        if left < 90:
-            length = f"about {max(1, round(left))} seconds"
-        elif left < 100 * 60:
-            length = f"about {round(left / 60)} minutes"
-        else:
-            length = f"about {round(left / 3600)} hours"
-        return f"{length}, {at_a_time}" if workers else f"{length} {at_a_time}"
+        unit, size = ("seconds", 1) if left < 90 else ("minutes", 60) if left < 6000 else ("hours", 3600)
+        return f"about {max(1, round(left / size))} {unit}{',' if workers else ''} {at_a_time}"
 
 
 def outlook(study: Study, store: Store, names: Iterable[str], retry: Collection[str] = ()) -> Outlook:
     """Count the trials that quantities need and the tables lack, each expected to last as long as the median so far."""
     wanted = study.wanted(store, names)
-    known = len({one.trial.hash for one in wanted if one.is_known})
-    left = len(store.missing([one.trial for one in wanted if one.is_known], retry=retry))
-    waiting = sum(not one.is_known for one in wanted)
-    table = store.results
-    one = study.seconds if table.empty or table["wall_s"].isna().all() else float(table["wall_s"].median())
-    total = left + waiting
-    return Outlook(known - left, total, None if one is None else total * one)
+    known = [one.trial for one in wanted if one.is_known]
+    missing, waiting = len(store.missing(known, retry=retry)), len(wanted) - len(known)
+    median = store.results["wall_s"].median()
+    one = study.seconds if pd.isna(median) else float(median)
+    left = missing + waiting
+    return Outlook(len({trial.hash for trial in known}) - missing, left, None if one is None else left * one)
 
 
 def conduct(
@@ -165,8 +163,10 @@ def conduct(
     with store.writing():
         _absorb(study, store)
         if recompute:
-            _forget(study, store, chosen)
-        store.enroll(_known(study, store, chosen))
+            store.forget(study.known(store, chosen))
+            for name in chosen:
+                store.remove(name)
+        store.enroll(study.known(store, chosen))
         _absorb(study, store)
         if (left := outlook(study, store, chosen, retry)).left and left.seconds is not None:
             say(f"{count(left.there, 'trial')} complete, {left.left} to come: {left.in_words(workers)}")
@@ -177,13 +177,22 @@ def conduct(
                     if _conclude(study, store, name, again=changed) or changed:
                         study.finish(store)
             study.finish(store)
-            _say_what_failed(study, store, chosen, retry)
         except KeyboardInterrupt:
             _absorb(study, store)
             for name in chosen:
                 _conclude(study, store, name, again=True)
             study.finish(store)
             raise StudyInterrupted(store.path) from None
+        if lost := store.missing(study.known(store, chosen), retry=retry):
+            outcome = read_outcome(store.trials_dir, store.cell_of(lost[0]))
+            say(
+                f"trials that are not complete: {len(lost)} ({lost[0].label} {outcome.status}: {outcome.reason}); "
+                "the same command continues them"
+            )
+
+
+def _absorb(study: Study, store: Store) -> None:
+    store.refresh(lambda rows: study.absorb(store, rows))
 
 
 def _run(study: Study, store: Store, name: str, executor: Executor, *, retry: Collection[str]) -> bool:
@@ -191,14 +200,14 @@ def _run(study: Study, store: Store, name: str, executor: Executor, *, retry: Co
     tried: set[str] = set()
     for phase in study.quantities[name].phases:
         while trials := [one for one in _missing(study, phase, store, retry) if one.hash not in tried]:
-            every = _every(study, store)
+            every = study.known(store)
             if study.data_hash is not None:
                 store.check_data(study.data_hash())
             if len(study.quantities) > 1:
                 say(f"{name} ({study.quantities[name].title}): {count(len(trials), 'trial')}")
             run_missing(
-                store.trials_dir, trials, executor, names=_directories(store, every),
-                parents={parent for one in every.values() for parent in one.parents}, plugins=study.plugins,
+                store.trials_dir, trials, executor, names={one.hash: store.cell_of(one) for one in every},
+                parents={parent for one in every for parent in one.parents}, plugins=study.plugins,
                 retry=True, metric=store.kind.metric.name,
             )  # fmt: skip
             tried |= {one.hash for one in trials}
@@ -211,90 +220,54 @@ def _missing(study: Study, phase: Phase, store: Store, retry: Collection[str]) -
     known = [one.trial for one in phase.wanted(store.rows_of) if one.is_known]
     store.enroll(known)
     _absorb(study, store)  # what is there although the result table was lost
-    left = store.missing(known, retry=retry)
+    waiting = store.missing(known, retry=retry)
     if not any(one.parents for one in known):
-        return left
-    every = _every(study, store)
-    directories = _directories(store, every)
-    left += [one for one in known if one not in left and _is_stale(store, one, directories)]
+        return waiting
+    every = {one.hash: one for one in study.known(store)}
+    names = {content: store.cell_of(one) for content, one in every.items()}
+    lacking = {one.hash for one in store.missing(every.values(), retry=retry)}
+
+    def is_stale(trial: Trial) -> bool:
+        """Whether it is complete and began from other weights than its parents have now."""
+        outcome = read_outcome(store.trials_dir, names[trial.hash])
+        return outcome.status == "complete" and not is_complete(store.trials_dir, trial, names)
+
+    def has_to_run(parent: Trial) -> bool:
+        if parent.hash in lacking:
+            return True
+        is_done = set(store.rows_of([parent])["status"]) == {"complete"}
+        return is_done and not has_weights(store.trials_dir, names[parent.hash])
+
+    waiting += [one for one in known if one not in waiting and is_stale(one)]
     found: dict[str, Trial] = {}
-
-    def add(trial: Trial) -> None:
-        if trial.hash in found:
-            return
-        found[trial.hash] = trial
-        for parent in (every[one] for one in trial.parents if one in every):
-            is_missing = bool(store.missing([parent], retry=retry))
-            is_complete = not is_missing and set(store.rows_of([parent])["status"]) == {"complete"}
-            if is_missing or (is_complete and not has_weights(store.trials_dir, directories[parent.hash])):
-                add(parent)
-
-    for one in left:
-        add(one)
+    while waiting:
+        trial = waiting.pop(0)
+        if trial.hash not in found:
+            found[trial.hash] = trial
+            parents = [every[parent] for parent in trial.parents if parent in every]
+            waiting += filter(has_to_run, parents)
     store.enroll([*found.values()])
     return [*found.values()]
 
 
-def _is_stale(store: Store, trial: Trial, directories: Mapping[str, str]) -> bool:
-    """Whether a complete trial began from other weights than its parents have now."""
-    outcome = read_outcome(store.trials_dir, directories[trial.hash])
-    return outcome.status == "complete" and not is_complete(store.trials_dir, trial, directories)
-
-
-def _every(study: Study, store: Store) -> dict[str, Trial]:
-    """All trials of a study that are known so far, by content hash."""
-    return {trial.hash: trial for trial in _known(study, store, study.quantities)}
-
-
-def _directories(store: Store, trials: Mapping[str, Trial]) -> dict[str, str]:
-    return {content: store.cell_of(trial) for content, trial in trials.items()}
-
-
-def _known(study: Study, store: Store, names: Iterable[str]) -> list[Trial]:
-    return [one.trial for one in study.wanted(store, names) if one.is_known]
-
-
-def _absorb(study: Study, store: Store) -> None:
-    store.refresh(lambda rows: study.absorb(store, rows))
-
-
 def _conclude(study: Study, store: Store, name: str, *, again: bool) -> bool:
-    """Make the table of a quantity where it has to be made, and draw it."""
+    """Make the table of a quantity where it has to be made, and draw it; whether it was made."""
     quantity = study.quantities[name]
     if quantity.measure is None:
         return False
-    made = again or not store.has(name)
-    if made:
+    if made := again or not store.has(name):
         table = quantity.measure(store)
         if table.empty:
             return False
         store.write(name, table)
-    table = store.read(name, quantity.columns)
     try:
-        save_all(quantity.pictures, table, study.pictures or store.path)
+        save_all(quantity.pictures, store.read(name, quantity.columns), study.pictures or store.path)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # of values that cannot be right
         problem = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
         raise RunError(
             f"{store.path / TABLES / name}.parquet cannot be drawn ({problem}); remove it, and it is made again"
         ) from error
     return made
-
-
-def _forget(study: Study, store: Store, names: Iterable[str]) -> None:
-    store.forget(_known(study, store, names))
-    for name in names:
-        store.remove(name)
-
-
-def _say_what_failed(study: Study, store: Store, names: Iterable[str], retry: Collection[str]) -> None:
-    """Which trials failed or were cut, and one reason."""
-    left = store.missing(_known(study, store, names), retry=retry)
-    if left:
-        outcome = read_outcome(store.trials_dir, store.cell_of(left[0]))
-        say(
-            f"trials that are not complete: {len(left)} ({left[0].label} {outcome.status}: {outcome.reason}); "
-            "the same command continues them"
-        )
 
 
 def say(text: str) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from subspace_lab._checks import is_number
 from subspace_lab._text import plain_value
 from subspace_lab.experiments.recipe import content_of
 from subspace_lab.experiments.trial import Plain, Trial
@@ -25,18 +27,19 @@ _CHOSEN = {
     "keep": "its trainings capture no gradients",
     "layers": "its trainings capture no gradients",
 }
-_SAME_FOR_ALL = (  # weights, batches, evaluation, and how it is timed
+_SAME_FOR_ALL = {  # weights, batches, evaluation, and how it is timed
     "preset", "model", "data", "tokenizer", "vocab_size", "steps", "batch_size", "accumulation", "sequence_length",
     "precision", "threads", "eval_every", "eval_batches",
-)  # fmt: skip
+}  # fmt: skip
 _SOME_HAVE = ("rank", "update_interval", "scale")
 _OF_METHODS = (*_SOME_HAVE, "betas", "warmup")  # whose defaults are the methods'
 
 
+@dataclass(eq=False)
 class Trainings:
     """Makes the trials of variants of one training configuration.
 
-    Args:
+    Attributes:
         base: From `common_config`.
         methods: Settings by variant, from `parse_methods`.
         data_hash: Of the rows that all of them read; any text where nothing is trained.
@@ -45,43 +48,39 @@ class Trainings:
         prefix: Of the trials' labels.
     """
 
-    def __init__(
-        self,
-        base: TrainConfig,
-        methods: Mapping[str, Mapping[str, Any]],
-        data_hash: str,
-        *,
-        more: Mapping[str, Any] | None = None,
-        factors: Mapping[str, Plain] | None = None,
-        prefix: str = "",
-    ) -> None:
-        self._base, self._methods, self._data_hash = base, methods, data_hash
-        self._more, self._factors, self._prefix = dict(more or {}), dict(factors or {}), prefix
-        self._made: dict[tuple[Any, ...], Trial] = {}
+    base: TrainConfig
+    methods: Mapping[str, Mapping[str, Any]]
+    data_hash: str
+    more: Mapping[str, Any] = field(default_factory=dict)
+    factors: Mapping[str, Plain] = field(default_factory=dict)
+    prefix: str = ""
+    _made: dict[tuple[Any, ...], Trial] = field(default_factory=dict, init=False)
 
     def __call__(self, variant: str, setting: Mapping[str, Plain], seed: int, phase: str) -> Trial:
         """The trial of a variant with a setting (fields of `TrainConfig`, and beta2) and a seed."""
         key = (variant, tuple(setting.items()), seed)
         if key not in self._made:
-            self._made[key] = self._make(variant, dict(setting), seed)
+            config = self.config(variant, setting, seed)
+            words = [variant, *(f"{name}{value:g}" for name, value in setting.items()), f"seed{seed}"]
+            self._made[key] = Trial(
+                {**factors_of(variant, config), **self.factors}, "train", config.to_dict(),
+                content_of("train", config.to_dict(), data_hash=self.data_hash), label=self.prefix + "_".join(words),
+            )  # fmt: skip
         return self._made[key].with_factors(phase=phase)
 
     def config(self, variant: str, setting: Mapping[str, Plain], seed: int) -> TrainConfig:
-        """The resolved configuration of a training.
+        """The resolved configuration of a training; ValueError if a setting is not valid.
 
         Args:
             variant: A key of the methods.
-            setting: Tuned fields of `TrainConfig`.
+            setting: Tuned fields of `TrainConfig`, and beta2.
             seed: Of weights, order of the data and the optimizer's randomness.
 
         Returns:
-            A resolved configuration.
-
-        Raises:
-            ValueError: If a setting is not valid.
+            All fields are set.
         """
-        settings = {**self._methods[variant], **self._more, **setting}
-        fields = {field.name for field in dataclasses.fields(TrainConfig)}
+        settings = {**self.methods[variant], **self.more, **setting}
+        fields = {one.name for one in dataclasses.fields(TrainConfig)}
         changes = {name: value for name, value in settings.items() if name in fields}
         options = {name: value for name, value in settings.items() if name not in fields}
         options |= changes.pop("optimizer_options", None) or {}
@@ -89,19 +88,11 @@ class Trainings:
         has = settings_of(method_named(changes["optimizer"]), options)
         without = {name: None for name in _SOME_HAVE if name not in has}
         changed = {**without, **changes, "optimizer_options": options, "seed": seed}
-        config = settle_optimizer(dataclasses.replace(self._base, **changed).resolved())
+        config = settle_optimizer(dataclasses.replace(self.base, **changed).resolved())
         if beta2 is None:
             return config
         assert config.betas is not None
         return dataclasses.replace(config, betas=(config.betas[0], beta2))
-
-    def _make(self, variant: str, setting: dict[str, Any], seed: int) -> Trial:
-        config = self.config(variant, setting, seed)
-        values = config.to_dict()
-        factors = {**factors_of(variant, config), **self._factors}
-        words = [f"{self._prefix}{variant}", *(f"{name}{value:g}" for name, value in setting.items()), f"seed{seed}"]
-        content = content_of("train", values, data_hash=self._data_hash)
-        return Trial(factors, "train", values, content, label="_".join(words))
 
 
 def factors_of(variant: str, config: TrainConfig) -> dict[str, Plain]:
@@ -136,10 +127,11 @@ def parse_methods(methods: Methods) -> dict[str, dict[str, Any]]:
     if isinstance(methods, Mapping):
         found = {_label(name): _canonical(name, settings) for name, settings in methods.items()}
     else:
-        parsed = [_parsed(text) for text in methods]
-        found = dict(parsed)
-        if twice := sorted({name for name, _ in parsed if [name for name, _ in parsed].count(name) > 1}):
-            raise ValueError(f"methods has {twice[0]} twice; leave one out")
+        found = {}
+        for name, settings in map(_parsed, methods):
+            if name in found:
+                raise ValueError(f"methods has {name} twice; leave one out")
+            found[name] = settings
     if not found:
         raise ValueError("methods is empty; name at least one optimizer, grasswalk or adamw for example")
     return found
@@ -152,7 +144,7 @@ def rates(lrs: Sequence[float]) -> list[dict[str, float]]:
     if not lrs:
         raise ValueError("lrs is empty; give at least one learning rate, 1e-3 for example")
     for lr in lrs:
-        if isinstance(lr, bool) or not isinstance(lr, int | float) or not 0 < lr < float("inf"):
+        if not is_number(lr) or lr <= 0:
             raise ValueError(f"lrs must be positive numbers, got {lr!r}")
         if list(lrs).count(lr) > 1:
             raise ValueError(f"lrs has {lr:g} twice; leave one out")
@@ -193,23 +185,14 @@ def left_open(config: TrainConfig) -> TrainConfig:
 
 
 def check_shared(methods: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse methods with settings that all of them must share to be compared.
-
-    Raises:
-        ValueError: If a method has such a setting.
-    """
+    """ValueError if a method has a setting that all of them must share to be compared."""
     for name, settings in methods.items():
-        for key in _SAME_FOR_ALL:
-            if key in settings:
-                raise ValueError(f"method {name!r}: {key} must be the same for all methods; give it for the comparison")
+        for key in sorted(settings.keys() & _SAME_FOR_ALL):
+            raise ValueError(f"method {name!r}: {key} must be the same for all methods; give it for the comparison")
 
 
 def check_used(base: TrainConfig, methods: Iterable[Mapping[str, Any]]) -> None:
-    """Refuse common settings that no method has.
-
-    Raises:
-        ValueError: If there is such a setting.
-    """
+    """ValueError if a common setting has an effect on none of the methods."""
     used = {name for settings in methods for name in settings_of(method_named(settings["optimizer"]))}
     for name in _SOME_HAVE:
         if (value := getattr(base, name)) is not None and name not in used:

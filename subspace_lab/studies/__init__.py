@@ -5,13 +5,6 @@
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
+from subspace_lab._late import late
 
-_STUDIES = ("grass_paper", "optimizers", "plans")
-
-
-def __getattr__(name: str) -> ModuleType:
-    if name not in _STUDIES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return importlib.import_module(f"{__name__}.{name}")
+__getattr__ = late(__name__, {"grass_paper": "", "optimizers": "", "plans": ""})

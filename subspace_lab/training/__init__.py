@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from subspace_lab._late import late
 from subspace_lab.training.config import TrainConfig
 from subspace_lab.training.presets import PRESETS, Preset, parameter_shapes, preset
 
@@ -41,11 +42,4 @@ _LATE = {
     "stored_config": "start",
     "train": "loop",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
+__getattr__ = late(__name__, _LATE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
@@ -201,6 +202,11 @@ class TrainConfig:
     def _filled(self, values: Mapping[str, Any]) -> Self:
         is_open = {name: value for name, value in values.items() if getattr(self, name) in (None, "auto")}
         return dataclasses.replace(self, **is_open)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the whole training; its sizes must be resolved."""
+        return math.prod(getattr(self, name) for name in ("steps", "batch_size", "accumulation", "sequence_length"))
 
 
 _LATER = {"adapter": None, "adapter_rank": None, "adapter_targets": None}  # with the values that change nothing

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -36,10 +35,6 @@ class Request:
     plugins: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     resume: bool | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values by field."""
-        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True)

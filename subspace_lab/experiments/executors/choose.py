@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from subspace_lab._checks import whole_number
 from subspace_lab._text import unknown
 from subspace_lab.experiments.executors.base import Executor
 
@@ -15,20 +16,11 @@ Kind = Literal["local", "slurm"]
 
 
 def check_execution(kind: str, workers: int | None, slurm: Mapping[str, Any] | None) -> None:
-    """Refuse arguments that no executor can use.
-
-    Args:
-        kind: ``local`` or ``slurm``.
-        workers: Trials at a time, at least 1; None for the default.
-        slurm: Options of Slurm, for ``slurm`` only.
-
-    Raises:
-        ValueError: If the kind is not known, or the others do not go with it.
-    """
+    """ValueError if the kind of executor is not known, `workers` is not at least 1, or `slurm` is given for another."""
     if kind not in get_args(Kind):
         raise ValueError(unknown("executor", kind, get_args(Kind)))
-    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-        raise ValueError(f"workers must be a whole number of at least 1, got {workers!r}")
+    if workers is not None:
+        whole_number("workers", workers)
     if slurm and kind != "slurm":
         raise ValueError("options of Slurm have no effect on executor='local'; leave them out, or say executor='slurm'")
 
@@ -85,11 +77,8 @@ def executor_of(
         processes: How many share a trial; several are started by torchrun, on Slurm in the trial's job.
 
     Returns:
-        A context manager.
-
-    Raises:
-        ValueError: If an argument is wrong, or this machine has no Slurm.
-        ModuleNotFoundError: Without the packages of the extra ``slurm``.
+        A context manager; ValueError if an argument is wrong or this machine has no Slurm, ModuleNotFoundError without
+        the packages of the extra ``slurm``.
     """
     check_execution(kind, workers, slurm)
     workers = workers_of(kind, workers, processes=processes)

@@ -90,7 +90,7 @@ class LocalExecutor:
         to_server = self._started().stdin
         assert to_server is not None
         try:
-            to_server.write(json.dumps(request.to_dict()).encode() + b"\n")
+            to_server.write(json.dumps(dataclasses.asdict(request)).encode() + b"\n")
             to_server.flush()
         except BrokenPipeError:
             raise self._gone() from None

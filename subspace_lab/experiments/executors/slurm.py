@@ -83,12 +83,7 @@ class SlurmExecutor:
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Refuse options that Slurm does not have, and those that are set here.
-
-    Raises:
-        ValueError: If there is such an option.
-        ModuleNotFoundError: Without the packages of the extra ``slurm``.
-    """
+    """ValueError for an option that Slurm does not have or that is set here; ModuleNotFoundError without submitit."""
     submitit = require("submitit", extra="slurm")
     known = submitit.SlurmExecutor._valid_parameters() | submitit.AutoExecutor._valid_parameters()
     for name in options:

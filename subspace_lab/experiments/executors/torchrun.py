@@ -7,13 +7,13 @@ and its processes leave a checkpoint; when torchrun itself is killed, so are the
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -69,7 +69,7 @@ def _begin(request: Request, processes: int) -> subprocess.Popen[bytes]:
     trials_dir = Path(request.trials_dir)
     trials_dir.mkdir(parents=True, exist_ok=True)
     resume = (trials_dir / request.name / MANIFEST).exists()  # once for all processes
-    publish_json(_path(trials_dir, request.name), dataclasses.replace(request, resume=resume).to_dict())
+    publish_json(_path(trials_dir, request.name), asdict(replace(request, resume=resume)))
     words = command(trials_dir, request.name, processes)[1:]
     with (trials_dir / f"{request.name}.log").open("ab") as log:
         return subprocess.Popen(

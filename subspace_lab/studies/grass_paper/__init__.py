@@ -6,7 +6,9 @@ from this table. Importing this package is cheap.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from subspace_lab._late import late
 
 if TYPE_CHECKING:
     from subspace_lab.studies.grass_paper.profiles import PROFILES, Profile
@@ -14,12 +16,4 @@ if TYPE_CHECKING:
 
 __all__ = ["PROFILES", "Profile", "regenerate"]
 
-_LATE = {"PROFILES": "profiles", "Profile": "profiles", "regenerate": "study"}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
+__getattr__ = late(__name__, {"PROFILES": "profiles", "Profile": "profiles", "regenerate": "study"})

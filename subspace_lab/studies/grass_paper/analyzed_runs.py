@@ -21,11 +21,15 @@ import pandas as pd
 
 from subspace_lab.analysis.trends import change_over_depth, change_over_training, evenness, thirds
 from subspace_lab.experiments.pages import fill_from
+from subspace_lab.experiments.present import markdown_table
 from subspace_lab.runs import Run
 from subspace_lab.runs.files import publish
 
 RESULT = Path("results", "grass_paper", "analyzed_runs.json")
 PAGE, MARK = Path("docs", "papers.md"), "analyzed runs"
+_ENERGY = ("r/m", "ratio", "own space of noise", "fixed basis", "layers above noise", "change over training",
+           "layers that fall", "change over depth", "kinds that fall")  # fmt: skip
+_CURVATURE = ("kind", "largest value", "of noise", "evenness early", "evenness late", "evenness of noise")
 COMMAND = "python -m subspace_lab.studies.grass_paper.analyzed_runs"
 
 
@@ -78,31 +82,26 @@ def summarize(measured: list[dict[str, Any]]) -> dict[str, Any]:
 
 def render(result: dict[str, Any]) -> str:
     """The tables of papers.md, from the content of the JSON file."""
+    energy = [
+        (
+            f"1/{1 / row['share'][0]:.0f}", _pm(row["ratio"], 4), f"{row['noise'][0]:.3f}", f"{row['fixed'][0]:.3f}",
+            f"{row['above'][0]:.0%}", _pm(row["training"], 4, "+"), f"{row['falling'][0]:.0%}",
+            _pm(row["depth"], 4, "+"), f"{row['deeper_smaller'][0]:.0%}",
+        )
+        for row in result["numbers"]["energy"].values()
+    ]  # fmt: skip
+    curvature = [
+        (
+            kind, _pm(row["largest"], 3), f"{row['noise'][0]:.3f}", _pm(row["evenness_early"], 4),
+            _pm(row["evenness_late"], 4), f"{row['evenness_noise'][0]:.2f}",
+        )
+        for kind, row in result["numbers"]["curvature"].items()
+    ]  # fmt: skip
     lines = [
-        "W1, W2, W3, by rank (ratios, unsquared):",
-        "",
-        "| r/m | ratio | own space of noise | fixed basis | layers above noise | change over training "
-        "| layers that fall | change over depth | kinds that fall |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in result["numbers"]["energy"].values():
-        lines.append(
-            f"| 1/{1 / row['share'][0]:.0f} | {_pm(row['ratio'], 4)} | {row['noise'][0]:.3f} | {row['fixed'][0]:.3f} | "
-            f"{row['above'][0]:.0%} | {_pm(row['training'], 4, '+')} | {row['falling'][0]:.0%} | "
-            f"{_pm(row['depth'], 4, '+')} | {row['deeper_smaller'][0]:.0%} |"
-        )
-    lines += [
-        "",
+        "W1, W2, W3, by rank (ratios, unsquared):", "", *markdown_table(_ENERGY, energy), "",
         "W4, by kind of layer (normalized by the gradient's squared norm; evenness: the 20th value over the first):",
-        "",
-        "| kind | largest value | of noise | evenness early | evenness late | evenness of noise |",
-        "|---|---|---|---|---|---|",
-    ]
-    for kind, row in result["numbers"]["curvature"].items():
-        lines.append(
-            f"| {kind} | {_pm(row['largest'], 3)} | {row['noise'][0]:.3f} | {_pm(row['evenness_early'], 4)} | "
-            f"{_pm(row['evenness_late'], 4)} | {row['evenness_noise'][0]:.2f} |"
-        )
+        "", *markdown_table(_CURVATURE, curvature),
+    ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 
@@ -112,24 +111,17 @@ def _pm(value: list[float], digits: int, sign: str = "") -> str:
 
 def main(run_dirs: list[str]) -> None:
     """Measure the runs (seeds of one configuration), write the JSON file, fill the page; without runs only fill it."""
-    if run_dirs:
-        _write(run_dirs)
-    fill_from(RESULT, PAGE, MARK, render)
-
-
-def _write(run_dirs: list[str]) -> None:
     runs = [Run.open(path) for path in run_dirs]
-    result = {
-        "command": " ".join([COMMAND, *run_dirs]),
-        "runs": [
-            {"config": run.manifest["config"], "data_hash": run.manifest["data_hash"], "steps": run.steps}
-            for run in runs
-        ],
-        "environment": runs[0].manifest["environment"],
-        "numbers": summarize([measure(run) for run in runs]),
-    }
-    with publish(RESULT) as aside:
-        aside.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if runs:
+        result = {
+            "command": " ".join([COMMAND, *run_dirs]),
+            "runs": [{**{k: run.manifest[k] for k in ("config", "data_hash")}, "steps": run.steps} for run in runs],
+            "environment": runs[0].manifest["environment"],
+            "numbers": summarize([measure(run) for run in runs]),
+        }
+        with publish(RESULT) as aside:
+            aside.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    fill_from(RESULT, PAGE, MARK, render)
 
 
 if __name__ == "__main__":

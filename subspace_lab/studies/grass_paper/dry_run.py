@@ -11,7 +11,6 @@ from subspace_lab.experiments.executors.choose import Kind, check_execution
 from subspace_lab.experiments.executors.slurm import check_options
 from subspace_lab.experiments.executors.torchrun import command
 from subspace_lab.experiments.grid import Wanted
-from subspace_lab.experiments.trial import Trial
 from subspace_lab.runs.errors import RunError, in_shell
 from subspace_lab.studies.grass_paper.out_dir import PAPER
 from subspace_lab.studies.grass_paper.profiles import profile_named
@@ -20,8 +19,7 @@ from subspace_lab.studies.grass_paper.study import study_of
 from subspace_lab.training import TrainConfig
 from subspace_lab.training.memory import memory_of
 
-_TERA = 1e12
-_GIGA = 1e9
+_TERA, _GIGA = 1e12, 1e9
 
 
 def plan_lines(
@@ -33,15 +31,7 @@ def plan_lines(
     executor: Kind = "local",
     slurm: Mapping[str, Any] | None = None,
 ) -> Iterator[str]:
-    """What a profile would train, line by line.
-
-    Args:
-        out_dir: Where the trainings would go.
-        profile: Its name.
-        only: Names of figures; all by default.
-        longer: Whether the longer variant is meant.
-        executor: ``slurm`` for the command of a job; this machine need not have Slurm.
-        slurm: Options of Slurm.
+    """What `regenerate` would train with the same arguments, line by line; this machine need not have Slurm.
 
     Yields:
         Three lines per training (its settings, its memory and tokens, its command), without the command where its
@@ -62,20 +52,12 @@ def plan_lines(
                 listed.add(wanted.trial.label)
                 yield from _lines(wanted, trials_dir, scale.processes)
     every = study.wanted(None, names)
-    tokens = sum(tokens_of(one.trial) for one in every)
+    tokens = sum(TrainConfig.from_dict(one.trial.config).tokens for one in every)
     waiting = sum(not one.is_known for one in every)
     yield (
         f"# {len(every)} trainings, {tokens / _TERA:.3g} T tokens, with the {waiting} at the best learning rate of "
         "their variant, which is not known yet"
     )
-
-
-def tokens_of(trial: Trial) -> int:
-    """Tokens of a training."""
-    steps, batch, accumulation, length = (
-        int(trial.config[name]) for name in ("steps", "batch_size", "accumulation", "sequence_length")
-    )
-    return steps * batch * accumulation * length
 
 
 def _lines(wanted: Wanted, trials_dir: Path, processes: int) -> Iterator[str]:
@@ -86,13 +68,11 @@ def _lines(wanted: Wanted, trials_dir: Path, processes: int) -> Iterator[str]:
     yield f"# {trial.factors['method']}, {rate}, seed {config.seed}{kept}"
     sizes = {"weights": report.weights, "gradients": report.gradients, "optimizer": report.optimizer}
     parts = ", ".join(f"{name} {size / _GIGA:.2f}" for name, size in sizes.items())
-    yield f"#   {tokens_of(trial):,} tokens; per process {report.total / _GIGA:.2f} GB beside activations: {parts}"
+    yield f"#   {config.tokens:,} tokens; per process {report.total / _GIGA:.2f} GB beside activations: {parts}"
     if not wanted.is_known:
         return
-    if processes > 1:
-        yield " ".join(map(in_shell, command(trials_dir, trial.label, processes)))
-    else:
-        yield " ".join(map(in_shell, ["subspace-lab", "train", str(trials_dir / trial.label), *_settings(config)]))
+    alone = ["subspace-lab", "train", str(trials_dir / trial.label), *_settings(config)]
+    yield " ".join(map(in_shell, alone if processes == 1 else command(trials_dir, trial.label, processes)))
 
 
 def _settings(config: TrainConfig) -> list[str]:

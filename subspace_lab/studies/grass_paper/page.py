@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from subspace_lab.experiments.claims import RULES, SUPPORTED, Claim, Statement, together
-from subspace_lab.experiments.present import legend, rows_of
+from subspace_lab.experiments.present import legend, markdown_table, rows_of
 from subspace_lab.runs.files import publish
 from subspace_lab.studies.grass_paper.claims import CLAIMS
 from subspace_lab.studies.grass_paper.profiles import Profile
@@ -48,40 +48,38 @@ def command(profile: Profile) -> str:
 def scale(profile: Profile) -> str:
     """What is trained, in a sentence."""
     config = profile.base
-    assert config.steps
-    assert config.batch_size
-    assert config.accumulation
-    assert config.sequence_length
-    tokens = config.steps * config.batch_size * config.accumulation * config.sequence_length
+    assert config.batch_size is not None
+    assert config.accumulation is not None
     rank = "the published rank" if config.rank is None else f"rank {config.rank}"
     rates = ", ".join(f"{lr:g}" for lr in profile.lrs)
+    sequences = config.batch_size * config.accumulation
     return (
         f"`{config.preset}` (vocabulary {config.vocab_size}) on `{config.data}`: {config.steps} steps of "
-        f"{config.batch_size * config.accumulation} sequences of {config.sequence_length} tokens, {tokens:,} tokens in "
+        f"{sequences} sequences of {config.sequence_length} tokens, {config.tokens:,} tokens in "
         f"all; {rank}, a refresh every {config.update_interval or 'so many'} steps; learning rates {rates}, tuned on "
         f"the first seed; up to {profile.seeds} seeds at the best one."
     )
 
 
 def _verdicts(found: dict[str, list[Statement]]) -> str:
-    lines = ["| claim | verdict | statements supported |", "|---|---|---|"]
+    rows = []
     for name, statements in found.items():
         supported = sum(one.verdict == SUPPORTED for one in statements)
         verdict = together(statements) if statements else "not measured yet"
-        lines.append(f"| {name} | *{verdict}* | {supported} of {len(statements)} |")
-    return "## In short\n\n" + "\n".join(lines)
+        rows.append((name, f"*{verdict}*", f"{supported} of {len(statements)}"))
+    return "\n".join(["## In short", "", *markdown_table(("claim", "verdict", "statements supported"), rows)])
 
 
 def _claim(claim: Claim, statements: list[Statement]) -> str:
     head = f"## {claim.name}\n\n{claim.text}\n\n"
     if not statements:
         return head + f"Not measured yet: {', '.join(claim.figures)}."
-    rows = ["| statement | mean | 95 % interval | seeds | verdict |", "|---|---|---|---|---|"]
+    rows = []
     for one in statements:
         ends = "-" if one.low != one.low else f"[{one.low:+.4f}, {one.high:+.4f}]"
-        mean = f"{one.mean:+.4f} {one.unit}".rstrip()
-        rows.append(f"| {one.text} | {mean} | {ends} | {one.seeds} | {one.verdict} |")
-    return head + f"**{together(statements).capitalize()}.**\n\n" + "\n".join(rows)
+        rows.append((one.text, f"{one.mean:+.4f} {one.unit}".rstrip(), ends, one.seeds, one.verdict))
+    lines = markdown_table(("statement", "mean", "95 % interval", "seeds", "verdict"), rows)
+    return head + f"**{together(statements).capitalize()}.**\n\n" + "\n".join(lines)
 
 
 def _table(store: PaperStore) -> str:
@@ -89,11 +87,9 @@ def _table(store: PaperStore) -> str:
     if table.empty:
         return ""
     rows = rows_of(table).assign(**{"time [s]": [f"{value:.1f}" for value in table["wall_s"]]})
-    lines = ["| " + " | ".join(rows.columns) + " |", "|" + "---|" * len(rows.columns)]
-    lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows.itertuples(index=False)]
     gap = "gap: to the first row, paired by seed, with its 95 % interval; not distinguishable where it contains zero"
     notes = [f"- {line}" for line in (*legend(table), gap)]
-    return "\n".join(["## Every method", "", *lines, "", *notes])
+    return "\n".join(["## Every method", "", *markdown_table(rows.columns, rows.itertuples(index=False)), "", *notes])
 
 
 def _pictures(pictures: Path, tables: str, figures: str) -> str:

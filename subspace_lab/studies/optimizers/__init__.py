@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from subspace_lab._late import late
 
 if TYPE_CHECKING:
     from subspace_lab.studies.optimizers.comparison import Comparison
@@ -13,12 +15,4 @@ if TYPE_CHECKING:
 
 __all__ = ["Comparison", "compare"]
 
-_LATE = {"Comparison": "comparison", "compare": "study"}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
+__getattr__ = late(__name__, {"Comparison": "comparison", "compare": "study"})

@@ -108,17 +108,7 @@ class Comparison:
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
-        """Open a comparison for reading.
-
-        Args:
-            path: Its directory.
-
-        Returns:
-            The comparison.
-
-        Raises:
-            RunError: If the directory holds no comparison, or its tables cannot be read.
-        """
+        """Open a comparison for reading; RunError if the directory holds none, or its tables cannot be read."""
         path = local_path(path, error=RunError)
         store = Store.open(path, COMPARISON)
         if store.results.empty:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from subspace_lab.experiments.statistics import best_rows
 from subspace_lab.figures.axis import log_axis, step_axis
 from subspace_lab.figures.labels import end_labels, shortened
 from subspace_lab.figures.panels import line_style
-from subspace_lab.figures.style import INK, NULL_DASHES, Layout, Picture, picture
+from subspace_lab.figures.style import INK, NULL_DASHES, Layout, picture
 from subspace_lab.figures.tables import AbsentError
 
 _HEIGHT = 3.4  # inches
@@ -39,9 +40,8 @@ class Tables:
 
     def best(self) -> dict[str, pd.DataFrame]:
         """The curves of the trials that count for each method, at its best setting; in the order of the comparison."""
-        cells = best_rows(self.results).groupby("method")["cell"].agg(set)
-        curves = {method: self.curves[self.curves["method"] == method] for method in self.places if method in cells}
-        found = {method: rows[rows["cell"].isin(cells[method])] for method, rows in curves.items()}
+        curves = self.curves.merge(best_rows(self.results)[["method", "cell"]])
+        found = {method: curves[curves["method"] == method] for method in self.places}
         return {method: rows for method, rows in found.items() if len(rows)}
 
     @property
@@ -73,16 +73,16 @@ def _draw_curves(tables: Tables, layout: Layout, *, x: str, xlabel: str) -> Figu
         ends[method] = (float(curve[x].iloc[-1]), float(curve["loss"].iloc[-1]), style["color"])
     ax.set(xlabel=xlabel, ylabel="training loss")
     ax.set_xlim(0)
-    _set_height(ax, list(curves.values()))
+    _set_height(ax, curves.values())
     step_axis(ax)
     end_labels(ax, ends, layout)
     return figure
 
 
-def _set_height(ax: Axes, curves: list[pd.DataFrame]) -> None:
+def _set_height(ax: Axes, curves: Iterable[pd.DataFrame]) -> None:
     """Fit the axis to what comes after the first steep fall, so that differences can be seen."""
-    late = [curve.iloc[int(_SKIPPED * len(curve)) :] for curve in curves]
-    low, high = min(float(c["low"].min()) for c in late), max(float(c["high"].max()) for c in late)
+    late = pd.concat([curve.iloc[int(_SKIPPED * len(curve)) :] for curve in curves])
+    low, high = float(late["low"].min()), float(late["high"].max())
     if np.isfinite([low, high]).all():
         room = 0.06 * (high - low) or 0.05
         ax.set_ylim(low - room, high + room)
@@ -155,8 +155,4 @@ def pareto_front(table: pd.DataFrame) -> pd.DataFrame:
     return ordered[before.isna() | (ordered["eval_loss"] < before)]
 
 
-FIGURES: dict[str, Picture] = {
-    "loss_over_steps": loss_over_steps,
-    "loss_over_time": loss_over_time,
-    "loss_by_state": loss_by_state,
-}
+FIGURES = {"loss_over_steps": loss_over_steps, "loss_over_time": loss_over_time, "loss_by_state": loss_by_state}

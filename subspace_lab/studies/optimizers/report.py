@@ -19,17 +19,7 @@ from subspace_lab.studies.optimizers.figures import FIGURES, Tables
 def write_comparison_report(
     path: Path, settings: Mapping[str, Any], environment: Mapping[str, Any], tables: Tables
 ) -> Path:
-    """Write ``report.html`` of a comparison: one file that loads nothing from elsewhere.
-
-    Args:
-        path: The directory of the comparison.
-        settings: What its trials have in common (``config``), and its methods.
-        environment: Of the machine that began it.
-        tables: What the figures are drawn from.
-
-    Returns:
-        The file.
-    """
+    """Write ``report.html`` into the directory of a comparison: one file that loads nothing from elsewhere."""
     sections, absent = sections_of(FIGURES, tables)
     page = render_page(
         "comparison.html.jinja",
@@ -74,12 +64,8 @@ def _cells(results: pd.DataFrame) -> pd.DataFrame:
         "train": [number(value, 4) for value in results["train_loss"]],
         "step [ms]": [number(value * 1e3, 1) for value in results["step_s"]],
         "refresh [%]": [number(value * 100, 1) for value in results["refresh_share"]],
-        "state [MB]": [_megabytes(value) for value in results["state_bytes"]],
-        "peak [MB]": [_megabytes(value) for value in results["peak_bytes"]],
+        "state [MB]": [number(value / 1e6, 2) for value in results["state_bytes"]],
+        "peak [MB]": [number(value / 1e6, 2) for value in results["peak_bytes"]],
         "status": results["status"],
         "reason": results["reason"],
     })  # fmt: skip
-
-
-def _megabytes(value: Any) -> str:
-    return "-" if pd.isna(value) else f"{value / 1e6:.2f}"

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import pandas as pd
-
 from subspace_lab._checks import check_choice, whole_number
 from subspace_lab._extras import require
 from subspace_lab._paths import local_path
@@ -97,19 +95,22 @@ def compare(
     if lrs is None and protocol == "grid":
         raise ValueError("lrs is needed for a grid; give lrs=[1e-3, 3e-3], or protocol='tuned'")
     phases = functools.partial(_phases, protocol, parsed, base, lrs, seeds)
-    for phase in phases(""):
-        phase.wanted(lambda _: pd.DataFrame())  # invalid settings are refused before anything is written
+    Study({"results": Quantity("methods", phases(""))}).wanted(None, ["results"])  # refuses before anything is written
     running = executor_of(path / COMPARISON.trials, executor, workers, slurm)
     data_hash = load_tokens(base).hash  # once, before all trials want them; bad data are one line here
     settings: dict[str, Any] = {"config": base.to_dict(), "methods": identity_of(parsed)}
     store = Store.begin(path, COMPARISON, settings | ({"protocol": protocol} if protocol != "grid" else {}))
     store.data_hash(lambda: data_hash)
     store.check_data(data_hash)
-    study = Study({"results": Quantity("methods", phases(data_hash))}, finish=_finish)
+    study = Study({"results": Quantity("methods", phases(data_hash))}, finish=_draw)
     if protocol == "tuned" and (left := outlook(study, store, ["results"]).left):
         say(f"tuned protocol: at most {count(left, 'training')} of {base.steps} steps to come")
     conduct(study, store, running, workers=workers, retry=("diverged", "failed") if retry else ())
     return Comparison(store)
+
+
+def _draw(store: Store) -> None:
+    Comparison(store).draw()
 
 
 def _phases(
@@ -129,10 +130,6 @@ def _phases(
         return tuned_phases(methods, make, seeds=number, lrs=RATES if ladder is None else sorted(ladder))
     number = whole_number("seeds", 3 if seeds is None else seeds)
     return (Grid([*methods], rates(lrs or ()), range(number), make),)
-
-
-def _finish(store: Store) -> None:
-    Comparison(store).draw()
 
 
 def _base(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from subspace_lab.experiments.pages import fill_from
+from subspace_lab.experiments.present import markdown_table
 from subspace_lab.studies.plans.study import INTERVAL, RESULT
 
 PAGE, MARK = Path("docs", "how-to", "let-measurements-choose.md"), "plans"
@@ -35,24 +36,19 @@ def verdict(gap: dict[str, float]) -> str:
 def render(result: dict[str, Any]) -> str:
     """The tables of the page, from the content of the JSON file."""
     lines = []
+    headings = ["method", "state of the planned layers, kB", "best rate", "held-out loss", "plan minus this one", ""]
     for setting, of_setting in result["settings"].items():
         others = _bytes_of_others(of_setting)
-        lines += [
-            f"{SETTINGS[setting][0].upper()}{SETTINGS[setting][1:]}:",
-            "",
-            "| method | state of the planned layers, kB | best rate | held-out loss | plan minus this one | |",
-            "|---|---|---|---|---|---|",
-        ]
+        rows = []
         for row in of_setting["methods"]:
             edge = f" ({row['edge']} end)" if row["edge"] else ""
-            gap, state = of_setting["gaps"].get(row["method"]), (row["state_bytes"] - others) / 1e3
-            about = f"| {ROWS[row['method']]} | {state:,.0f} | {row['lr']:g}{edge} | {row['eval_loss']:.3f} |"
-            if gap is None:
-                lines.append(f"{about}  |  |")
-            else:
-                ends = f"[{gap['gap_low']:+.3f}, {gap['gap_high']:+.3f}]"
-                lines.append(f"{about} {gap['gap']:+.3f} {ends} | {verdict(gap)} |")
-        lines.append("")
+            gap, state = of_setting["gaps"].get(row["method"]), f"{(row['state_bytes'] - others) / 1e3:,.0f}"
+            rows.append([ROWS[row["method"]], state, f"{row['lr']:g}{edge}", f"{row['eval_loss']:.3f}", "", ""])
+            if gap is not None:
+                difference = f"{gap['gap']:+.3f} [{gap['gap_low']:+.3f}, {gap['gap_high']:+.3f}]"
+                rows[-1][-2:] = [difference, verdict(gap)]
+        title = f"{SETTINGS[setting][0].upper()}{SETTINGS[setting][1:]}:"
+        lines += [title, "", *markdown_table(headings, rows), ""]
     return "\n".join(lines)
 
 

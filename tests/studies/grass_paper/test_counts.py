@@ -15,9 +15,10 @@ from subspace_lab.experiments.outcome import Outcome, write_outcome
 from subspace_lab.experiments.study import Outlook
 from subspace_lab.experiments.trial import Trial
 from subspace_lab.studies.grass_paper import study
-from subspace_lab.studies.grass_paper.dry_run import plan_lines, tokens_of
+from subspace_lab.studies.grass_paper.dry_run import plan_lines
 from subspace_lab.studies.grass_paper.out_dir import open_store
 from subspace_lab.studies.grass_paper.profiles import PROFILES
+from subspace_lab.training import TrainConfig
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def check(path: Path, name: str, only: list[str] | None, begun: list[Trial], mon
     assert [one.left for one in seen] == [len(begun)]
     assert len({trial.hash for trial in begun}) == len(begun)
     assert int(counted[1]) == len(begun)
-    assert float(counted[2]) == float(f"{sum(map(tokens_of, begun)) / 1e12:.3g}")
+    assert float(counted[2]) == float(f"{sum(TrainConfig.from_dict(one.config).tokens for one in begun) / 1e12:.3g}")
     return len(begun)
 
 
