@@ -79,13 +79,18 @@ class _Recorder:
         self._attempts = {request.name: request.attempt for request in requests}
 
     def ended(self, name: str, ended: Ended) -> None:
-        outcome, attempt = read_outcome(self._dir, name), self._attempts[name]
-        if outcome.attempts != attempt:
-            killed = ended.how == "killed"
-            reason = ended.detail if killed else f"{ended.detail or 'ended'} and left no record"
-            outcome = replace(outcome, status="killed" if killed else "failed", reason=reason, attempts=attempt)
+        outcome = read_outcome(self._dir, name)
+        if outcome.attempts != self._attempts[name]:
+            outcome = _without_word(outcome, ended, self._attempts[name])
             write_outcome(self._dir, name, outcome)
         self._show(name, outcome)
+
+
+def _without_word(before: Outcome, ended: Ended, attempt: int) -> Outcome:
+    """The outcome of a trial whose process ended without writing one."""
+    if ended.how == "killed":
+        return replace(before, status="killed", reason=ended.detail, attempts=attempt)
+    return replace(before, status="failed", reason=f"{ended.detail or 'ended'} and left no record", attempts=attempt)
 
 
 def has_weights(trials_dir: Path, name: str) -> bool:

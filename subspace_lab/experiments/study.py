@@ -96,7 +96,8 @@ class Study:
 
     def known(self, store: Store, names: Iterable[str] | None = None) -> list[Trial]:
         """The trials of some quantities (all by default) whose setting is known."""
-        return [one.trial for one in self.wanted(store, names or self.quantities) if one.is_known]
+        chosen = self.quantities if names is None else names
+        return [one.trial for one in self.wanted(store, chosen) if one.is_known]
 
 
 @dataclass(frozen=True)
