@@ -16,6 +16,7 @@ Legend: W (m, m) the matrix; d = m^2 its entries; r rank.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -43,6 +44,7 @@ _ALONE: dict[str, Any] = {"moments": "keep", "recovery": "none"}  # as GaLore, b
 _WHOLE: dict[str, Any] = {"moments": "transport", "recovery": "scaled"}  # as SubTrack, GrassWalk and GrassJump
 _REACH = 5.0  # starting points are uniform in a cube from -5 to 5
 
+_COLUMNS = ["method", "scale", "seed", "step", "value", "move"]
 Make = Callable[..., torch.optim.Optimizer]
 METHODS: dict[str, tuple[Make, dict[str, Any]]] = {
     "GaLore (SVD)": (optim.GaLore, {}),
@@ -111,23 +113,23 @@ def descents(
         )
     if rank > size:
         raise ValueError(f"rank {rank} is larger than the matrix, which has {size} rows; give a larger size")
-    common = {"rank": rank, "update_interval": update_interval}
-    return pd.concat(
-        [
-            _descent(method, scale, seed, steps, size, lr, common)
-            for method in (*METHODS, FULL_RANK)
-            for scale in scales
-            for seed in range(num_seeds)
-        ],
-        ignore_index=True,
-    )
+
+    def optimizer(method: str, W: Tensor, scale: float, seed: int) -> torch.optim.Optimizer:
+        if method == FULL_RANK:
+            return torch.optim.AdamW([W], lr=lr * scale, weight_decay=0.0)
+        make, options = METHODS[method]
+        groups = [{"params": [W], "rank": rank}]
+        return make(groups, lr=lr, scale=scale, seed=seed, update_interval=update_interval, **options)
+
+    found = []
+    for method, scale, seed in itertools.product((*METHODS, FULL_RANK), scales, range(num_seeds)):
+        W = starting_point(size, seed).requires_grad_()
+        path = _descent(W, optimizer(method, W, scale, seed), steps)
+        found.append(path.assign(method=method, scale=scale, seed=seed)[_COLUMNS])
+    return pd.concat(found, ignore_index=True)
 
 
-def _descent(
-    method: str, scale: float, seed: int, steps: int, size: int, lr: float, common: dict[str, int]
-) -> pd.DataFrame:
-    W = starting_point(size, seed).requires_grad_()
-    optimizer = _optimizer(method, W, lr, scale, seed, common)
+def _descent(W: Tensor, optimizer: torch.optim.Optimizer, steps: int) -> pd.DataFrame:
     values, moves = [], [math.nan]
     for _ in range(steps):
         optimizer.zero_grad()
@@ -138,25 +140,13 @@ def _descent(
         values.append(value.item())
         moves.append((W.detach() - before).norm().item())
     values.append(ackley(W.detach()).item())
-    return pd.DataFrame({
-        "method": method, "scale": scale, "seed": seed, "step": range(steps + 1), "value": values, "move": moves,
-    })  # fmt: skip
+    return pd.DataFrame({"step": range(steps + 1), "value": values, "move": moves})
 
 
 def starting_point(size: int, seed: int) -> Tensor:
     """Where a seed starts: a float64 matrix (size, size), uniform between -5 and 5."""
     generator = torch.Generator().manual_seed(seed)
     return _REACH * (2 * torch.rand(size, size, generator=generator, dtype=torch.float64) - 1)
-
-
-def _optimizer(
-    method: str, W: Tensor, lr: float, scale: float, seed: int, common: dict[str, int]
-) -> torch.optim.Optimizer:
-    if method == FULL_RANK:
-        return torch.optim.AdamW([W], lr=lr * scale, weight_decay=0.0)
-    make, options = METHODS[method]
-    groups = [{"params": [W], "rank": common["rank"]}]
-    return make(groups, lr=lr, scale=scale, seed=seed, update_interval=common["update_interval"], **options)
 
 
 def measure(store: PaperStore) -> pd.DataFrame:
@@ -181,31 +171,26 @@ _SHOWN = (1.0, 3.0)
 )
 def values_by_step(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the values over the steps, a panel per scale."""
-    scales = [scale for scale in _SHOWN if (table["scale"] == scale).any()]
-    if not scales:
+    shown = table[table["scale"].isin(_SHOWN)]
+    curves = {f"scale {scale:g}": _quartiles(rows, "value") for scale, rows in shown.groupby("scale")}
+    if not curves:
         raise AbsentError("Neither scale 1 nor scale 3 was measured.")
-    names = {scale: f"scale {scale:g}" for scale in scales}
     figure, axes = grid(
-        replace(layout, columns=max(1, layout.columns // 2)),
-        list(names.values()),
-        xlabel="step",
-        ylabel="value of Ackley's function",
-        height=2.6,
-    )
-    shown = table[table["scale"].isin(scales)]
+        replace(layout, columns=max(1, layout.columns // 2)), list(curves), xlabel="step",
+        ylabel="value of Ackley's function", height=2.6,
+    )  # fmt: skip
     places = {method: place for place, method in enumerate(dict.fromkeys(table["method"]))}
-    curves = {scale: _quartiles(shown[shown["scale"] == scale], "value") for scale in scales}
     top = max(float(curve["high"].max()) for curve in curves.values())
-    for scale, name in names.items():
+    for name, curve in curves.items():
         axes[name].set_ylim(0, 1.05 * top)
         step_axis(axes[name])
-        _lines(axes[name], curves[scale], places, layout)
+        _lines(axes[name], curve, places, layout)
     return figure
 
 
-def _quartiles(rows: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Quartiles of a column over the seeds (low, middle, high) by method and step."""
-    summary = rows.groupby(["method", "step"])[column].quantile(np.array([0.25, 0.5, 0.75])).unstack()
+def _quartiles(rows: pd.DataFrame, column: str, by: str = "step") -> pd.DataFrame:
+    """Quartiles of a column over the seeds (low, middle, high) by method, and step or scale."""
+    summary = rows.groupby(["method", by])[column].quantile(np.array([0.25, 0.5, 0.75])).unstack()
     return summary.set_axis(["low", "middle", "high"], axis=1)
 
 
@@ -231,19 +216,18 @@ def _lines(ax: Axes, curves: pd.DataFrame, places: dict[str, int], layout: Layou
 def values_by_scale(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the values after the last step over the scales."""
     last = table[table["step"] == table["step"].max()]
-    summary = last.groupby(["method", "scale"])["value"].quantile(np.array([0.25, 0.5, 0.75])).unstack()
-    scales = sorted(set(last["scale"]))
+    summary, scales = _quartiles(last, "value", by="scale"), sorted(set(last["scale"]))
     figure = Figure(figsize=(layout.width, 3.2), layout="constrained")
     ax = figure.subplots()
-    ax.set_ylim(0, 1.05 * float(summary[0.75].max()))
+    ax.set_ylim(0, 1.05 * float(summary["high"].max()))
     log_axis(ax, x=True, low=scales[0], high=scales[-1])
     ax.xaxis.set_major_locator(FixedLocator(scales))
     methods = list(dict.fromkeys(table["method"]))
     for place, method in enumerate(methods):
         rows, style = summary.loc[method], line_style(place)
         aside = rows.index * 1.2 ** (place / max(1, len(methods) - 1) - 0.5)  # so that bars do not cover one another
-        bars = (rows[0.5] - rows[0.25], rows[0.75] - rows[0.5])
-        ax.errorbar(aside, rows[0.5], bars, **style, elinewidth=0.8, label=method)
+        bars = (rows["middle"] - rows["low"], rows["high"] - rows["middle"])
+        ax.errorbar(aside, rows["middle"], bars, **style, elinewidth=0.8, label=method)
     ax.set(xlabel="scale factor", ylabel="value after the last step")
     if layout.columns <= 2:
         figure.legend(loc="outside lower left", ncols=2)
@@ -264,16 +248,11 @@ def step_lengths(table: pd.DataFrame, layout: Layout) -> Figure:
     shown = table[table["scale"].isin(_SHOWN) & (table["step"] > 0)]
     if shown.empty:
         raise AbsentError("Neither scale 1 nor scale 3 was measured.")
-    methods = list(dict.fromkeys(shown["method"]))
-    curves = {scale: _quartiles(shown[shown["scale"] == scale], "move") for scale in sorted(set(shown["scale"]))}
+    curves = {float(str(scale)): _quartiles(rows, "move") for scale, rows in shown.groupby("scale")}
     styles = {scale: {**line_style(place), "marker": ""} for place, scale in enumerate(curves)}
-    figure, axes = grid(
-        layout,
-        methods,
-        xlabel="step",
-        ylabel="length of the step, ‖ΔW‖",
-        key=[Line2D([], [], label=f"scale {scale:g}", **style) for scale, style in styles.items()],
-    )
+    key = [Line2D([], [], label=f"scale {scale:g}", **style) for scale, style in styles.items()]
+    methods = list(dict.fromkeys(shown["method"]))
+    figure, axes = grid(layout, methods, xlabel="step", ylabel="length of the step, ‖ΔW‖", key=key)
     everything = pd.concat(curves.values())
     low, high = float(everything["low"].clip(lower=1e-3).min()), float(everything["high"].max())
     for method, ax in axes.items():
@@ -291,5 +270,5 @@ QUANTITY = Quantity(
     title="Ackley's function",
     measure=measure,
     figures={"ackley": values_by_step, "ackley_scales": values_by_scale, "ackley_jumps": step_lengths},
-    columns={"method": "str", "scale": "float", "seed": "int", "step": "int", "value": "float", "move": "float"},
+    columns=dict(zip(_COLUMNS, ("str", "float", "int", "int", "float", "float"), strict=True)),
 )

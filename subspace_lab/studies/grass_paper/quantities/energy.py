@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -42,21 +44,19 @@ def _draw(table: pd.DataFrame, layout: Layout, *, x: str, xlabel: str) -> Figure
     """Means by kind over seeds and over all but `x` (``step`` or ``depth``), with both nulls."""
     if table.empty:
         raise AbsentError("No captured run is complete.")
-    ranks = sorted(set(table["rank"]))
     width = int(table["m"].median())
-    panels = {rank: f"r = {rank}, r/m = 1/{width / rank:g}" for rank in ranks}
+    panels = {rank: f"r = {rank}, r/m = 1/{width / rank:g}" for rank in sorted(set(table["rank"]))}
     kinds = list(dict.fromkeys(table["kind"]))
     styles = {kind: {**line_style(place), "markersize": 2.5} for place, kind in enumerate(kinds)}
     key = [Line2D([], [], label=kind, **style) for kind, style in styles.items()]
-    dashes = {like: _DASHES[place % len(_DASHES)] for place, like in enumerate(_alike(table))}
-    own_null = {like: {**NOISE, "linestyle": dash} for like, dash in dashes.items()}
-    names = {like: wrapped(f"noise, own basis: {', '.join(like)}", layout) for like in dashes}
-    nulls = [Line2D([], [], label=names[like], **style) for like, style in own_null.items()]
+    own_null = {like: {**NOISE, "linestyle": dash} for like, dash in zip(_alike(table), cycle(_DASHES), strict=False)}
+    names = [wrapped(f"noise, own basis: {', '.join(like)}", layout) for like in own_null]
+    nulls = [Line2D([], [], label=name, **style) for name, style in zip(names, own_null.values(), strict=True)]
     nulls.append(Line2D([], [], label="noise, fixed basis: all", **FIXED))
     seeds = table["seed"].nunique()
     columns = 3 if layout.columns > 2 else layout.columns
     figure, axes = grid(
-        Layout(layout.width, columns, layout.font_size, layout.titled), list(panels.values()), xlabel="", height=1.7,
+        replace(layout, columns=columns), list(panels.values()), xlabel="", height=1.7,
         ylabel=f"‖SᵀG‖ / ‖G‖, mean of {seeds} seed{'s' * (seeds != 1)}",
     )  # fmt: skip
     for ax in list(axes.values())[-min(columns, len(axes)) :]:

@@ -54,12 +54,11 @@ def histogram(table: pd.DataFrame, layout: Layout) -> Figure:
         key=[*key, Patch(label="random subspaces", **_RANDOM)],
     )
     for name, rows in panels.items():
-        ax = axes[name]
-        for lag in sorted(set(rows["lag_steps"])):
-            bins = rows[rows["lag_steps"] == lag]
+        ax, by_lag = axes[name], {int(str(lag)): bins for lag, bins in rows.groupby("lag_steps")}
+        for lag, bins in by_lag.items():
             style = styles[lag]
             ax.stairs(bins["density"], _edges(bins), baseline=None, color=style["color"], ls=style["linestyle"])
-        bins = rows[rows["lag_steps"] == rows["lag_steps"].min()]
+        bins = by_lag[min(by_lag)]
         ax.stairs(bins["null_density"], _edges(bins), **_RANDOM)
         ax.set_xlim(0, 1)
         ax.set_xticks([0, 0.5, 1])

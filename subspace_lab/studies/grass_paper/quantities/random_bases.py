@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -9,7 +11,7 @@ from subspace_lab.experiments.statistics import best_rows
 from subspace_lab.experiments.store import RESULTS
 from subspace_lab.figures.panels import grid
 from subspace_lab.figures.style import Layout, picture
-from subspace_lab.figures.tables import AbsentError
+from subspace_lab.figures.tables import finite
 from subspace_lab.studies.grass_paper.profiles import Profile
 from subspace_lab.studies.grass_paper.quantities.drawing import seed_points, seeds_of
 from subspace_lab.studies.grass_paper.quantity import PaperStore, Quantity
@@ -51,15 +53,11 @@ def measure(store: PaperStore) -> pd.DataFrame:
 )
 def losses(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the seeds of every rule, a panel with the limiter and one without."""
-    table = table.dropna(subset=["eval_loss"])
-    if table.empty:
-        raise AbsentError("No training is complete.")
+    table = finite(table, "eval_loss", "No training is complete.")
     rules = list(dict.fromkeys(table["rule"]))
     shown = {name: label for name, label in _PANELS.items() if (table["recovery"] == name).any()}
-    shape = Layout(layout.width, 2 if layout.columns > 2 else 1, layout.font_size, layout.titled)
-    figure, axes = grid(
-        shape, list(shown.values()), xlabel=f"rule ({seeds_of(table)})", ylabel="held-out loss", height=2.2
-    )
+    shape, rule = replace(layout, columns=2 if layout.columns > 2 else 1), f"rule ({seeds_of(table)})"
+    figure, axes = grid(shape, list(shown.values()), xlabel=rule, ylabel="held-out loss", height=2.2)
     for name, label in shown.items():
         seed_points(axes[label], table[table["recovery"] == name], rules, by="rule", y="eval_loss")
     return figure

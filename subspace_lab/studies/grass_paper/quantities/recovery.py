@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -54,10 +56,8 @@ def recovered_part(table: pd.DataFrame, layout: Layout) -> Figure:
     rules = list(dict.fromkeys(table["rule"]))
     styles = {recovery: {**line_style(place), "marker": ""} for place, recovery in enumerate(_LINES)}
     key = [Line2D([], [], label=label, **styles[recovery]) for recovery, (label, _) in _LINES.items()]
-    shape = Layout(layout.width, min(3, layout.columns), layout.font_size, layout.titled)
-    figure, axes = grid(
-        shape, rules, xlabel="optimizer step", ylabel="norm over that of the gradient", key=key, height=1.7
-    )
+    shape, ylabel = replace(layout, columns=min(3, layout.columns)), "norm over that of the gradient"
+    figure, axes = grid(shape, rules, xlabel="optimizer step", ylabel=ylabel, key=key, height=1.7)
     shown = pd.concat([table.loc[table["recovery"] == name, column] for name, (_, column) in _LINES.items()])
     shown = shown[shown > 0]
     for rule in rules:

@@ -18,7 +18,6 @@ from subspace_lab.figures.axis import log_axis
 from subspace_lab.figures.style import COLOURS, INK, MARKERS, Layout, picture
 from subspace_lab.figures.tables import AbsentError
 from subspace_lab.studies.grass_paper.captured_tables import ENERGY, TANGENT
-from subspace_lab.studies.grass_paper.profiles import Profile
 from subspace_lab.studies.grass_paper.quantities.drawing import shown
 from subspace_lab.studies.grass_paper.quantities.methods_overview import methods
 from subspace_lab.studies.grass_paper.quantity import PaperStore, Quantity
@@ -46,10 +45,9 @@ def measure(store: PaperStore) -> pd.DataFrame:
         "steepness": _late(tangents[tangents["index"] == 0]).groupby("method")["normalized"].mean(),
     })
     table = table.assign(eval_loss=losses).dropna().rename_axis("method").reset_index()
-    for name in ("energy", "flatness", "steepness"):
-        found = stats.spearmanr(table[name], table["eval_loss"]) if len(table) > 3 else None
-        table[f"rho_{name}"] = float("nan") if found is None else float(found.statistic)
-        table[f"p_{name}"] = float("nan") if found is None else float(found.pvalue)
+    for name in _PANELS:
+        found = stats.spearmanr(table[name], table["eval_loss"]) if len(table) > 3 else (np.nan, np.nan)
+        table[f"rho_{name}"], table[f"p_{name}"] = map(float, found)
     return table
 
 
@@ -79,13 +77,11 @@ def scatter(table: pd.DataFrame, layout: Layout) -> Figure:
     rows_of_key = -(-len(table) // key_columns)
     figure = Figure(figsize=(layout.width, height + 0.2 * rows_of_key), layout="constrained")
     axes = figure.subplots(1 if wide else len(_PANELS), len(_PANELS) if wide else 1, sharey=True)
-    key = []
+    styles = [_style(place) for place in range(len(table))]
+    key = [Line2D([], [], label=shown(method), **style) for method, style in zip(table["method"], styles, strict=True)]
     for ax, (column, label) in zip(axes, _PANELS.items(), strict=True):
-        for place, row in enumerate(table.to_dict("records")):
-            style = _style(place)
-            ax.plot(row[column], row["eval_loss"], **style)
-            if column == "energy":
-                key.append(Line2D([], [], label=shown(row["method"]), **style))
+        for x, y, style in zip(table[column], table["eval_loss"], styles, strict=True):
+            ax.plot(x, y, **style)
         if table[column].min() > 0 and table[column].max() > 10 * table[column].min():
             log_axis(ax, x=True, low=float(table[column].min()), high=float(table[column].max()))
         rho, p = table[f"rho_{column}"].iloc[0], table[f"p_{column}"].iloc[0]
@@ -103,18 +99,10 @@ def _style(place: int) -> dict[str, Any]:
     if place >= len(COLOURS):
         colour = (colour + np.array(to_rgb(INK))) / 2
     return {
-        "color": tuple(colour.tolist()),
-        "marker": MARKERS[place % len(MARKERS)],
-        "linestyle": "",
-        "markersize": 7.5 if place % 2 == 0 else 4.5,
-        "zorder": 3 + place % 2,
-        "markerfacecolor": "none",
+        "color": tuple(colour.tolist()), "marker": MARKERS[place % len(MARKERS)], "linestyle": "",
+        "markersize": 7.5 if place % 2 == 0 else 4.5, "zorder": 3 + place % 2, "markerfacecolor": "none",
         "markeredgewidth": 1.3,
-    }
-
-
-def _every_method(profile: Profile) -> dict[str, int]:
-    return dict.fromkeys(profile.methods, 1)
+    }  # fmt: skip
 
 
 QUANTITY = Quantity(
@@ -122,10 +110,9 @@ QUANTITY = Quantity(
     measure=measure,
     figures={"relation": scatter},
     columns={
-        "method": "str", "energy": "float", "flatness": "float", "steepness": "float", "eval_loss": "float",
-        "rho_energy": "float", "p_energy": "float", "rho_flatness": "float", "p_flatness": "float",
-        "rho_steepness": "float", "p_steepness": "float",
+        "method": "str", "eval_loss": "float",
+        **{f"{of}{name}": "float" for name in _PANELS for of in ("", "rho_", "p_")},
     },
     variants=methods,
-    captured=_every_method,
+    captured=lambda profile: dict.fromkeys(profile.methods, 1),
 )  # fmt: skip

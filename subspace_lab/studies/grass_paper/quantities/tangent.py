@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from subspace_lab.figures.axis import log_axis
-from subspace_lab.figures.panels import NOISE, NOISE_HANDLE, grid, stage_style
-from subspace_lab.figures.style import COLOURS, INK, Layout, picture
+from subspace_lab.figures.panels import NOISE, NOISE_HANDLE, grid, stage_handles, stage_lines
+from subspace_lab.figures.style import Layout, picture
 from subspace_lab.figures.tables import AbsentError
 from subspace_lab.studies.grass_paper.captured_tables import TANGENT
 from subspace_lab.studies.grass_paper.quantity import PaperStore, Quantity
@@ -29,7 +28,7 @@ def measure(store: PaperStore) -> pd.DataFrame:
         return table
     rows = table[table["method"] == "adamw"]
     steps = sorted(rows["step"].unique())
-    shown = sorted({steps[round(place * (len(steps) - 1) / (_MOMENTS - 1))] for place in range(_MOMENTS)})
+    shown = {steps[round(place * (len(steps) - 1) / (_MOMENTS - 1))] for place in range(_MOMENTS)}
     keys = ["seed", "step", "kind", "index", "rank", "lag_steps"]
     values = ["singular_value", "normalized", "null_noise"]
     return rows[rows["step"].isin(shown)].groupby(keys, as_index=False, sort=False)[values].mean()
@@ -41,16 +40,12 @@ def _draw(table: pd.DataFrame, layout: Layout, *, y: str, ylabel: str) -> Figure
     if table.empty:
         raise AbsentError("No captured run is complete.")
     means = table.groupby(["kind", "step", "index"], sort=False)[[y, "null_noise"]].mean().reset_index()
-    kinds, steps = list(dict.fromkeys(table["kind"])), sorted(set(table["step"]))
-    key = [
-        Line2D([], [], color=INK, label=f"step {step}", **stage_style(place, len(steps)))
-        for place, step in enumerate(steps)
-    ]
-    has_null = y == "normalized"
+    means["index"] += 1
+    kinds, stages = list(dict.fromkeys(table["kind"])), {f"step {step}": [step] for step in sorted(set(table["step"]))}
+    nulls = [NOISE_HANDLE] if y == "normalized" else []
     lag, seeds = int(table["lag_steps"].min()), table["seed"].nunique()
     figure, axes = grid(
-        layout, kinds, ylabel=f"{ylabel} {int(table['rank'].iloc[0])}",
-        key=[*key, *([NOISE_HANDLE] if has_null else [])],
+        layout, kinds, ylabel=f"{ylabel} {int(table['rank'].iloc[0])}", key=[*stage_handles(stages), *nulls],
         xlabel=f"index, at a basis {lag} steps old (mean of {seeds} seed{'s' * (seeds != 1)})",
     )  # fmt: skip
     low, high = float(means[y].quantile(0.02)), float(means[y].max())
@@ -58,12 +53,10 @@ def _draw(table: pd.DataFrame, layout: Layout, *, y: str, ylabel: str) -> Figure
         ax, rows = axes[kind], means[means["kind"] == kind]
         log_axis(ax, low=low, high=high)
         ax.set_xticks([1, 5, 10, 15, 20])
-        for number, step in enumerate(steps):
-            line = rows[rows["step"] == step]
-            ax.plot(line["index"] + 1, line[y], color=COLOURS[place % len(COLOURS)], **stage_style(number, len(steps)))
-        if has_null:
+        stage_lines(ax, rows, "index", y, stages, place)
+        if nulls:
             null = rows.groupby("index")["null_noise"].mean()
-            ax.plot(null.index + 1, null.where(null > 0), **NOISE)
+            ax.plot(null.index, null.where(null > 0), **NOISE)
     return figure
 
 
