@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks._measure import RESULTS, ROOT
-from subspace_lab.experiments.pages import fill_file
+from subspace_lab.report.pages import fill_file
 
 MARK = "benchmarks"
 ABOUT = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -54,12 +54,6 @@ def _rate(row: Mapping[Hashable, Any], *, apart: bool) -> str:
         return "-"
     rest = f"/{row['lr_rest']:g}" if apart else ""
     return f"{row['lr']:g}{rest}{EDGE if row['edge'] else ''}"
-
-
-def markdown_table(headings: Collection[str], rows: Iterable[Iterable[Any]]) -> list[str]:
-    """The lines of a table in Markdown; cells may be anything with a text."""
-    first, *others = (f"| {' | '.join(map(str, row))} |" for row in (headings, *rows))
-    return [first, "|" + "---|" * len(headings), *others]
 
 
 def terminal_table(table: pd.DataFrame, *, wide: bool) -> Table:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from subspace_lab.experiments.executors.base import Ended, Executor, Request
-from subspace_lab.experiments.outcome import GOES_ON, outcome_path, read_outcome, write_outcome
+from subspace_lab.experiments.outcome import GOES_ON, Outcome, outcome_path, read_outcome, write_outcome
 from subspace_lab.experiments.progress import TrialsProgress
 from subspace_lab.experiments.recipe import WEIGHTS
 from subspace_lab.experiments.trial import Trial

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.pages import MARK, PAGES, read, render, table_of
-from subspace_lab.experiments.pages import fill
+from subspace_lab.report.pages import fill
 from tests.docs.pages import ROOT
 
 

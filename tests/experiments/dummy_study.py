@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from subspace_lab.experiments.claims import Claim, Statement, statement, together
 from subspace_lab.experiments.executors.base import Executor
 from subspace_lab.experiments.grid import Grid, Setting
-from subspace_lab.experiments.pages import fill_file
 from subspace_lab.experiments.phases import Evaluate
 from subspace_lab.experiments.recipe import Measured, content_of
 from subspace_lab.experiments.statistics import best_rows
@@ -26,6 +25,7 @@ from subspace_lab.experiments.study import Quantity, Study, conduct
 from subspace_lab.experiments.trial import Trial
 from subspace_lab.figures.panels import grid
 from subspace_lab.figures.style import Layout, picture
+from subspace_lab.report.pages import fill_file
 from subspace_lab.training.tasks.base import Metric
 
 RECIPE = f"{__name__}:descend"

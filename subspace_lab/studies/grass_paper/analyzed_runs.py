@@ -20,8 +20,7 @@ import numpy as np
 import pandas as pd
 
 from subspace_lab.analysis.trends import change_over_depth, change_over_training, evenness, thirds
-from subspace_lab.experiments.pages import fill_from
-from subspace_lab.experiments.present import markdown_table
+from subspace_lab.report.pages import fill_from, markdown_table
 from subspace_lab.runs import Run
 from subspace_lab.runs.files import publish
 

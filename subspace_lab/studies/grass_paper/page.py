@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from subspace_lab.experiments.claims import RULES, SUPPORTED, Claim, Statement, together
-from subspace_lab.experiments.present import legend, markdown_table, rows_of
+from subspace_lab.experiments.present import legend, rows_of
+from subspace_lab.report.pages import markdown_table
 from subspace_lab.runs.files import publish
 from subspace_lab.studies.grass_paper.claims import CLAIMS
 from subspace_lab.studies.grass_paper.profiles import Profile

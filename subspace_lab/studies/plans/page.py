@@ -8,8 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from subspace_lab.experiments.pages import fill_from
-from subspace_lab.experiments.present import markdown_table
+from subspace_lab.report.pages import fill_from, markdown_table
 from subspace_lab.studies.plans.study import INTERVAL, RESULT
 
 PAGE, MARK = Path("docs", "how-to", "let-measurements-choose.md"), "plans"

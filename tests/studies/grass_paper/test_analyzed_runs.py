@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from subspace_lab.analysis import analyze
-from subspace_lab.experiments.pages import fill
+from subspace_lab.report.pages import fill
 from subspace_lab.studies.grass_paper.analyzed_runs import COMMAND, MARK, PAGE, RESULT, main, measure, render, summarize
 from tests.docs.pages import ROOT
 from tests.runs_by_hand import write_run

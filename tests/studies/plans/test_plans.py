@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from subspace_lab.experiments.pages import fill
+from subspace_lab.report.pages import fill
 from subspace_lab.studies.plans.page import MARK, PAGE, SETTINGS, main, render, verdict
 from subspace_lab.studies.plans.study import COMMAND, RANKS, RESULT, methods
 from tests.docs.pages import ROOT

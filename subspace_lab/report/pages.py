@@ -1,10 +1,10 @@
-"""Generated parts of pages: the lines between ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``."""
+"""Generated parts of pages in Markdown: the lines between ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +69,9 @@ def fill_from(result: Path, page: Path, mark: str, render: Callable[[Any], str])
         if not path.is_file():
             raise SystemExit(f"there is no {path} in {Path.cwd()}; run this at the root of the repository")
     fill_file(page, mark, render(json.loads(result.read_text(encoding="utf-8"))))
+
+
+def markdown_table(headings: Collection[str], rows: Iterable[Iterable[Any]]) -> list[str]:
+    """The lines of a table in Markdown; cells may be anything with a text."""
+    first, *others = (f"| {' | '.join(map(str, row))} |" for row in (headings, *rows))
+    return [first, "|" + "---|" * len(headings), *others]

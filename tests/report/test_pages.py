@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from subspace_lab.experiments.pages import fill, fill_file, fill_from
+from subspace_lab.report.pages import fill, fill_file, fill_from
 from subspace_lab.runs import RunError
 
 BEGIN, END = "<!-- numbers: begin -->\n", "<!-- numbers: end -->\n"
