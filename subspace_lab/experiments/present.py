@@ -39,7 +39,7 @@ def rows_of(table: pd.DataFrame) -> pd.DataFrame:
         "refresh [%]": [number(value * 100, 1) for value in table["refresh_share"]],
         "tokens [k]": [number(value / 1e3, 0 if value >= 1e4 else 1) for value in table["tokens"]],
         "train": [with_spread(row["train_loss"], row["train_sd"]) for row in rows],
-        "gap": ["-", *(_gap(row["gap"], row["gap_low"], row["gap_high"]) for row in rows[1:])],
+        "gap": ["-", *(_gap(row) for row in rows[1:])],
     }
     return pd.DataFrame(texts)
 
@@ -54,6 +54,11 @@ def _rate(row: Mapping[Hashable, Any], *, apart: bool) -> str:
         return "-"
     rest = f"/{row['lr_rest']:g}" if apart else ""
     return f"{row['lr']:g}{rest}{EDGE if row['edge'] else ''}"
+
+
+def _gap(row: Mapping[Hashable, Any]) -> str:
+    ends = "" if pd.isna(row["gap_low"]) else f" [{row['gap_low']:+.3f}, {row['gap_high']:+.3f}]"
+    return "-" if pd.isna(row["gap"]) else f"{row['gap']:+.3f}{ends}"
 
 
 def terminal_table(table: pd.DataFrame, *, wide: bool) -> Table:
@@ -134,7 +139,3 @@ def verdicts(table: pd.DataFrame, results: pd.DataFrame) -> list[str]:
     for status, cell, reason in zip(unfinished["status"], unfinished["cell"], unfinished["reason"], strict=True):
         lines.append(f"{status}: {cell}" + (f" ({reason})" if reason else ""))
     return lines
-
-
-def _gap(gap: float, low: float, high: float) -> str:
-    return "-" if pd.isna(gap) else f"{gap:+.3f}" + ("" if pd.isna(low) else f" [{low:+.3f}, {high:+.3f}]")

@@ -8,15 +8,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import torch
+
 from subspace_lab._checks import whole_number
 from subspace_lab._text import unknown
+from subspace_lab.experiments.executors import slurm as slurm_jobs, torchrun
 from subspace_lab.experiments.executors.base import Executor
+from subspace_lab.experiments.executors.local import LocalExecutor
+from subspace_lab.experiments.run_trial import run_trial
 
 Kind = Literal["local", "slurm"]
 
 
 def check_execution(kind: str, workers: int | None, slurm: Mapping[str, Any] | None) -> None:
-    """ValueError if the kind of executor is not known, `workers` is not at least 1, or `slurm` is given for another."""
+    """ValueError if the kind is not known, `workers` is not at least 1, or options of Slurm are given for another."""
     if kind not in get_args(Kind):
         raise ValueError(unknown("executor", kind, get_args(Kind)))
     if workers is not None:
@@ -43,7 +48,7 @@ def workers_of(kind: Kind, workers: int | None, *, processes: int = 1, gpus: int
     if kind == "slurm":
         return workers
     if processes == 1:
-        return workers or _count(gpus) or os.cpu_count() or 1
+        return workers or (torch.cuda.device_count() if gpus is None else gpus) or os.cpu_count() or 1
     if workers not in {None, 1}:
         raise ValueError(
             f"workers={workers} has no use here: {processes} processes share a training, one after the other"
@@ -53,7 +58,7 @@ def workers_of(kind: Kind, workers: int | None, *, processes: int = 1, gpus: int
 
 def places(workers: int, gpus: int | None = None) -> list[dict[str, str]]:
     """Environment variables of each worker's processes: where there are GPUs, each worker has one, in turn."""
-    number = _count(gpus)
+    number = torch.cuda.device_count() if gpus is None else gpus
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",") if visible else [str(index) for index in range(number)]
     return [{"CUDA_VISIBLE_DEVICES": names[k % number]} if number else {} for k in range(workers)]
@@ -83,24 +88,6 @@ def executor_of(
     check_execution(kind, workers, slurm)
     workers = workers_of(kind, workers, processes=processes)
     if kind == "slurm":
-        from subspace_lab.experiments.executors.slurm import SlurmExecutor
-        from subspace_lab.experiments.executors.torchrun import run_in_job
-        from subspace_lab.experiments.run_trial import run_trial
-
-        work = run_trial if processes == 1 else functools.partial(run_in_job, processes=processes)
-        return SlurmExecutor(trials_dir, workers, slurm, work)
-    if processes > 1:
-        from subspace_lab.experiments.executors.torchrun import TorchrunExecutor
-
-        return TorchrunExecutor(processes)
-    from subspace_lab.experiments.executors.local import LocalExecutor
-
-    return LocalExecutor(trials_dir, places(workers or 1))
-
-
-def _count(gpus: int | None) -> int:
-    if gpus is not None:
-        return gpus
-    import torch
-
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+        work = run_trial if processes == 1 else functools.partial(torchrun.run_in_job, processes=processes)
+        return slurm_jobs.SlurmExecutor(trials_dir, workers, slurm, work)
+    return torchrun.TorchrunExecutor(processes) if processes > 1 else LocalExecutor(trials_dir, places(workers or 1))

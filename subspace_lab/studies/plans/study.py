@@ -69,31 +69,22 @@ def plan_of(run: Run, setting: str) -> Plan:
 
 
 def methods(setting: str, plan_path: Path, rank: int) -> dict[str, dict[str, Any]]:
-    """Settings by method that a setting compares.
-
-    Args:
-        setting: A key of `RANKS`.
-        plan_path: The file of its plan.
-        rank: Of GrassWalk with no fewer state bytes than the plan; one rank less is compared, too, where there is one.
-
-    Returns:
-        For `parse_methods`.
-    """
-    walk = {"optimizer": "grasswalk", "rank": rank}
-    beside: dict[str, dict[str, Any]]
+    """What a setting compares: its plan, GrassWalk of a rank with no fewer state bytes, and what may explain a gap."""
+    found, walk = methods_of(plan_path, rank), {"optimizer": "grasswalk", "rank": rank}
     if setting == "free":
-        beside = {"usual": {**walk, "update_interval": INTERVAL}, "adamw": {"optimizer": "adamw"}}
-    else:
-        beside = {"less": {**walk, "rank": rank - 1}} if rank > 1 else {}
-    return methods_of(plan_path, rank) | beside
+        found |= {"usual": {**walk, "update_interval": INTERVAL}, "adamw": {"optimizer": "adamw"}}
+    elif rank > 1:
+        found |= {"less": {**walk, "rank": rank - 1}}
+    return found
 
 
 def phases(setting: str, base: TrainConfig, chosen: Mapping[str, Mapping[str, Any]], data_hash: str) -> list[Phase]:
     """All rates on the first seeds, then all seeds at the best rate of each method."""
     make = Trainings(base, parse_methods(chosen), data_hash, factors={"setting": setting}, prefix=f"{setting} ")
     found: list[Phase] = []
-    for names, grid_of in ((set(chosen) - {"adamw"}, RATES), (set(chosen) & {"adamw"}, ADAMW_RATES)):
-        grid = Grid([name for name in chosen if name in names], rates(grid_of), range(TUNING_SEEDS), make, "tune")
+    for is_adamw, lrs in ((False, RATES), (True, ADAMW_RATES)):
+        names = [name for name in chosen if (name == "adamw") == is_adamw]
+        grid = Grid(names, rates(lrs), range(TUNING_SEEDS), make, "tune")
         found += [grid, Evaluate(grid, dict.fromkeys(grid.variants, range(SEEDS)), make)]
     return found
 
@@ -123,8 +114,7 @@ def main(out_dir: str) -> None:
     }  # fmt: skip
     about, quantities = {}, {}
     for setting in RANKS:
-        plan = plan_of(run, setting)
-        path = out / f"{setting}.json"
+        plan, path = plan_of(run, setting), out / f"{setting}.json"
         plan.save(path)
         rank = uniform_rank(trained_shapes(config), plan)
         about[setting] = {"uniform_rank": rank, "plan": plan.to_dict()}
