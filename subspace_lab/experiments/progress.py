@@ -18,15 +18,7 @@ _TAIL = 4096  # bytes that hold the last lines of a file of metrics
 
 
 class TrialsProgress:
-    """Progress on standard error; a context manager.
-
-    Args:
-        trials_dir: The directory of all trials.
-        requests: The trials to run.
-        total: Number of all trials.
-        done: Number of those that ended before.
-        metric: Shown for a complete trial.
-    """
+    """Progress on standard error of some requests, where `done` of `total` trials ended before; a context manager."""
 
     def __init__(self, trials_dir: Path, requests: Sequence[Request], *, total: int, done: int, metric: str) -> None:
         self._dir, self._total, self._done, self._metric = trials_dir, total, done, metric

@@ -119,18 +119,7 @@ RECIPES: dict[str, Recipe] = {"train": Train()}
 
 
 def recipe_named(name: str, plugins: Sequence[str] = ()) -> Recipe:
-    """A recipe: a key of `RECIPES`, or ``module:attribute`` of a plug-in.
-
-    Args:
-        name: Its name.
-        plugins: Modules that the caller named; no other module is imported.
-
-    Returns:
-        The recipe.
-
-    Raises:
-        ValueError: If the recipe is not known, or its module was not named.
-    """
+    """A key of `RECIPES`, or ``module:attribute`` of a plug-in whose module the caller named; ValueError for others."""
     module, colon, attribute = name.partition(":")
     if name in RECIPES:
         return RECIPES[name]

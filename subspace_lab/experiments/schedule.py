@@ -23,13 +23,12 @@ def run_missing(
     names: Mapping[str, str] | None = None,
     parents: Collection[str] = (),
     plugins: Sequence[str] = (),
-    retry: bool = False,
     metric: str = "eval_loss",
 ) -> None:
     """Run those of some trials that are not complete, and write an outcome of each.
 
     A trial is complete only while its parents' weights are those that it began from. One that was cut or killed is
-    resumed; one that diverged or failed is run again with `retry` only; one whose parents are not complete waits.
+    resumed; one that diverged or failed begins again; one whose parents are not complete waits.
 
     Args:
         trials_dir: The directory of all trials.
@@ -39,7 +38,6 @@ def run_missing(
             are not among the trials.
         parents: Content hashes of trials from which others begin that are not among these; they keep their weights.
         plugins: Modules that the caller named.
-        retry: Run trials again that diverged or failed.
         metric: Shown when a trial is complete.
     """
     trials = [*{trial.hash: trial for trial in trials}.values()]  # what is named twice runs once
@@ -47,11 +45,8 @@ def run_missing(
     is_parent = {parent for trial in trials for parent in trial.parents} | set(parents)
 
     def has_to_run(trial: Trial) -> bool:
-        name = directories[trial.hash]
-        lacks_weights = trial.hash in is_parent and not has_weights(trials_dir, name)
-        if not lacks_weights and is_complete(trials_dir, trial, directories):
-            return False
-        return retry or read_outcome(trials_dir, name).status in {*GOES_ON, "complete"}
+        lacks_weights = trial.hash in is_parent and not has_weights(trials_dir, directories[trial.hash])
+        return lacks_weights or not is_complete(trials_dir, trial, directories)
 
     tried: set[str] = set()
     while wave := [

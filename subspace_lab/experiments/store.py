@@ -300,15 +300,7 @@ class Store:
         return name in self._tables or self._file(name).is_file()
 
     def read(self, name: str, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
-        """A table, not to be changed; an empty one where there is no file.
-
-        Args:
-            name: ``results``, ``curves``, or the name of a derived table.
-            columns: The kinds of its columns; those of results and curves are known.
-
-        Returns:
-            The table; RunError if it cannot be read, was altered, or has other columns.
-        """
+        """A table, not to be changed, empty where there is none; RunError if it is damaged or has not these columns."""
         if name not in self._tables:
             columns = columns or self.kind.schemas.get(name)
             if not self._file(name).is_file():

@@ -209,7 +209,7 @@ def _run(study: Study, store: Store, name: str, executor: Executor, *, retry: Co
             run_missing(
                 store.trials_dir, trials, executor, names={one.hash: store.cell_of(one) for one in every},
                 parents={parent for one in every for parent in one.parents}, plugins=study.plugins,
-                retry=True, metric=store.kind.metric.name,
+                metric=store.kind.metric.name,
             )  # fmt: skip
             tried |= {one.hash for one in trials}
             _absorb(study, store)

@@ -31,20 +31,7 @@ class OldTrial:
 def old_results(
     kind: Kind, trials: Iterable[OldTrial], trials_dir: Path, table: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """The result table of a directory of format 1.
-
-    Args:
-        kind: Declares the columns.
-        trials: One per row.
-        trials_dir: Their directories, which are read for trials that `table` lacks.
-        table: The old result table, where there is one.
-
-    Returns:
-        One row per trial: ``format`` is 1, and ``trial`` is empty where today's trial is the same.
-
-    Raises:
-        RunError: If the metrics of a trial cannot be read.
-    """
+    """The result table of format 1: a row per trial, of `table` where it has one, otherwise of its directory."""
     known = {} if table is None else {row["cell"]: row for row in table.to_dict("records")}
     measured = {*MEASURED, kind.metric.name, *kind.columns} - {"format", "steps_done"}
     rows = []

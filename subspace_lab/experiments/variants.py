@@ -69,16 +69,7 @@ class Trainings:
         return self._made[key].with_factors(phase=phase)
 
     def config(self, variant: str, setting: Mapping[str, Plain], seed: int) -> TrainConfig:
-        """The resolved configuration of a training; ValueError if a setting is not valid.
-
-        Args:
-            variant: A key of the methods.
-            setting: Tuned fields of `TrainConfig`, and beta2.
-            seed: Of weights, order of the data and the optimizer's randomness.
-
-        Returns:
-            All fields are set.
-        """
+        """The resolved configuration; ValueError if a setting (a field of `TrainConfig`, or beta2) is not valid."""
         settings = {**self.methods[variant], **self.more, **setting}
         fields = {one.name for one in dataclasses.fields(TrainConfig)}
         changes = {name: value for name, value in settings.items() if name in fields}

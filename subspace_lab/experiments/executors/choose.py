@@ -31,20 +31,7 @@ def check_execution(kind: str, workers: int | None, slurm: Mapping[str, Any] | N
 
 
 def workers_of(kind: Kind, workers: int | None, *, processes: int = 1, gpus: int | None = None) -> int | None:
-    """How many trials run at a time: one per GPU of this machine, or one per core where there is no GPU.
-
-    Args:
-        kind: ``local`` or ``slurm``.
-        workers: What was asked for; None for the default.
-        processes: Processes that share a trial; where there are several, one trial runs at a time.
-        gpus: GPUs of this machine; None counts them.
-
-    Returns:
-        None for as many as Slurm gives.
-
-    Raises:
-        ValueError: If several are asked for where several processes share each trial.
-    """
+    """Trials at a time: one per GPU, else per core, or one that `processes` share; None for as many as Slurm gives."""
     if kind == "slurm":
         return workers
     if processes == 1:
@@ -72,19 +59,7 @@ def executor_of(
     *,
     processes: int = 1,
 ) -> Executor:
-    """The executor of a study; it starts nothing before it is given trials.
-
-    Args:
-        trials_dir: The directory of all trials.
-        kind: Processes of this machine, or a Slurm job array.
-        workers: Trials at a time; None for the default of `workers_of`.
-        slurm: Options of Slurm.
-        processes: How many share a trial; several are started by torchrun, on Slurm in the trial's job.
-
-    Returns:
-        A context manager; ValueError if an argument is wrong or this machine has no Slurm, ModuleNotFoundError without
-        the packages of the extra ``slurm``.
-    """
+    """The executor of a study, which starts nothing before it is given trials; ValueError for what does not fit."""
     check_execution(kind, workers, slurm)
     workers = workers_of(kind, workers, processes=processes)
     if kind == "slurm":

@@ -31,18 +31,7 @@ _POINTS = 50
 
 
 def open_store(path: Path, profile: Profile) -> PaperStore:
-    """Create ``OUT_DIR``, or continue the one that exists.
-
-    Args:
-        path: ``OUT_DIR``.
-        profile: Its scale.
-
-    Returns:
-        The store.
-
-    Raises:
-        RunError: If the directory holds something else, or the tables of another profile.
-    """
+    """Create or continue ``OUT_DIR``; RunError if it holds something else, or the tables of another profile."""
     store = PaperStore.begin(path, PAPER, profile.settings)
     store.profile = profile
     return store

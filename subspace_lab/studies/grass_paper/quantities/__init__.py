@@ -37,17 +37,7 @@ QUANTITIES: dict[str, Quantity] = {  # by the names of their tables, in the orde
 
 
 def chosen(only: list[str] | None) -> list[str]:
-    """The names of the quantities that were asked for (None for all), in the order in which they are made.
-
-    Args:
-        only: Keys of `QUANTITIES`.
-
-    Returns:
-        Keys of `QUANTITIES`.
-
-    Raises:
-        ValueError: If a name is not known (the nearest is named) or is there twice, or the list is empty.
-    """
+    """The quantities that were asked for (None for all) as they are made; ValueError for an unknown or repeated one."""
     if only is None:
         return list(QUANTITIES)
     if not only:
