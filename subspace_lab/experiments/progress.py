@@ -11,6 +11,7 @@ from typing import Any, Self
 from rich import progress
 from rich.console import Console
 
+from subspace_lab._reading import open_regular
 from subspace_lab.experiments.executors.base import Request
 from subspace_lab.experiments.outcome import Outcome
 
@@ -77,14 +78,10 @@ class TrialsProgress:
 def last_line(path: Path) -> dict[str, Any]:
     """The last whole line of a file of metrics that may be written right now; empty where there is none."""
     try:
-        with open(path, "rb", opener=_open_no_pipe) as file:
+        with os.fdopen(open_regular(path), "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
             lines = file.read().split(b"\n")[:-1]
         line = json.loads(lines[-1]) if lines else {}
     except (OSError, ValueError):
         return {}
     return line if isinstance(line, dict) and "step" in line else {}
-
-
-def _open_no_pipe(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)

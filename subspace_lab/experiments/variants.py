@@ -223,10 +223,13 @@ def _canonical(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe(trial: Trial) -> dict[str, int | None]:
-    """A training's columns beside its factors: the bytes of the optimizer's state by formula."""
+    """The bytes of the optimizer's state by formula."""
     plan = trial.content["optimizer_options"].get("plan")
     return {"state_bytes_formula": state_bytes(TrainConfig.from_dict(trial.config), plan)}
 
 
-DESCRIBED = {"state_bytes_formula": "Int64"}
-SHARES = ("bulk_share", "recovery_share", "limiter", "limited_share")  # of ``metrics.jsonl``, kept in the curves
+OF_TRAININGS: dict[str, Any] = {  # fields of every `Kind` whose trials are trainings
+    "columns": {"state_bytes_formula": "Int64"},
+    "describe": describe,
+    "shares": ("bulk_share", "recovery_share", "limiter", "limited_share"),
+}

@@ -19,7 +19,7 @@ from typing import Any
 from subspace_lab.experiments.results import TRAINING
 from subspace_lab.experiments.store import ADVICE, CURVES, RESULTS, TABLES, Kind, Old
 from subspace_lab.experiments.upgrade import OldTrial, old_results
-from subspace_lab.experiments.variants import DESCRIBED, SHARES, describe
+from subspace_lab.experiments.variants import OF_TRAININGS
 from subspace_lab.runs import RunError
 from subspace_lab.runs.tables import read_table
 from subspace_lab.studies.grass_paper.profiles import PROFILES, Profile
@@ -66,5 +66,5 @@ def _upgrade(path: Path, manifest: dict[str, Any]) -> Old:
 
 PAPER = Kind(
     "evidence", "evidence.json", "work/cells", "regenerated figures", factors={**TRAINING, "captured": "bool"},
-    columns=DESCRIBED, describe=describe, shares=SHARES, points=_POINTS, upgrade=_upgrade,
+    points=_POINTS, upgrade=_upgrade, **OF_TRAININGS,
 )  # fmt: skip

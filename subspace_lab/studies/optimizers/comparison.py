@@ -26,7 +26,7 @@ from subspace_lab.experiments.statistics import summary
 from subspace_lab.experiments.store import ADVICE, CURVES, RESULTS, Kind, Old, Store
 from subspace_lab.experiments.trial import Trial
 from subspace_lab.experiments.upgrade import OldTrial, old_results
-from subspace_lab.experiments.variants import DESCRIBED, SHARES, Trainings, describe, factors_of
+from subspace_lab.experiments.variants import OF_TRAININGS, Trainings, factors_of
 from subspace_lab.figures.all import save_all
 from subspace_lab.runs import RunError
 from subspace_lab.runs.files import publish
@@ -78,7 +78,7 @@ def _old_trial(cell: _Cell, make: Trainings) -> OldTrial:
 
 COMPARISON = Kind(
     "comparison", "comparison.json", "cells", "a comparison",
-    columns=DESCRIBED, describe=describe, shares=SHARES, grows="methods", upgrade=_upgrade,
+    **OF_TRAININGS, grows="methods", upgrade=_upgrade,
 )  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def identity_of(methods: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str,
     }
 
 
-class Comparison:
+class Comparison(Tables):
     """A comparison of optimizers, opened by `Comparison.open`.
 
     Attributes:
@@ -102,9 +102,8 @@ class Comparison:
     """
 
     def __init__(self, store: Store) -> None:
+        super().__init__(store.results, store.curves, summary(store.results))
         self.path, self.manifest = store.path, store.manifest
-        self.results, self.curves = store.results, store.curves
-        self.table = summary(self.results)
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -114,11 +113,6 @@ class Comparison:
         if store.results.empty:
             raise RunError(f"{path / RESULTS}.parquet has no rows; run the same subspace-lab compare again")
         return cls(store)
-
-    @property
-    def tables(self) -> Tables:
-        """What the figures are drawn from."""
-        return Tables(self.results, self.curves, self.table)
 
     def __repr__(self) -> str:
         complete = int((self.results["status"] == "complete").sum())
@@ -130,5 +124,5 @@ class Comparison:
             self.table.to_csv(aside, index=False)
         with publish(self.path / "table.tex") as aside:
             aside.write_text(latex_table(self.table), encoding="utf-8")
-        save_all(FIGURES, self.tables, self.path / "figures")
-        return write_comparison_report(self.path, self.manifest["settings"], self.manifest["environment"], self.tables)
+        save_all(FIGURES, self, self.path / "figures")
+        return write_comparison_report(self.path, self.manifest["settings"], self.manifest["environment"], self)

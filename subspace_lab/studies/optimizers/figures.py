@@ -24,7 +24,7 @@ _SKIPPED = 0.1  # of the training, when the height of the axes is chosen
 _NOTHING = "No trial is complete."
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Tables:
     """The tables of a comparison.
 

@@ -121,32 +121,23 @@ def _phases(
     seeds: int | None,
     data_hash: str,
 ) -> tuple[Phase, ...]:
-    make = Trainings(base, methods, data_hash)
-    ladder = None if lrs is None else [setting["lr"] for setting in rates(lrs)]
-    if protocol == "tuned":
-        number = whole_number("seeds", SEEDS if seeds is None else seeds)
-        if ladder is not None and len(ladder) < 2:
-            raise ValueError("lrs has one learning rate only, on which nothing can be searched; give at least two")
-        return tuned_phases(methods, make, seeds=number, lrs=RATES if ladder is None else sorted(ladder))
-    number = whole_number("seeds", 3 if seeds is None else seeds)
-    return (Grid([*methods], rates(lrs or ()), range(number), make),)
+    make, is_tuned = Trainings(base, methods, data_hash), protocol == "tuned"
+    number = whole_number("seeds", (SEEDS if is_tuned else 3) if seeds is None else seeds)
+    settings = rates(RATES if lrs is None else lrs)
+    if not is_tuned:
+        return (Grid([*methods], settings, range(number), make),)
+    if len(settings) < 2:
+        raise ValueError("lrs has one learning rate only, on which nothing can be searched; give at least two")
+    return tuned_phases(methods, make, seeds=number, lrs=sorted(one["lr"] for one in settings))
 
 
 def _base(
     path: Path, config: TrainConfig | None, methods: Mapping[str, Mapping[str, Any]], executor: Kind
 ) -> TrainConfig:
     """What all trials have in common: as it was where the comparison is continued."""
-    before = _begun(path)
-    if before is not None and config is None:
-        return before
-    config = config or TrainConfig()
-    if before is not None:
-        common_config(config)  # an error in itself is not a difference
-        try:
-            return common_config(config, before)
-        except ValueError as error:
-            raise other_study(path, COMPARISON, str(error)) from error
-    base = common_config(config)
+    if (store := Store.existing(path, COMPARISON)) is not None:
+        return _continued(store, config)
+    base = common_config(config or TrainConfig())
     check_used(base, methods.values())
     if base.precision == "auto" and executor == "slurm":
         raise ValueError("precision auto is measured here, the trials run elsewhere; give float32 or bfloat16")
@@ -154,10 +145,16 @@ def _base(
         return dataclasses.replace(settle_on_machine(base, team), threads=base.threads)
 
 
-def _begun(path: Path) -> TrainConfig | None:
-    store = Store.existing(path, COMPARISON)
+def _continued(store: Store, config: TrainConfig | None) -> TrainConfig:
     try:
-        return None if store is None else TrainConfig.from_dict(store.settings["config"])
+        before = TrainConfig.from_dict(store.settings["config"])
     except (KeyError, TypeError, ValueError) as error:
-        file = path / COMPARISON.manifest
+        file = store.path / COMPARISON.manifest
         raise RunError(f"{file} is of another release ({error}); choose another directory") from error
+    if config is None:
+        return before
+    common_config(config)  # an error in itself is not a difference
+    try:
+        return common_config(config, before)
+    except ValueError as error:
+        raise other_study(store.path, COMPARISON, str(error)) from error

@@ -27,16 +27,7 @@ from subspace_lab.experiments.results import TRAINING
 from subspace_lab.experiments.statistics import summary
 from subspace_lab.experiments.store import Kind, Store
 from subspace_lab.experiments.study import Quantity, Study, conduct
-from subspace_lab.experiments.variants import (
-    DESCRIBED,
-    SHARES,
-    Trainings,
-    common_config,
-    describe,
-    left_open,
-    parse_methods,
-    rates,
-)
+from subspace_lab.experiments.variants import OF_TRAININGS, Trainings, common_config, left_open, parse_methods, rates
 from subspace_lab.runs import Run
 from subspace_lab.runs.files import publish
 from subspace_lab.studies.plans.validate_plan import gap_to, methods_of, uniform_rank
@@ -55,10 +46,7 @@ MEASURED = TrainConfig(  # its seed is not among those that are compared
 )  # fmt: skip
 RANKS = {"free": None, "tight": (1, 2, 3, 4, 6, 8, 12, 16)}  # by setting: that are measured for the plan; None: default
 COLUMNS = ["method", "lr", "edge", "seeds", "failed", "eval_loss", "eval_low", "eval_high", "state_bytes"]
-PLANS = Kind(
-    "plans", "study.json", "cells", "a study", factors={**TRAINING, "setting": "str"}, columns=DESCRIBED,
-    describe=describe, shares=SHARES,
-)  # fmt: skip
+PLANS = Kind("plans", "study.json", "cells", "a study", factors={**TRAINING, "setting": "str"}, **OF_TRAININGS)
 
 
 def plan_of(run: Run, setting: str) -> Plan:
