@@ -27,7 +27,7 @@ faults: $(INSTALLED)  ## mutants of everything on disk, signals, full disks: res
 pages: $(INSTALLED)  ## the generated parts of the pages, from committed results; trains nothing
 	$(BIN)/python -m benchmarks.pages
 	$(BIN)/python -m subspace_lab.studies.grass_paper.analyzed_runs
-	$(BIN)/python -m subspace_lab.studies.plans.page
+	$(BIN)/python -m subspace_lab.studies.plans.study
 	$(BIN)/subspace-lab figures results/grass_paper --profile cpu --page docs/evidence.md --pictures figures
 
 lint: $(INSTALLED)

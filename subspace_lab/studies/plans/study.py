@@ -6,7 +6,8 @@ At the root of the repository,
 
 measures a training of a small LLaMA, makes plans of it, trains by each over learning rates and seeds, by GrassWalk of
 one rank with no fewer state bytes, and by methods that may explain why one of them is better. Trials that are complete
-in ``runs/plans`` are not repeated. The result is ``results/plans/plans.json``.
+in ``runs/plans`` are not repeated. The result is ``results/plans/plans.json``, from which the tables of
+``docs/how-to/let-measurements-choose.md`` are written; without a directory they are written only.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from subspace_lab.experiments.statistics import summary
 from subspace_lab.experiments.store import Kind, Store
 from subspace_lab.experiments.study import Quantity, Study, conduct
 from subspace_lab.experiments.variants import OF_TRAININGS, Trainings, common_config, left_open, parse_methods, rates
+from subspace_lab.report.pages import fill_from, markdown_table
 from subspace_lab.runs import Run
 from subspace_lab.runs.files import publish
 from subspace_lab.studies.plans.validate_plan import gap_to, methods_of, uniform_rank
@@ -35,6 +37,7 @@ from subspace_lab.training import TrainConfig, train
 from subspace_lab.training.memory import trained_shapes
 
 RESULT = Path("results", "plans", "plans.json")
+PAGE, MARK = Path("docs", "how-to", "let-measurements-choose.md"), "plans"
 COMMAND = "python -m subspace_lab.studies.plans.study"
 RATES = (3e-3, 8e-3, 2e-2)
 ADAMW_RATES = (3e-4, 1e-3, 3e-3)
@@ -46,6 +49,17 @@ MEASURED = TrainConfig(  # its seed is not among those that are compared
 )  # fmt: skip
 RANKS = {"free": None, "tight": (1, 2, 3, 4, 6, 8, 12, 16)}  # by setting: that are measured for the plan; None: default
 COLUMNS = ["method", "lr", "edge", "seeds", "failed", "eval_loss", "eval_low", "eval_high", "state_bytes"]
+SETTINGS = {
+    "free": "no budget, the ranks that `analyze` measures by itself (2, 4, ..., 64)",
+    "tight": "three quarters of the bytes that a plan without budget takes, ranks 1, 2, 3, 4, 6, 8, 12, 16",
+}
+ROWS = {
+    "plan": "plan",
+    "default": "GrassWalk, one rank, its defaults",
+    "usual": f"GrassWalk, one rank, refreshed every {INTERVAL}",
+    "less": "GrassWalk, the next lower rank, its defaults",
+    "adamw": "AdamW",
+}
 PLANS = Kind("plans", "study.json", "cells", "a study", factors={**TRAINING, "setting": "str"}, **OF_TRAININGS)
 
 
@@ -87,8 +101,46 @@ def numbers(results: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def main(out_dir: str) -> None:
-    """Train what is missing in a directory, and write the JSON file; the same call continues."""
+def verdict(gap: dict[str, float]) -> str:
+    """The verdict on the gap of plan minus another method."""
+    if gap["gap_high"] < 0:
+        return "the plan is better"
+    return "the plan is worse" if gap["gap_low"] > 0 else "not distinguishable"
+
+
+def render(result: dict[str, Any]) -> str:
+    """The tables of the page, from the content of the JSON file."""
+    lines = []
+    headings = ["method", "state of the planned layers, kB", "best rate", "held-out loss", "plan minus this one", ""]
+    for setting, of_setting in result["settings"].items():
+        others = _bytes_of_others(of_setting)
+        rows = []
+        for row in of_setting["methods"]:
+            edge = f" ({row['edge']} end)" if row["edge"] else ""
+            gap, state = of_setting["gaps"].get(row["method"]), f"{(row['state_bytes'] - others) / 1e3:,.0f}"
+            rows.append([ROWS[row["method"]], state, f"{row['lr']:g}{edge}", f"{row['eval_loss']:.3f}", "", ""])
+            if gap is not None:
+                difference = f"{gap['gap']:+.3f} [{gap['gap_low']:+.3f}, {gap['gap_high']:+.3f}]"
+                rows[-1][-2:] = [difference, verdict(gap)]
+        title = f"{SETTINGS[setting][0].upper()}{SETTINGS[setting][1:]}:"
+        lines += [title, "", *markdown_table(headings, rows), ""]
+    return "\n".join(lines)
+
+
+def _bytes_of_others(of_setting: dict[str, Any]) -> float:
+    """The state of embeddings, head and norms, the same for all methods."""
+    whole = next(row["state_bytes"] for row in of_setting["methods"] if row["method"] == "plan")
+    return float(whole - sum(layer["state_bytes"] for layer in of_setting["plan"]["layers"]))
+
+
+def main(out_dir: str = "") -> None:
+    """Train what is missing in a directory, write the JSON file, fill the page; without a directory only fill it."""
+    if out_dir:
+        _write(out_dir)
+    fill_from(RESULT, PAGE, MARK, render)
+
+
+def _write(out_dir: str) -> None:
     out = Path(out_dir)
     if not (out / "measured").exists():
         train(out / "measured", MEASURED)

@@ -12,8 +12,18 @@ import pytest
 from scipy import stats
 
 from subspace_lab.report.pages import fill
-from subspace_lab.studies.plans.page import MARK, PAGE, SETTINGS, main, render, verdict
-from subspace_lab.studies.plans.study import COMMAND, RANKS, RESULT, methods
+from subspace_lab.studies.plans.study import (
+    COMMAND,
+    MARK,
+    PAGE,
+    RANKS,
+    RESULT,
+    SETTINGS,
+    main,
+    methods,
+    render,
+    verdict,
+)
 from tests.docs.pages import ROOT
 
 
