@@ -181,8 +181,7 @@ class Store:
     @property
     def settings(self) -> dict[str, Any]:
         """The identity of the study."""
-        found: dict[str, Any] = self.manifest["settings"]
-        return found
+        return dict(self.manifest["settings"])
 
     @property
     def trials_dir(self) -> Path:
@@ -204,8 +203,7 @@ class Store:
         if not isinstance(self.manifest.get("data_hash"), str):
             self.manifest["data_hash"] = find()
             self._publish_manifest()
-        found: str = self.manifest["data_hash"]
-        return found
+        return str(self.manifest["data_hash"])
 
     def check_data(self, found: str) -> None:
         """RunError if the tables are of data with another hash than `found`, so that different data are not mixed."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,8 @@ class Watcher(Protocol):
         """Called several times a second, or as often as the executor looks itself."""
 
 
-class Executor(Protocol):
+class Executor(AbstractContextManager[Any], Protocol):
     """A context manager that many batches share; after it, even after an error, no trial is running."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None: ...
 
     def run(self, trials: Sequence[Request], watch: Watcher) -> None:
         """Run trials until the processes of all have ended.

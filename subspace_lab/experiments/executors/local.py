@@ -12,16 +12,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from subspace_lab.experiments.executors.base import Ended, Request, Watcher
+from subspace_lab.experiments.executors.base import Ended, Executor, Request, Watcher
 from subspace_lab.runs import RunError
 
 _LOG = ".fork_server.log"
 _PATIENCE_S = 0.25  # between two looks at how far the trials are
 
 
-class LocalExecutor:
+class LocalExecutor(Executor):
     """Processes of this machine, as many at a time as there are `places`.
 
     Args:
@@ -34,9 +34,6 @@ class LocalExecutor:
         self._pids: dict[str, int] = {}
         self._buffer = b""
         self._server: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         if self._server is None:

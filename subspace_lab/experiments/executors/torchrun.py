@@ -15,9 +15,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from subspace_lab.experiments.executors.base import Ended, Request, Watcher
+from subspace_lab.experiments.executors.base import Ended, Executor, Request, Watcher
 from subspace_lab.experiments.executors.parent import end_with_parent
 from subspace_lab.runs.files import publish_json
 from subspace_lab.runs.manifest import MANIFEST
@@ -27,15 +27,12 @@ _MODULE = "subspace_lab.experiments.executors.torchrun"
 _WATCHED = "subspace_lab.experiments.executors.parent"
 
 
-class TorchrunExecutor:
+class TorchrunExecutor(Executor):
     """One trial at a time, shared by `processes`: one per GPU where there are GPUs."""
 
     def __init__(self, processes: int) -> None:
         self._processes = processes
         self._running: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         if self._running is not None:
