@@ -27,7 +27,7 @@ import pandas as pd
 from IPython.utils.capture import capture_output
 
 import subspace_lab as sl
-from subspace_lab.studies.grass_paper.captured_tables import angle_histograms
+from subspace_lab.analysis.angle_histograms import angle_histograms
 from subspace_lab.studies.grass_paper.quantities.projection_angles import histogram
 
 # %matplotlib inline

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 import subspace_lab as sl
+from subspace_lab.analysis.angle_histograms import angle_histograms
 from subspace_lab.cli import app
 from subspace_lab.experiments.statistics import summary
 from subspace_lab.optim.options import OPTIONS
-from subspace_lab.studies.grass_paper.captured_tables import angle_histograms
 from subspace_lab.studies.grass_paper.quantities.ackley import descents
 from subspace_lab.studies.optimizers.comparison import COMPARISON
 from subspace_lab.training import PRESETS, TrainConfig
