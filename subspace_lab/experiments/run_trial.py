@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import traceback
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,42 +23,39 @@ def run_trial(request: Request) -> None:
     trials_dir = Path(request.trials_dir)
     directory = trials_dir / request.name
     before = read_outcome(trials_dir, request.name)
-    outcome = Outcome(attempts=request.attempt, base_bytes=before.base_bytes or peak_memory())
-    if torch.cuda.is_available():
+    has_gpu = torch.cuda.is_available()
+    base = 0 if has_gpu else before.base_bytes or peak_memory()
+    if has_gpu:
         torch.cuda.reset_peak_memory_stats()
-        outcome = dataclasses.replace(outcome, base_bytes=0)
+    end: dict[str, Any]
     try:
         parents = {parent: trials_dir / name for parent, name in request.parents.items()}
         begun_from = {parent: weights_hash(path) or "" for parent, path in parents.items()}
         resume = (directory / MANIFEST).exists() if request.resume is None else request.resume
-        recipe = recipe_named(request.recipe, request.plugins)
-        measured = recipe.run(
+        measured = recipe_named(request.recipe, request.plugins).run(
             directory, request.config, [*parents.values()], resume=resume, keeps_weights=request.keeps_weights
         )
         if not is_first():
             return
         directory.mkdir(parents=True, exist_ok=True)  # of a recipe that left no file: without it nothing was run
-        outcome = dataclasses.replace(
-            outcome, status="complete", metrics=measured.metrics, state_bytes=measured.state_bytes,
-            weights=weights_hash(directory), parents=begun_from,
-        )  # fmt: skip
+        end = {
+            "status": "complete", "metrics": measured.metrics, "state_bytes": measured.state_bytes,
+            "weights": weights_hash(directory), "parents": begun_from,
+        }  # fmt: skip
     except TrainingInterrupted as interrupt:
-        outcome = dataclasses.replace(outcome, status="cut", reason=f"interrupted at step {interrupt.step}")
+        end = {"status": "cut", "reason": f"interrupted at step {interrupt.step}"}
     except DivergedError as error:
         reason = str(error).partition(";")[0].removeprefix(f"{directory} diverged ")
-        outcome = dataclasses.replace(outcome, status="diverged", reason=reason)
+        end = {"status": "diverged", "reason": reason}
     except Exception as error:
         if not is_first():
             raise  # torchrun then ends the others, which may wait for this one
         traceback.print_exc()
-        outcome = dataclasses.replace(outcome, status="failed", reason=_reason(error))
+        end = {"status": "failed", "reason": _reason(error)}
     if is_first():
-        peak = max(_peak(), before.peak_bytes or 0)
-        write_outcome(trials_dir, request.name, dataclasses.replace(outcome, peak_bytes=peak))
-
-
-def _peak() -> int:
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_memory()
+        peak = max(torch.cuda.max_memory_allocated() if has_gpu else peak_memory(), before.peak_bytes or 0)
+        outcome = Outcome(attempts=request.attempt, base_bytes=base, peak_bytes=peak, **end)
+        write_outcome(trials_dir, request.name, outcome)
 
 
 def _reason(error: Exception) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -41,8 +40,6 @@ def absorb(store: PaperStore, rows: pd.DataFrame) -> None:
             store.add(ANGLES, _about(angle_histograms(run, rank=store.profile.rank, lags=lags), about))
 
 
-def _about(table: pd.DataFrame, about: Mapping[str, Any]) -> pd.DataFrame:
+def _about(table: pd.DataFrame, about: dict[str, Any]) -> pd.DataFrame:
     whole = {name: "int32" for name in ("step", "depth", "rank", "m", "n", "index", "lag_steps") if name in table}
-    return table.assign(**{str(name): value for name, value in about.items()}, kind=table["kind"].astype(str)).astype(
-        whole
-    )
+    return table.assign(**about, kind=table["kind"].astype(str)).astype(whole)
