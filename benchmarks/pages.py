@@ -13,6 +13,7 @@ MARK = "benchmarks"
 ABOUT = {
     "analyze_memory": "memory of `analyze`, 60M LLaMA",
     "angles": "principal angles, 512 × 128, float64",
+    "attribution_alignment": "few labelled rows",
     "capture_overhead": 'training with `keep="gram"`, every 10 steps',
     "hessian": "5 leading Hessian eigenvalues of a 1M LLaMA to a residual of 1e-3",
     "faults": "faults in files, signals, full disks",
@@ -24,6 +25,7 @@ ABOUT = {
 }
 PAGES = {
     "README.md": ("analyze_memory", "angles", "capture_overhead", "help_time", "hessian", "snapshot_bytes", "spectra"),
+    "docs/how-to/align-attributions.md": ("attribution_alignment",),
     "docs/concepts/optimizers.md": ("optimizer_step",),
     "docs/how-to/compare-optimizers.md": ("training_memory",),
     "docs/concepts/what-a-run-survives.md": ("faults",),
