@@ -6,12 +6,12 @@ import importlib
 from typing import Any
 
 
-def require(name: str, *, extra: str) -> Any:
-    """A package of an extra, imported.
+def require(name: str, *, extra: str | None = None) -> Any:
+    """A package that not everyone needs, imported.
 
     Args:
         name: The package.
-        extra: The extra of this project that installs it.
+        extra: The extra of this project that installs it; None for one that is installed by itself.
 
     Returns:
         The module.
@@ -22,4 +22,5 @@ def require(name: str, *, extra: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"{name} is not installed; run: pip install 'subspace_lab[{extra}]'") from error
+        what = name.replace("_", "-") if extra is None else f"'subspace_lab[{extra}]'"
+        raise ModuleNotFoundError(f"{name} is not installed; run: pip install {what}") from error

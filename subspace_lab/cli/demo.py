@@ -25,7 +25,7 @@ def demo(run_dir: RunDir = Path("runs/demo"), /, *, steps: int = 200) -> None:
     from subspace_lab.runs.manifest import MANIFEST
     from subspace_lab.training import train as start
 
-    config = TrainConfig(steps=steps, every=10, eval_every=50)
+    config = TrainConfig(data="stdlib", steps=steps, every=10, eval_every=50)
     there = (run_dir / MANIFEST).exists()
     if there:
         _check_same_demo(run_dir, config)

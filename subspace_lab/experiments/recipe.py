@@ -76,12 +76,12 @@ class Train:
         """See `Recipe.identity`."""
         from subspace_lab.training.optimizers import filled_options, plan_of, revision_of
         from subspace_lab.training.pretrained import weight_files
-        from subspace_lab.training.tokens import load_tokens
+        from subspace_lab.training.tasks.table import data_hash_of
 
         settings = TrainConfig.from_dict(config)
         content = {name: value for name, value in settings.to_dict().items() if name not in _NOT_CONTENT}
         content["lr_rest"] = settings.lr if settings.lr_rest is None else settings.lr_rest
-        content["data_hash"] = load_tokens(settings).hash if data_hash is None else data_hash
+        content["data_hash"] = data_hash_of(settings) if data_hash is None else data_hash
         content["revision"] = revision_of(settings)
         content["optimizer_options"] = filled_options(settings)
         if (plan := plan_of(settings)) is not None:

@@ -28,8 +28,8 @@ _CHOSEN = {
     "layers": "its trainings capture no gradients",
 }
 _SAME_FOR_ALL = {  # weights, batches, evaluation, and how it is timed
-    "preset", "model", "data", "tokenizer", "vocab_size", "steps", "batch_size", "accumulation", "sequence_length",
-    "precision", "threads", "eval_every", "eval_batches",
+    "preset", "model", "task", "data", "columns", "tokenizer", "vocab_size", "steps", "batch_size", "accumulation",
+    "sequence_length", "precision", "threads", "eval_every", "eval_batches",
 }  # fmt: skip
 _SOME_HAVE = ("rank", "update_interval", "scale")
 _OF_METHODS = (*_SOME_HAVE, "betas", "warmup")  # whose defaults are the methods'

@@ -11,10 +11,11 @@ from typing import Any, Literal, Self, get_args
 from subspace_lab._checks import check_choice, is_decay_rates, is_number, plain_number, positive_number, whole_number
 from subspace_lab._text import unknown
 from subspace_lab.training.presets import FINE_TUNING, Recipe, preset
+from subspace_lab.training.tasks.names import TASKS
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Adapter = Literal["lora"]
-DEFAULT_PRESET = "llama-7m"
+DEFAULT_PRESET, DEFAULT_TASK = "llama-7m", "language"
 _ADAPTER_RANK = 8
 _COUNTS = ("steps", "batch_size", "accumulation", "vocab_size", "adapter_rank", "rank", "update_interval", "threads",
            "every", "checkpoint_every", "keep_checkpoints", "eval_every", "eval_batches")  # fmt: skip
@@ -36,15 +37,22 @@ class TrainConfig:
         adapter_rank: Of the adapters, 8 by default; their update is scaled by alpha / rank = 2.
         adapter_targets: Which linear layers get one: their names (``q_proj``) or globs on their paths; by default all
             of attention and MLP.
+        task: What the model learns: ``language`` (the next token of text, the default), or a labelled task:
+            ``sentiment``, ``questions``, ``arithmetic``, ``instructions``, ``classification`` (GLUE and SuperGLUE) or
+            ``file`` (prompts and responses of your own), whose loss is that of the responses alone.
         data: ``stdlib`` (the sources of Python's standard library), a path or glob of text, jsonl or parquet files,
-            or ``hf:<dataset>`` (``hf:<dataset>:<subset>``), streamed.
+            or ``hf:<dataset>`` (``hf:<dataset>:<subset>``), streamed. Of a labelled task: a csv, tsv, jsonl, json or
+            parquet file, a directory of these (``train.csv``, ``validation.csv``), or ``hf:<dataset>``; by default the
+            rows that come with the task.
+        columns: Which columns of a labelled task's data are read: ``prompt=q,response=a``; by default those of the
+            usual names.
         tokenizer: A ``tokenizer.json``, ``hf:<name>`` or a local directory; by default the pretrained model's own, for
             a preset a byte-level BPE trained on the data.
         vocab_size: Overrides the preset's.
         steps: Optimizer steps.
         batch_size: Sequences per micro-batch, over all processes.
         accumulation: Micro-batches per optimizer step.
-        sequence_length: Tokens per sequence, at least two.
+        sequence_length: Tokens per sequence, at least two; of a labelled task the most that a row may have.
         optimizer: ``adamw``, or a method of `subspace_lab.optim` by its name, whatever its case and hyphens.
         rank: Rank of the matrices of attention and MLP; by default the preset's published one, else a quarter of its
             width. Embeddings, head and norms are full-rank in any case.
@@ -82,7 +90,9 @@ class TrainConfig:
     adapter: Adapter | None = None
     adapter_rank: int | None = None
     adapter_targets: tuple[str, ...] | None = None
-    data: str = "stdlib"
+    task: str = DEFAULT_TASK
+    data: str | None = None
+    columns: str | dict[str, str] | None = None
     tokenizer: str | None = None
     vocab_size: int | None = None
     steps: int | None = None
@@ -118,17 +128,20 @@ class TrainConfig:
                 object.__setattr__(self, name, tuple(value))
         if isinstance(options := self.optimizer_options, Mapping):
             object.__setattr__(self, "optimizer_options", {str(k).replace("-", "_"): v for k, v in options.items()})
+        if self.columns is not None:
+            object.__setattr__(self, "columns", _columns(self.columns))
         _check(self)
 
     def resolved(self) -> Self:
         """The configuration with the open fields that follow from the preset filled in.
 
         Returns:
-            A configuration whose ``lr``, ``batch_size``, ``accumulation``, ``sequence_length``, ``steps``, ``warmup``
-            and (for a preset) ``vocab_size`` are set; it resolves to itself.
+            A configuration whose ``data``, ``lr``, ``batch_size``, ``accumulation``, ``sequence_length``,
+            ``steps``, ``warmup`` and (for a preset) ``vocab_size`` are set; it resolves to itself.
 
         Raises:
-            ValueError: If the warm-up is longer than the training.
+            ValueError: If the warm-up is longer than the training, or the task has no data of its own and none are
+                given.
 
         >>> TrainConfig(preset="llama-60m").resolved().warmup
         1000
@@ -137,11 +150,15 @@ class TrainConfig:
         size = preset(name) if name else None
         recipe = size.recipe if size else FINE_TUNING
         values = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(Recipe)}
+        task = TASKS[self.task]
+        values |= {"data": task.data, "sequence_length": task.sequence_length or recipe.sequence_length}
         if size:
             values |= {"preset": name, "vocab_size": size.vocab_size}
         if self.adapter is not None:
             values["adapter_rank"] = _ADAPTER_RANK
         full = self._filled(values)
+        if full.data is None:
+            raise ValueError(f"task {self.task!r} has no rows of its own; give data=, a file of rows or hf:<dataset>")
         assert full.steps is not None
         full = full._filled({"warmup": full.steps // 10})
         if full.warmup is not None and full.steps is not None and full.warmup > full.steps:
@@ -200,8 +217,11 @@ class TrainConfig:
         return cls(**values)
 
     def _filled(self, values: Mapping[str, Any]) -> Self:
-        is_open = {name: value for name, value in values.items() if getattr(self, name) in (None, "auto")}
+        is_open = {name: value for name, value in values.items() if self._leaves_open(name)}
         return dataclasses.replace(self, **is_open)
+
+    def _leaves_open(self, name: str) -> bool:
+        return getattr(self, name) in ((DEFAULT_TASK,) if name == "task" else (None, "auto"))
 
     @property
     def tokens(self) -> int:
@@ -209,7 +229,8 @@ class TrainConfig:
         return math.prod(getattr(self, name) for name in ("steps", "batch_size", "accumulation", "sequence_length"))
 
 
-_LATER = {"adapter": None, "adapter_rank": None, "adapter_targets": None}  # with the values that change nothing
+# Settings of later releases, with the values that change nothing.
+_LATER = {"task": DEFAULT_TASK, "columns": None, "adapter": None, "adapter_rank": None, "adapter_targets": None}
 _OFF = ("clip", "every", "eval_every")  # None is a value of these
 
 
@@ -253,6 +274,11 @@ def _check_choices(config: TrainConfig) -> None:
     for name in ("layers", "adapter_targets"):
         if isinstance(patterns := getattr(config, name), str):
             raise ValueError(f"{name} must be a tuple of patterns, got the text {patterns!r}; write ({patterns!r},)")
+    if not isinstance(config.task, str) or config.task not in TASKS:
+        raise ValueError(unknown("task", str(config.task), TASKS))
+    if config.data is not None and not isinstance(config.data, str):
+        raise ValueError(f"data must be a text, a path for example, got {config.data!r}")
+    _check_columns(config)
 
 
 def _check_adapter(config: TrainConfig) -> None:
@@ -264,6 +290,33 @@ def _check_adapter(config: TrainConfig) -> None:
     for name in ("adapter_rank", "adapter_targets"):
         if (value := getattr(config, name)) is not None:
             raise ValueError(f"{name}={value!r} has no effect without adapter; add adapter='lora'")
+
+
+def _columns(columns: Any) -> dict[str, str]:
+    """Columns as a mapping, from ``prompt=q,response=a`` too."""
+    example = "write 'prompt=q,response=a' or {'prompt': 'q', 'response': 'a'} for example"
+    if isinstance(columns, str):
+        pairs = [pair.partition("=") for pair in columns.split(",")]
+        if not all(name.strip() and equals and column.strip() for name, equals, column in pairs):
+            raise ValueError(f"columns={columns!r} is not a list of pairs; {example}")
+        names = [name.strip() for name, _, _ in pairs]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"columns={columns!r} says {twice[0]} twice; leave one out")
+        return {name.strip(): column.strip() for name, _, column in pairs}
+    if not (isinstance(columns, Mapping) and all(isinstance(x, str) and x for pair in columns.items() for x in pair)):
+        raise ValueError(f"columns must be names of columns, got {columns!r}; {example}")
+    return dict(columns)
+
+
+def _check_columns(config: TrainConfig) -> None:
+    if not config.columns:
+        return
+    known = TASKS[config.task].columns
+    if not known:
+        raise ValueError(f"columns has no effect on task={config.task!r}, which reads plain text; leave it out")
+    for name in config.columns:
+        if name not in known:
+            raise ValueError(unknown(f"column of task {config.task!r}", name, known))
 
 
 def _check_options(options: Any) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 from torch import Tensor
 
-from subspace_lab.training.sequences import Sequences
+from subspace_lab.training.sequences import Sequences, spread
 
 _COUNT = 32
 
@@ -37,8 +37,7 @@ class EvaluationSet:
         Returns:
             The set, a function of the data and the length of the sequences alone.
         """
-        there = sequences.num_held_out or sequences.num_train
-        tokens = sequences.spread(min(_COUNT, max(1, there - there % 2)))
+        tokens = sequences.spread(probe_count(sequences.num_held_out or sequences.num_train))
         return cls(tokens, sequences.num_held_out > 0)
 
     def facts(self) -> dict[str, Any]:
@@ -56,6 +55,9 @@ class EvaluationSet:
         Returns:
             Token numbers.
         """
-        total = len(self.tokens)
-        rows = np.arange(min(count, total)) * total // min(count, total)
-        return self.tokens[rows]
+        return self.tokens[spread(count, len(self.tokens))]
+
+
+def probe_count(total: int) -> int:
+    """How many of so many rows quantities of the loss are measured on: an even number of at most 32, or one."""
+    return min(_COUNT, max(1, total - total % 2))

@@ -24,7 +24,7 @@ from subspace_lab.training.hooks import StepHooks
 from subspace_lab.training.interrupt import DivergedError, Interrupt, TrainingInterrupted, catch_interrupt
 from subspace_lab.training.models import linear_layers
 from subspace_lab.training.optimizers import plan_of
-from subspace_lab.training.places import places_of, tokens_of_run
+from subspace_lab.training.places import places_of, task_of_run
 from subspace_lab.training.progress import TrainingProgress
 from subspace_lab.training.start import (
     config_to_resume,
@@ -34,8 +34,7 @@ from subspace_lab.training.start import (
     torch_state_of_a_run,
 )
 from subspace_lab.training.tasks.base import Task
-from subspace_lab.training.tasks.language import LanguageTask
-from subspace_lab.training.tokens import load_tokens
+from subspace_lab.training.tasks.table import ShippedTask, task_of
 from subspace_lab.training.trainer import Trainer
 from subspace_lab.training.workers import Workers, workers
 
@@ -62,7 +61,7 @@ def train(
         config: What to train and how; None for the defaults, or when resuming for what the run began with.
         resume: Go on from the last checkpoint, or from the first step when there is none. Snapshots that are taken
             again must be identical to those that are there.
-        feed: A task of your own instead of the text that the configuration names; the same one when resuming.
+        feed: A task of your own instead of the one that the configuration names; the same one when resuming.
         model: A model of your own instead of the one that the configuration names, trained in place; as it was before
             the first step when resuming.
         hooks: What is to happen before and after every step; the same when resuming.
@@ -88,14 +87,13 @@ def train(
         with torch_state_of_a_run(config, team):
             config = settle_on_machine(config, team)
             if feed is None:
-                config, task = _language_task(run_dir, config, team, moved if resume else None)
-            else:
-                task = feed
-                if resume:
-                    _check_data(run_dir, config, task)
+                config, own = _own_task(run_dir, config, team, moved if resume else None)
+            elif resume:
+                _check_data(run_dir, config, feed)
+            task: Task = own if feed is None else feed
             trainer = Trainer(config, task, team, model)
-            if isinstance(task, LanguageTask):
-                _check_vocabulary(trainer.model, task.sequences.largest_token)
+            if feed is None:
+                _check_vocabulary(trainer.model, own.largest_token)
             config = dataclasses.replace(config, layers=config.layers or linear_layers(trainer.model))
             hooks = hooks or StepHooks()
             start = load_checkpoint(run_dir, trainer.model, trainer.optimizer, hooks.state) if resume else 0
@@ -132,17 +130,16 @@ def _capture(
     )
 
 
-def _language_task(
+def _own_task(
     run_dir: Path, config: TrainConfig, team: Workers, moved: dict[str, str] | None
-) -> tuple[TrainConfig, Task]:
-    """The text as a task, and the configuration with where the files of a resumed run are now."""
+) -> tuple[TrainConfig, ShippedTask]:
+    """The task of a configuration, and the configuration with where the files of a resumed run are now."""
     if not team.is_first:
         team.wait()
-    found = (config, load_tokens(config)) if moved is None else tokens_of_run(Run.open(run_dir), config, **moved)
+    found = (config, task_of(config, team)) if moved is None else task_of_run(Run.open(run_dir), config, team, **moved)
     if team.is_first:
         team.wait()
-    config, data = found
-    return config, LanguageTask.of_tokens(config, data, team)
+    return found
 
 
 def _check_data(run_dir: Path, config: TrainConfig, task: Task) -> None:

@@ -22,23 +22,25 @@ _LINEARS = (
 )  # fmt: skip
 
 
-def build_model(config: TrainConfig) -> PreTrainedModel:
+def build_model(config: TrainConfig, outputs: int | None = None) -> PreTrainedModel:
     """The model, float32, on the CPU, ready to be trained.
 
     The weights of a preset, and of adapters, are a function of the seed alone: the generator is seeded here.
 
     Args:
         config: A resolved configuration.
+        outputs: Of a head that classifies, on a pretrained encoder; None for a language model.
 
     Returns:
-        A causal language model of transformers; where the configuration has adapters, only these are trainable.
+        A causal language model of transformers, or an encoder with that head; where the configuration has adapters,
+        only these and the head are trainable.
 
     Raises:
         ValueError: If a pretrained model cannot be loaded or has fewer positions than a sequence has tokens, or a
             target of the adapters matches nothing.
     """
     torch.manual_seed(config.seed)
-    model = pretrained_model(config.model) if config.model else _llama(config)
+    model = pretrained_model(config.model, outputs=outputs) if config.model else _llama(config)
     positions = getattr(model.config, "max_position_embeddings", None)
     if positions and config.sequence_length and config.sequence_length > positions:
         raise ValueError(

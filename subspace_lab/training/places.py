@@ -3,7 +3,7 @@
 A configuration has paths as they were typed, which mean something in the directory of that time only. The manifest
 keeps two more forms of each: the absolute path, which survives a change of directory, and the path from the run
 directory, which survives a move of a directory that holds both. Which of the files that are found are the same ones is
-decided by their content: the hash of the tokens.
+decided by their content: the identity of the task that they give.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from subspace_lab.optim.from_plan import read_plan
 from subspace_lab.runs import Run, RunError
 from subspace_lab.training.config import TrainConfig
 from subspace_lab.training.pretrained import HUB, NAMED
-from subspace_lab.training.tokens import TokenData, load_tokens
+from subspace_lab.training.tasks.names import OWN_DATA
+from subspace_lab.training.tasks.table import ShippedTask, task_of
+from subspace_lab.training.workers import Workers
 
 FILES = ("data", "model", "tokenizer")
 
@@ -41,26 +43,34 @@ def places_of(config: TrainConfig, run_dir: Path) -> dict[str, dict[str, str]]:
     return {name: _forms(value, run_dir) for name, value in typed.items() if isinstance(value, str) and _is_path(value)}
 
 
-def tokens_of_run(
-    run: Run, config: TrainConfig, *, data: str | None = None, model: str | None = None, tokenizer: str | None = None
-) -> tuple[TrainConfig, TokenData]:
+def task_of_run(
+    run: Run,
+    config: TrainConfig,
+    workers: Workers,
+    *,
+    data: str | None = None,
+    model: str | None = None,
+    tokenizer: str | None = None,
+) -> tuple[TrainConfig, ShippedTask]:
     """Find the files of a run again, and read its data.
 
     Args:
         run: An opened run.
         config: How it was trained.
+        workers: Processes that share an evaluation.
         data: Where its data are now; None looks where they were: at the absolute path, at the path from the run
             directory, at the path as it was typed.
         model: Where its pretrained model is now, likewise.
         tokenizer: Where its tokenizer is now, likewise.
 
     Returns:
-        The configuration with the paths that hold what the run was trained on, and the tokens.
+        The configuration with the paths that hold what the run was trained on, and its task.
 
     Raises:
         RunError: If something is not there any more, or the data are not what they were.
         ValueError: If a place is given for what the run does not have, or what is there cannot be read.
     """
+    assert config.data
     given = {"data": data, "model": model, "tokenizer": tokenizer}
     places = {name: _candidates(run, name, getattr(config, name), given[name]) for name in FILES}
     lost = [name for name in FILES if given[name] is None and _has_place(run, name, getattr(config, name))]
@@ -72,13 +82,13 @@ def tokens_of_run(
             continue
         at = _with_files(config, chosen)
         try:
-            tokens = load_tokens(at, streamed=config.data.startswith(HUB))
+            task = task_of(at, workers, streamed=config.data.startswith(HUB))
         except ValueError as error:
             unreadable = unreadable or error
             continue
-        if tokens.hash == run.manifest.get("data_hash"):
-            return at, tokens
-        hashes[tokens.hash[:12]] = None
+        if task.identity == run.manifest.get("data_hash"):
+            return at, task
+        hashes[task.identity[:12]] = None
     if unreadable is not None and not hashes:
         raise unreadable
     for name in lost:
@@ -154,7 +164,7 @@ def _kept(run: Run) -> dict[str, Any]:
 
 def _is_path(typed: str) -> bool:
     """Whether a setting names something on this machine: no word with a meaning, nor what is on the hub."""
-    return _exists(typed) if typed.startswith(HUB) else typed not in {"stdlib", *NAMED}
+    return _exists(typed) if typed.startswith(HUB) else typed not in {*OWN_DATA, *NAMED}
 
 
 def _exists(place: str | None) -> bool:

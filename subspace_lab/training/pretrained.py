@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 HUB = "hf:"
+_OTHERWISE = "give hf:<name>, a directory or a .gguf"
 NAMED = (smollm2.NAME,)  # names that are not paths; ./smollm2 is one
 
 
@@ -61,11 +62,13 @@ def weight_files(model: str) -> list[Path]:
     return [path] if _is_gguf(path) else sorted(path.glob("*.safetensors"))
 
 
-def pretrained_model(model: str, **options: Any) -> PreTrainedModel:
-    """A causal language model with its weights.
+def pretrained_model(model: str, *, outputs: int | None = None, **options: Any) -> PreTrainedModel:
+    """A causal language model with its weights, or a model with a new head that classifies.
 
     Args:
         model: As of `find_model`.
+        outputs: Of a head that classifies, whose weights are drawn from torch's generator; None for a causal language
+            model.
         **options: Of ``from_pretrained``.
 
     Returns:
@@ -74,13 +77,32 @@ def pretrained_model(model: str, **options: Any) -> PreTrainedModel:
     Raises:
         ValueError: If it cannot be loaded; one line.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    otherwise = "give hf:<name>, a directory or a .gguf"
-    loaded: PreTrainedModel = _load(
-        AutoModelForCausalLM, "model", model, otherwise, {"use_safetensors": True, **options}
-    )
+    kind = AutoModelForCausalLM if outputs is None else AutoModelForSequenceClassification
+    how = {"use_safetensors": True, **({} if outputs is None else {"num_labels": outputs}), **options}
+    loaded: PreTrainedModel = _load(kind, "model", model, _OTHERWISE, how)
     return loaded
+
+
+def is_encoder(model: str) -> bool:
+    """Whether a model reads a text from both sides, as BERT does, and is no language model that writes.
+
+    Args:
+        model: As of `find_model`.
+
+    Returns:
+        Whether it does.
+
+    Raises:
+        ValueError: If its configuration cannot be loaded; one line.
+    """
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    config = _load(AutoConfig, "model", model, _OTHERWISE, {})
+    is_masked: bool = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return is_masked and not getattr(config, "is_decoder", False)
 
 
 def pretrained_tokenizer(model: str) -> PreTrainedTokenizerBase:

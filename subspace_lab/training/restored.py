@@ -15,12 +15,13 @@ from subspace_lab.runs.errors import in_shell
 from subspace_lab.runs.run import check_run
 from subspace_lab.training.checkpoint import checkpoint_steps, load_model
 from subspace_lab.training.config import TrainConfig
-from subspace_lab.training.models import build_model
-from subspace_lab.training.places import tokens_of_run
+from subspace_lab.training.places import task_of_run
 from subspace_lab.training.start import stored_config
-from subspace_lab.training.tasks.base import Batch, Task
-from subspace_lab.training.tasks.language import LanguageTask
+from subspace_lab.training.tasks.base import Batch, Task, Weighted
+from subspace_lab.training.tasks.table import model_for
 from subspace_lab.training.workers import Workers
+
+_SHARE = "share"  # of each row of a probe: its weight over the mean weight, so that the loss is a mean over rows
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,8 @@ class RestoredCheckpoints:
         """
         config, steps = _checkpoints(run)
         require("transformers", extra="hf")
-        config, tokens = tokens_of_run(run, config, data=data, model=model, tokenizer=tokenizer)
         alone = Workers(rank=0, size=1, device=_device())
-        task = LanguageTask.of_tokens(config, tokens, alone)
+        config, task = task_of_run(run, config, alone, data=data, model=model, tokenizer=tokenizer)
         if (named := run.manifest.get("evaluation")) is not None and named != task.facts():
             raise RunError(
                 f"{run.path} names other evaluation sequences in its manifest than this release takes ({named} there, "
@@ -83,7 +83,7 @@ class RestoredCheckpoints:
             Steps and model; it is on the GPU where there is one.
         """
         with torch.random.fork_rng(devices=[]):  # building draws the weights that the checkpoint replaces
-            model = build_model(self.config)
+            model = model_for(self.config, self.task)
         nn.Module.to(model, _device())
         model.eval()
         for step in self.steps:
@@ -95,12 +95,15 @@ class RestoredCheckpoints:
 
         Args:
             model: From `models`.
-            batch: From `probe`.
+            batch: From `probe`, or some of its rows.
 
         Returns:
-            A scalar.
+            A scalar, a mean over rows: where the task's own loss is one over tokens, a row counts by its share of them.
         """
-        return self.task.loss(model, batch)
+        shares = batch.get(_SHARE)
+        if shares is None:
+            return self.task.loss(model, batch)
+        return self.task.loss(model, {name: rows for name, rows in batch.items() if name != _SHARE}) * shares.mean()
 
     def probe(self, count: int, device: torch.device) -> Batch:
         """Rows of the evaluation set, spread evenly.
@@ -112,7 +115,16 @@ class RestoredCheckpoints:
         Returns:
             Tensors by name, a row for each.
         """
-        return {name: rows.to(device) for name, rows in self.task.probe(count).items()}
+        batch = {name: rows.to(device) for name, rows in self.task.probe(count).items()}
+        if isinstance(self.task, Weighted):
+            weights = torch.tensor([self.task.weight(row) for row in _one_by_one(batch)], device=device)
+            batch[_SHARE] = weights / weights.mean()
+        return batch
+
+
+def _one_by_one(batch: Batch) -> Iterator[Batch]:
+    for place in range(len(next(iter(batch.values())))):
+        yield {name: rows[place : place + 1] for name, rows in batch.items()}
 
 
 def _checkpoints(run: Run) -> tuple[TrainConfig, list[int]]:

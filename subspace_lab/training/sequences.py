@@ -60,9 +60,7 @@ class Sequences:
         Returns:
             Token numbers (count, length).
         """
-        epochs, places = np.divmod(np.arange(first, first + count), self.num_train)
-        rows = [_order(seed, int(epoch), self.num_train)[place] for epoch, place in zip(epochs, places, strict=True)]
-        return self._rows(np.array(rows))
+        return self._rows(order_of(first, count, self.num_train, seed))
 
     def held_out(self, count: int) -> Int[Tensor, "at_most_count length"]:
         """Held-out sequences, spread evenly over the tail.
@@ -73,8 +71,7 @@ class Sequences:
         Returns:
             Token numbers, always the same for the same count.
         """
-        count = min(count, self.num_held_out)
-        return self._rows(self.num_train + np.arange(count) * self.num_held_out // max(count, 1))
+        return self._rows(self.num_train + spread(count, self.num_held_out))
 
     def spread(self, count: int) -> Int[Tensor, "at_most_count length"]:
         """Held-out sequences as from `held_out`, or of a run that holds none out sequences spread over all.
@@ -87,11 +84,32 @@ class Sequences:
         """
         if self.num_held_out:
             return self.held_out(count)
-        count = min(count, self.num_train)
-        return self._rows(np.arange(count) * self.num_train // max(count, 1))
+        return self._rows(spread(count, self.num_train))
 
     def _rows(self, rows: Int[np.ndarray, " count"]) -> Int[Tensor, "count length"]:
         return torch.from_numpy(self._table[rows].astype(np.int64))
+
+
+def order_of(first: int, count: int, num_rows: int, seed: int) -> Int[np.ndarray, " count"]:
+    """Numbers of the rows ``first .. first + count - 1`` of an endless stream of epochs, each in an order of its own.
+
+    Args:
+        first: Rows seen before.
+        count: How many.
+        num_rows: Rows in an epoch.
+        seed: Of the order.
+
+    Returns:
+        Row numbers.
+    """
+    epochs, places = np.divmod(np.arange(first, first + count), num_rows)
+    return np.array([_order(seed, int(epoch), num_rows)[place] for epoch, place in zip(epochs, places, strict=True)])
+
+
+def spread(count: int, total: int) -> Int[np.ndarray, " at_most_count"]:
+    """So many of the numbers below `total`, spread evenly; all of them where there are fewer."""
+    count = min(count, total)
+    return np.arange(count) * total // max(count, 1)
 
 
 @functools.lru_cache(maxsize=2)

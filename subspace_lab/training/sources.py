@@ -53,6 +53,15 @@ def find_source(data: str) -> Source:
     return _files(data)
 
 
+def stdlib_modules() -> list[tuple[str, Path]]:
+    """Dotted names and files of the standard library's modules, tests left out, in the order of their names."""
+    root = Path(sysconfig.get_path("stdlib"))
+    named = (
+        (name.with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__"), name) for name in _modules(root)
+    )
+    return [(module, root / name) for module, name in sorted(named)]
+
+
 def _stdlib() -> Source:
     # The sources of the running Python's standard library, without tests and what was installed into it, in the order
     # of the SHA-256 of their names: fixed, and the held-out tail is a fair sample of the modules.

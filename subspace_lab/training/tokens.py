@@ -51,8 +51,9 @@ def load_tokens(config: TrainConfig, *, streamed: bool | None = None) -> TokenDa
     Raises:
         ValueError: If the data cannot be read, are not text or hold none.
     """
+    assert config.data
     source = find_source(config.data)
-    tokenizer, end = _tokenizer(config, source)
+    tokenizer, end = tokenizer_of(config, source)
     streamed = config.data.startswith("hf:") if streamed is None else streamed
     enough = _needed(config) if streamed else None
     key = cache_key("tokens", source.identity, tokenizer.to_str(), str(end), str(enough))
@@ -76,8 +77,19 @@ def _needed(config: TrainConfig) -> int:
     return (sequences + sequences // 16 + 1) * config.sequence_length  # with what is held out
 
 
-def _tokenizer(config: TrainConfig, source: Source) -> tuple[Tokenizer, int | None]:
-    """The tokenizer and the number of its end mark, None when it has none."""
+def tokenizer_of(config: TrainConfig, source: Source) -> tuple[Tokenizer, int | None]:
+    """The tokenizer and the number of its end mark, None when it has none.
+
+    Args:
+        config: A resolved configuration.
+        source: What a byte-level BPE is trained on where the configuration names neither a tokenizer nor a model.
+
+    Returns:
+        Tokenizer and number.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
     from tokenizers import Tokenizer
 
     if config.tokenizer is None and config.model is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -10,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from subspace_lab.training.config import TrainConfig
-from subspace_lab.training.models import build_model
 from subspace_lab.training.optimizers import build_optimizer
 from subspace_lab.training.schedule import Cosine
-from subspace_lab.training.tasks.base import Batch, Task
+from subspace_lab.training.tasks.base import Batch, Task, Weighted
+from subspace_lab.training.tasks.table import model_for
 from subspace_lab.training.workers import Workers
 
 
@@ -48,14 +49,14 @@ class Trainer:
         self._share = config.batch_size // workers.size
         self.tokens_per_step = config.batch_size * config.accumulation * task.tokens_per_row
         self.schedule = Cosine.of(config)
-        self.model: nn.Module = build_model(config) if model is None else model
+        self.model: nn.Module = model_for(config, task) if model is None else model
         nn.Module.to(self.model, workers.device)  # in place
         self.optimizer = build_optimizer(self.model, config)
         self._schedules = [Cosine.of(config, peak=group["lr"]) for group in self.optimizer.param_groups]
         self._parallel: nn.Module = DistributedDataParallel(self.model) if workers.size > 1 else self.model
 
     def backward(self, step: int) -> float:
-        """The gradient of a step, averaged over micro-batches and processes, into the parameters.
+        """The gradient of a step, averaged over micro-batches and processes by their weights, into the parameters.
 
         Args:
             step: Steps taken before.
@@ -65,9 +66,10 @@ class Trainer:
         """
         self._seed(step)
         loss = 0.0
-        for micro in range(self._accumulation):
+        batches = [self._micro_batch(step, micro) for micro in range(self._accumulation)]
+        for micro, (batch, divisor) in enumerate(zip(batches, self._divisors(batches), strict=True)):
             with self._unsynchronized(micro):
-                part = self._loss(self._micro_batch(step, micro)) / self._accumulation
+                part = self._loss(batch) / divisor
                 part.backward()  # type: ignore[no-untyped-call]
             loss += part.item()
         return self._workers.sums([loss])[0] / self._workers.size
@@ -103,6 +105,14 @@ class Trainer:
         here = {name: tensor.to(self._workers.device) for name, tensor in batch.items()}
         with self._precision():
             return self._task.loss(self._parallel, here)
+
+    def _divisors(self, batches: Sequence[Batch]) -> Sequence[float]:
+        """What the loss of each micro-batch is divided by, so that the mean over processes of their sum is the loss."""
+        if not isinstance(self._task, Weighted):
+            return [self._accumulation] * len(batches)
+        weights = [self._task.weight(batch) for batch in batches]
+        total = self._workers.sums([sum(weights)])[0]
+        return [total / (weight * self._workers.size) for weight in weights]
 
     def _precision(self) -> torch.autocast:
         half = self._config.precision == "bfloat16"

@@ -11,8 +11,9 @@ import pytest
 
 import subspace_lab as sl
 from subspace_lab.training import RestoredCheckpoints, train
-from subspace_lab.training.places import places_of, tokens_of_run
+from subspace_lab.training.places import places_of, task_of_run
 from subspace_lab.training.start import stored_config
+from subspace_lab.training.workers import ALONE
 from tests.training.tiny import tiny_config, write_text
 
 
@@ -29,7 +30,7 @@ def home(tmp_path, monkeypatch):
 
 def found(run_dir, **places):
     run = sl.Run.open(run_dir)
-    return tokens_of_run(run, stored_config(run_dir), **places)[0]
+    return task_of_run(run, stored_config(run_dir), ALONE, **places)[0]
 
 
 @pytest.mark.parametrize("data", ["text/a.txt", "text/*.txt", "./text/../text/?.txt", "**/b.txt"])

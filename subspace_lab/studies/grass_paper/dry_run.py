@@ -77,7 +77,7 @@ def _lines(wanted: Wanted, trials_dir: Path, processes: int) -> Iterator[str]:
 
 def _settings(config: TrainConfig) -> list[str]:
     """The settings of a training that differ from the defaults, as flags of the command line."""
-    words, defaults = [], TrainConfig().to_dict()
+    words, defaults = [], TrainConfig(data="stdlib").to_dict()
     for name, value in config.to_dict().items():
         flag = f"--{name.replace('_', '-')}"
         if name == "optimizer_options":

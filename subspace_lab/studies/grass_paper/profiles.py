@@ -84,7 +84,7 @@ class Profile:
 
 
 def _small(**changes: Any) -> TrainConfig:
-    shared: dict[str, Any] = {"preset": "llama-2m", "precision": "float32", "checkpoint_every": 100}
+    shared: dict[str, Any] = {"preset": "llama-2m", "data": "stdlib", "precision": "float32", "checkpoint_every": 100}
     return TrainConfig(**{**shared, **changes})
 
 

@@ -30,7 +30,7 @@ from subspace_lab.runs.errors import RunError
 from subspace_lab.studies.optimizers.comparison import COMPARISON, Comparison, identity_of
 from subspace_lab.training import TrainConfig
 from subspace_lab.training.start import settle_on_machine, torch_state_of_a_run
-from subspace_lab.training.tokens import load_tokens
+from subspace_lab.training.tasks.table import data_hash_of
 from subspace_lab.training.workers import workers as processes
 
 Protocol = Literal["grid", "tuned"]
@@ -97,7 +97,7 @@ def compare(
     phases = functools.partial(_phases, protocol, parsed, base, lrs, seeds)
     Study({"results": Quantity("methods", phases(""))}).wanted(None, ["results"])  # refuses before anything is written
     running = executor_of(path / COMPARISON.trials, executor, workers, slurm)
-    data_hash = load_tokens(base).hash  # once, before all trials want them; bad data are one line here
+    data_hash = data_hash_of(base)  # once, before all trials want them; bad data are one line here
     settings: dict[str, Any] = {"config": base.to_dict(), "methods": identity_of(parsed)}
     store = Store.begin(path, COMPARISON, settings | ({"protocol": protocol} if protocol != "grid" else {}))
     store.data_hash(lambda: data_hash)

@@ -17,7 +17,8 @@ from subspace_lab.optim.planned_state import Shapes, planned_bytes, rank_with_by
 from subspace_lab.runs import Run, RunError
 from subspace_lab.training import TrainConfig
 from subspace_lab.training.memory import trained_shapes
-from subspace_lab.training.places import tokens_of_run
+from subspace_lab.training.places import task_of_run
+from subspace_lab.training.workers import ALONE
 
 _GRID = (0.5, 1.0, 2.0)  # of the run's own learning rate
 
@@ -85,7 +86,7 @@ def validation(
     if begun and not _holds(plan_path, plan):
         raise RunError(f"{path} holds the check of another plan; remove it to check this one")
     if "data_hash" in run.manifest:
-        config, _ = tokens_of_run(run, config, data=data, model=model, tokenizer=tokenizer)
+        config, _ = task_of_run(run, config, ALONE, data=data, model=model, tokenizer=tokenizer)
     plan.save(plan_path)
     shorter = config if steps is None else dataclasses.replace(config, steps=steps)
     base = left_open(dataclasses.replace(shorter, eval_every=config.eval_every or shorter.steps))

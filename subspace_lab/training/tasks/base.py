@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -73,7 +73,7 @@ class Task(Protocol):
             batch: From `batch`.
 
         Returns:
-            A scalar, the mean over rows.
+            A scalar, the mean over rows; of a `Weighted` task the mean over whatever the weight counts.
         """
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
@@ -98,3 +98,18 @@ class Task(Protocol):
 
     def facts(self) -> dict[str, Any]:
         """What a run's manifest says of the rows that `probe` takes: JSON-ready."""
+
+
+@runtime_checkable
+class Weighted(Protocol):
+    """A task whose rows count differently, by their tokens for example.
+
+    A step's loss is the mean over all of its micro-batches, each by its weight, so that accumulation changes nothing.
+    """
+
+    def weight(self, batch: Batch) -> float:
+        """How much a batch counts, positive: the number of things that `Task.loss` is the mean over.
+
+        Args:
+            batch: From `Task.batch`.
+        """

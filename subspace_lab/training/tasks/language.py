@@ -38,6 +38,11 @@ class LanguageTask:
         self._eval_rows = config.eval_batches * config.batch_size
         self._workers = workers
 
+    @property
+    def largest_token(self) -> int:
+        """The largest token number."""
+        return self.sequences.largest_token
+
     @classmethod
     def of_tokens(cls, config: TrainConfig, data: TokenData, workers: Workers) -> Self:
         """The task of a configuration.

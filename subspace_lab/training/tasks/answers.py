@@ -1,0 +1,106 @@
+"""Labelled tasks of models that write: the loss is that of the response, and replies are judged."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from subspace_lab.training.config import TrainConfig
+from subspace_lab.training.tasks.base import Batch
+from subspace_lab.training.tasks.exercise import Exercise
+from subspace_lab.training.tasks.generation import replies
+from subspace_lab.training.tasks.labelled import Encoded, LabelledTask
+from subspace_lab.training.tasks.template import Template
+from subspace_lab.training.workers import Workers
+
+NOT_COUNTED = -100  # the label of a position without a loss, as torch and transformers have it
+_LEAST_NEW = 16
+
+
+class AnswerTask(LabelledTask):
+    """Prompts with responses; the loss is the mean cross-entropy of the responses' tokens in nats.
+
+    The mean is over all tokens of a step's responses, end marks included: a micro-batch weighs as much as it has.
+
+    Args:
+        config: A resolved configuration.
+        exercise: Rows, judge and metrics.
+        template: Turns rows into tokens.
+        workers: Processes that share an evaluation.
+
+    Attributes:
+        template: Turns rows into tokens.
+    """
+
+    def __init__(self, config: TrainConfig, exercise: Exercise, template: Template, workers: Workers) -> None:
+        super().__init__(config, exercise, lambda row: Encoded(row, *template.tokens(row)), workers)
+        assert config.sequence_length
+        self.template = template
+        self._check_lengths(config.sequence_length)
+        longest = max(len(of.response) for of in self.held_out)
+        self._new_tokens = max(_LEAST_NEW, 2 * longest)
+
+    @classmethod
+    def of(cls, config: TrainConfig, exercise: Exercise, workers: Workers) -> Self:
+        """The task of a configuration; see `Template.of`."""
+        return cls(config, exercise, Template.of(config, exercise.split), workers)
+
+    def collate(self, rows: Sequence[Encoded]) -> Batch:
+        """Rows as tensors, padded on the right; labels are `NOT_COUNTED` outside of responses."""
+        length = max(of.length for of in rows)
+        tokens = torch.full((len(rows), length), self.template.end)
+        labels = torch.full((len(rows), length), NOT_COUNTED)
+        mask = torch.zeros((len(rows), length), dtype=torch.int64)
+        for place, of in enumerate(rows):
+            tokens[place, : of.length] = torch.tensor([*of.prompt, *of.response])
+            labels[place, len(of.prompt) : of.length] = torch.tensor([*of.response])
+            mask[place, : of.length] = 1
+        return {"input_ids": tokens, "attention_mask": mask, "labels": labels}
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """See `Task.loss`."""
+        loss: Tensor = model(**batch).loss
+        return loss
+
+    def weight(self, batch: Batch) -> float:
+        """See `Weighted.weight`: the tokens of the responses; nothing predicts the first token of a row."""
+        return float((batch["labels"][:, 1:] != NOT_COUNTED).sum())
+
+    def measure(self, model: nn.Module, rows: Sequence[Encoded]) -> tuple[float, float, np.ndarray]:
+        """See `LabelledTask.measure`."""
+        batch = self.collate(rows)
+        device = next(model.parameters()).device
+        loss = self.loss(model, {name: tensor.to(device) for name, tensor in batch.items()}).item()
+        written = replies(model, [of.prompt for of in rows], self._new_tokens, end=self.template.end)
+        texts = map(self.template.text, written)
+        judged = [self.exercise.judge(of.row, text) for of, text in zip(rows, texts, strict=True)]
+        return loss, self.weight(batch), np.array(judged, dtype=np.float64)
+
+    def _check_lengths(self, most: int) -> None:
+        """Leave out rows that are too long, and say so; a response alone that is too long is refused."""
+        for of in (*self.train, *self.held_out):
+            if len(of.response) >= most:
+                raise ValueError(
+                    f"{self.exercise.split.origin}: the response {of.row.response[:40]!r}... has {len(of.response)} "
+                    f"tokens, sequence_length={most} has no room for it and a prompt; give a larger one"
+                )
+        longest = max(of.length for of in (*self.train, *self.held_out))
+        if longest <= most:
+            return
+        kept = [[of for of in rows if of.length <= most] for rows in (self.train, self.held_out)]
+        left = len(self.train) + len(self.held_out) - sum(map(len, kept))
+        if not all(kept):
+            raise ValueError(
+                f"{self.exercise.split.origin}: no row to train on or none held out has at most "
+                f"sequence_length={most} tokens; give a larger one (the longest has {longest})"
+            )
+        print(
+            f"{left} rows have more than sequence_length={most} tokens and are left out (the longest has {longest})",
+            file=sys.stderr,
+        )
+        self.train, self.held_out = kept

@@ -1,0 +1,1 @@
+"""Labelled tasks: rows, scorers, losses, runs."""
