@@ -69,7 +69,7 @@ def test_every_import_is_declared(path: Path) -> None:
 
 def test_the_extra_for_developers_holds_all_others() -> None:
     others = {name for extra, of_it in EXTRAS.items() if extra != "dev" for name in of_it}
-    assert set(EXTRAS) == {"hf", "peft", "lightning", "slurm", "notebooks", "bench", "dev"}
+    assert set(EXTRAS) == {"hf", "peft", "finetune", "lightning", "slurm", "notebooks", "bench", "dev"}
     assert others <= set(EXTRAS["dev"])
 
 
