@@ -30,6 +30,8 @@ PAGES = {
     "docs/how-to/compare-optimizers.md": ("training_memory",),
     "docs/concepts/what-a-run-survives.md": ("faults",),
 }
+DEPARTURES = "departures"  # mark of the table of departures of released code
+DEPARTURES_PAGE = "docs/concepts/optimizers.md"
 HEAD = """\
 | what | measured (quartiles) | aim | load before | file, written by `python -m benchmarks.NAME` |
 |---|---|---|---|---|
@@ -62,6 +64,24 @@ def render(results: dict[str, Any], *, root: str = "") -> str:
     return HEAD + "".join(lines)
 
 
+def render_departures(content: dict[str, Any]) -> str:
+    """The table of departures of released code.
+
+    Args:
+        content: Of the file of the benchmark ``released_code``.
+
+    Returns:
+        Markdown; the sizes are the smallest and the largest over the shapes.
+    """
+    lines, last = ["| code | what it does | departs by | here |\n|---|---|---|---|\n"], None
+    for row in content["results"]["departures"]:
+        sizes = [f"{value:.2g}" for value in sorted(row["departs"].values())]
+        size = " to ".join(dict.fromkeys([sizes[0], sizes[-1]])) if sizes else ""
+        lines.append(f"| {'' if row['code'] == last else row['code']} | {row['does']} | {size} | {row['here']} |\n")
+        last = row["code"]
+    return "".join(lines)
+
+
 def _spreads(results: Any, measured: float) -> Iterator[str]:
     """The quartiles of the ratio that has this value."""
     if isinstance(results, dict):
@@ -92,3 +112,4 @@ def table_of(page: str) -> str:
 if __name__ == "__main__":
     for page in PAGES:
         fill_file(ROOT / page, MARK, table_of(page))
+    fill_file(ROOT / DEPARTURES_PAGE, DEPARTURES, render_departures(read()["released_code"]))

@@ -13,7 +13,7 @@ from subspace_lab.optim.base import Group, State
 from subspace_lab.optim.column_norms import ColumnNorms
 from subspace_lab.optim.low_rank import Layout, LowRankOptimizer, Turn, low_rank_moments
 from subspace_lab.optim.matrices import Matrix, exact_dtype, squared_columns
-from subspace_lab.optim.recovery import column_factors, finite_factors, limited_columns
+from subspace_lab.optim.recovery import column_factors, finite_factors, largest_growth, limited_columns
 
 
 class APOLLO(ColumnNorms):
@@ -31,7 +31,7 @@ class APOLLO(ColumnNorms):
     Args:
         params: Parameters or groups; a group with a ``rank`` is optimized this way, one without is AdamW.
         lr: Learning rate.
-        options: ``scaling``, ``zeta`` and the shared ones; see `Options`.
+        options: ``scaling``, ``zeta``, ``limiter`` and the shared ones; see `Options`.
 
     State of an m x n matrix (``m <= n``): two moments (r, n) and one number: ``2nr + 1`` numbers; no basis.
     A step costs one product with P, drawing P (m r normal numbers), and two passes over the gradient.
@@ -40,7 +40,7 @@ class APOLLO(ColumnNorms):
     they are when P is drawn anew. A column that P misses is not updated.
     """
 
-    options = (*LowRankOptimizer.options, "scaling", "zeta")
+    options = (*LowRankOptimizer.options, "scaling", "zeta", "limiter")
     stays_at_full_rank = False
 
     @classmethod
@@ -63,7 +63,8 @@ class APOLLO(ColumnNorms):
             factors = factor.expand(n)
         else:
             factors = column_factors(columns, core, O, G.dtype).sqrt_()
-        scaling = limited_columns(columns, factors, group["zeta"], state["recovery_norm"])
+        zeta = largest_growth(group, turn.t, turn.t - 1)
+        scaling = limited_columns(columns, factors, zeta, state["recovery_norm"])
         state["recovery_norm"].copy_(scaling.norm)
         target, beta = x.target(G.dtype, turn.decay)
         if beta == 0:

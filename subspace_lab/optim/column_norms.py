@@ -7,6 +7,7 @@ from torch import Tensor
 from subspace_lab.optim.base import Group, Live
 from subspace_lab.optim.low_rank import LowRankOptimizer
 from subspace_lab.optim.matrices import pieces, squared_columns
+from subspace_lab.optim.recovery import check_limiter
 
 
 class ColumnNorms(LowRankOptimizer):
@@ -17,6 +18,11 @@ class ColumnNorms(LowRankOptimizer):
     def _passed(self, live: list[Live]) -> list[Live] | None:
         self._columns = {}
         return super()._passed(live)
+
+    def _check_group(self, group: Group) -> None:
+        super()._check_group(group)
+        if self._scales_columns(group):
+            check_limiter(group)
 
     def _scales_columns(self, group: Group) -> bool:
         return group["rank"] is not None

@@ -18,7 +18,7 @@ class Fira(SubspaceAdam):
     Args:
         params: Parameters or groups; a group with a ``rank`` is optimized in a subspace, one without is AdamW.
         lr: Learning rate; the whole step, recovered part included, is ``scale`` (0.25) of it.
-        options: ``recovery_scale``, ``zeta`` and the shared ones; see `Options`.
+        options: ``recovery_scale``, ``zeta``, ``limiter`` and the shared ones; see `Options`.
 
     State of an m x n matrix (``m <= n``): basis (m, r), two moments (r, n) and one number: ``mr + 2nr + 1`` numbers.
     A step costs two products with the basis and one pass over the gradient; a refresh what GaLore's does.

@@ -41,6 +41,8 @@ class Options(TypedDict, total=False):
         recovery: ``"none"``, ``"scaled"``, ``"sign"`` or ``"feedback"``.
         recovery_scale: Factor on the recovered part of the bulk.
         zeta: The recovered part's norm may grow by this factor per step; None switches the limiter off.
+        limiter: Norms that the limiter compares: ``"after_bias_correction"`` (the papers), or
+            ``"before_bias_correction"`` of Adam's moments (the released code of Fira, APOLLO and SubTrack++).
         transport: ``"published"`` (absolute value) or ``"clamped"`` (variance clamped at zero, which bounds the step).
         walk_step: Root-mean-square principal angle of a walk, radians.
         jump_every: Which refreshes of the hybrid rule are jumps.
@@ -73,6 +75,7 @@ class Options(TypedDict, total=False):
     recovery: Literal["none", "scaled", "sign", "feedback"]
     recovery_scale: float
     zeta: float | None
+    limiter: Literal["after_bias_correction", "before_bias_correction"]
     transport: Literal["published", "clamped"]
     walk_step: float
     jump_every: int
@@ -180,6 +183,7 @@ OPTIONS: dict[str, Option] = {
     "zeta": Option(
         1.01, or_none(_number(lambda value: 1 <= value <= _LARGEST)), "a finite number of at least 1, or None"
     ),
+    "limiter": _choice("after_bias_correction", "after_bias_correction", "before_bias_correction"),
     "transport": _choice("published", "published", "clamped"),
     "walk_step": _at_least_zero(0.1),
     "jump_every": _positive_int(5),

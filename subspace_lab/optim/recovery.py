@@ -6,7 +6,10 @@ Legend: G (m, n); ``S (m, r)``; ``A = S^T G`` and O Adam's direction (r, n); ``p
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -128,6 +131,37 @@ def scaled_bulk(
         phi.mul_(recovery_scale)
     applied = _limiter(norm, zeta, last_norm)
     return Scaling(phi.mul_(applied), norm.mul_(applied), applied)
+
+
+def largest_growth(group: Mapping[str, Any], t: int, before: int) -> float | None:
+    """By what factor a norm may grow in this step: zeta, unless norms are compared before bias correction.
+
+    Adam's bias correction multiplies a direction by ``c_t = sqrt(1 - b2^t) / (1 - b1^t)``. With
+    ``limiter="before_bias_correction"`` it is ``||L|| / c_t`` that may grow by zeta: ``||L||`` then by
+    ``zeta c_t / c_(t-1)``.
+
+    Args:
+        group: With ``zeta``, ``limiter`` and ``betas``.
+        t: Adam steps since the moments were zero, this one included.
+        before: The same of the step before, 0 for none.
+
+    Returns:
+        The factor, None for any.
+    """
+    zeta: float | None = group["zeta"]
+    if zeta is None or before == 0 or group["limiter"] != "before_bias_correction":
+        return zeta
+    b1, b2 = group["betas"]
+    now, last = (math.sqrt(1 - b2**age) / (1 - b1**age) for age in (t, before))
+    return zeta * now / last
+
+
+def check_limiter(group: Mapping[str, Any]) -> None:
+    """Refuse a setting of the limiter where it is switched off; raises a ValueError of one line."""
+    if group.get("zeta", 1) is None and group.get("limiter") == "before_bias_correction":
+        raise ValueError(
+            f"limiter={group['limiter']!r} has no effect with zeta=None, which switches the limiter off; leave one out"
+        )
 
 
 def _limiter(norm: Tensor, zeta: float | None, last_norm: Tensor) -> Tensor:

@@ -21,14 +21,20 @@ from subspace_lab.optim.low_rank import Layout, LowRankOptimizer, Turn, low_rank
 from subspace_lab.optim.magnitude import bounded, limit, shrinking
 from subspace_lab.optim.matrices import Matrix, cast, exact_dtype, squared_columns, state_dtype
 from subspace_lab.optim.options import OPTIONS, Options, check_known, defaults_of, signature_of
-from subspace_lab.optim.recovery import add_signs, scaled_bulk
+from subspace_lab.optim.recovery import add_signs, largest_growth, scaled_bulk
 from subspace_lab.optim.rules import RULES, Context, Moment, Rule
 from subspace_lab.optim.rules.base import orthonormalized
 from subspace_lab.optim.rules.guarded import Guarded
 
 _PARTS = ("rule", "moments", "recovery")
-_PART_OPTIONS = {"transport": ("transport",), "scaled": ("recovery_scale", "zeta"), "sign": ("recovery_scale",)}
-_ALL_PARTS = ("recovery_scale", "zeta", "transport", "walk_step", "jump_every", "step_size", "random_after", "rho")
+_PART_OPTIONS = {
+    "transport": ("transport",),
+    "scaled": ("recovery_scale", "zeta", "limiter"),
+    "sign": ("recovery_scale",),
+}
+_ALL_PARTS = (
+    "recovery_scale", "zeta", "limiter", "transport", "walk_step", "jump_every", "step_size", "random_after", "rho",
+)  # fmt: skip
 
 
 class SubspaceAdam(ColumnNorms):
@@ -178,7 +184,7 @@ class SubspaceAdam(ColumnNorms):
         if group["recovery"] != "scaled":
             A = bounded(A, G.dtype, M.dtype)
         O = adam_direction(A, M, V, t=_age(turn), betas=group["betas"], eps=group["eps"])
-        phi = self._scale_bulk(S, A, O, state, group, index) if group["recovery"] == "scaled" else None
+        phi = self._scale_bulk(S, A, O, state, turn, index) if group["recovery"] == "scaled" else None
         target, beta = x.target(G.dtype, turn.decay)
         target.addmm_(S, cast(O, G.dtype), beta=beta, alpha=turn.size)
         whole = S.shape[0] == S.shape[1]
@@ -216,14 +222,15 @@ class SubspaceAdam(ColumnNorms):
         return before
 
     def _scale_bulk(
-        self, S: Tensor, A: Tensor, O: Tensor, state: State, group: Group, index: tuple[int, int]
+        self, S: Tensor, A: Tensor, O: Tensor, state: State, turn: Turn, index: tuple[int, int]
     ) -> Tensor | None:
         """Column factors of G for the bulk (n,), with O corrected in place for the core that G diag(phi) contains."""
-        columns = self._columns.pop(index)
+        columns, group = self._columns.pop(index), turn.group
         if S.shape[0] == S.shape[1]:
             return None  # the bulk is zero
         scaling = scaled_bulk(
-            columns, A, O, recovery_scale=group["recovery_scale"], zeta=group["zeta"],
+            columns, A, O, recovery_scale=group["recovery_scale"],
+            zeta=largest_growth(group, _age(turn), _age(turn, before=True)),
             last_norm=state["recovery_norm"], products=S.dtype,
         )  # fmt: skip
         state["recovery_norm"].copy_(scaling.norm)

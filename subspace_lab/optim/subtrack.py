@@ -19,7 +19,8 @@ class SubTrack(SubspaceAdam):
     Args:
         params: Parameters or groups; a group with a ``rank`` is optimized in a subspace, one without is AdamW.
         lr: Learning rate.
-        options: ``step_size``, ``recovery_scale``, ``zeta``, ``transport`` and the shared ones; see `Options`.
+        options: ``step_size``, ``recovery_scale``, ``zeta``, ``limiter``, ``transport`` and the shared ones; see
+            `Options`.
 
     State of an m x n matrix (``m <= n``): basis (m, r), two moments (r, n) and one number: ``mr + 2nr + 1`` numbers.
     A step costs two products with the basis; a refresh three more and an r x r eigenproblem.

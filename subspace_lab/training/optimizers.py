@@ -23,6 +23,8 @@ _USELESS = {
     "block": "in a training run a block is a layer of the model",
 }
 _ADAMW = ("eps",)
+# Options that came later, with the values at which trainings are those of before, and so is their identity.
+_LATER = {"limiter": "after_bias_correction"}
 _PLAN = "plan"  # option of SubspaceAdam in a training run: the path of a plan
 _INFORMED = (4, 5)  # share of the steps after which GoLore's bases are random, as in its scripts
 
@@ -156,14 +158,16 @@ def filled_options(config: TrainConfig) -> dict[str, Any]:
         config: From `settle_optimizer`.
 
     Returns:
-        Name to value; torch's AdamW and a plan have what is given.
+        Name to value; torch's AdamW and a plan have what is given. An option that came later is left out at the value
+        with which trainings are those of before, so that results from before it are found.
     """
     kind, given = method_named(config.optimizer), dict(config.optimizer_options or {})
     if not hasattr(kind, "options") or _PLAN in given:
         return given
     names = options_with(given) if kind is SubspaceAdam else kind.options
     own = [name for name in names if name not in {*_FIELDS, *_USELESS}]
-    return {**defaults_of(own, getattr(kind, "changed", {})), **given}
+    filled = {**defaults_of(own, getattr(kind, "changed", {})), **given}
+    return {name: value for name, value in filled.items() if name not in _LATER or value != _LATER[name]}
 
 
 def method_key(name: str) -> str:

@@ -54,6 +54,12 @@ def test_every_setting_is_content(text, changes):
     assert content(text, **changes) != content(text)
 
 
+def test_an_option_that_came_later_is_content_only_where_it_acts(text):
+    assert content(text, optimizer_options={"limiter": "after_bias_correction"}) == content(text)
+    assert "limiter" not in content(text)["optimizer_options"]
+    assert content(text, optimizer_options={"limiter": "before_bias_correction"}) != content(text)
+
+
 def test_other_rows_are_other_content(text, tmp_path):
     other = tmp_path / "other.txt"
     other.write_text(text.read_text()[:-200])

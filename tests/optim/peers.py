@@ -24,7 +24,7 @@ from benchmarks._packages import submodule
 DEPARTURES = {
     "eps": "added to sqrt(V) before the bias correction, so that it counts as eps / sqrt(1 - b2^t)",
     "timing": "refreshes at the first step and then when t, counted from 1, is a multiple of T: a step early",
-    "limiter": "limits the norm of the step without bias correction, over the last norm plus 1e-8",
+    "limiter": "limits the norm of the step before bias correction, over the last norm plus 1e-8",
     "first block": "leaves the first block (BAdam) after T - 1 steps, the others after T",
 }
 LIMIT, ADDED = 1.01, 1e-8  # what the peers' limiter has in place of zeta, and what it adds to norms
@@ -137,28 +137,23 @@ def scheduled(optimizer: Optimizer, option: str, value: Callable[[int], float]) 
         t = next(steps)
         for group in optimizer.param_groups:
             group[option] = value(t)
-            if id(group) in (ours := getattr(optimizer, "_checked", {})):
-                ours[id(group)].values[option] = group[option]  # of a peer: ours refuse a limiter below 1
 
     optimizer.register_step_pre_hook(before)
 
 
-def limit_as_the_peers_do(optimizer: Optimizer) -> Optimizer:
-    """Give one of ours the limiter of the peers.
+def limit_exactly_as_the_peers_do(optimizer: Optimizer) -> Optimizer:
+    """Give one of ours with ``limiter="before_bias_correction"`` what the peers add to the norm that they compare with.
 
-    Theirs is on ``L / c_t`` with ``c_t = sqrt(1 - b2^t) / (1 - b1^t)``, which is ours with another zeta at every step.
+    Theirs are norms of ``L / c_t`` with ``c_t = sqrt(1 - b2^t) / (1 - b1^t)``.
     """
     (group,) = optimizer.param_groups
     (b1, b2), state = group["betas"], optimizer.state[group["params"][0]]
 
-    def correction(t: int) -> float:
-        return math.sqrt(1 - b2**t) / (1 - b1**t)
-
     def zeta(t: int) -> float:
         if t == 1:
             return LIMIT
-        last = correction(t - 1)
-        return LIMIT * correction(t) / last * (1 + ADDED * last / float(state["recovery_norm"]))
+        last = math.sqrt(1 - b2 ** (t - 1)) / (1 - b1 ** (t - 1))
+        return LIMIT * (1 + ADDED * last / float(state["recovery_norm"]))
 
     scheduled(optimizer, "zeta", zeta)
     return optimizer

@@ -13,7 +13,7 @@ from tests.optim.trajectories import drifting
 
 ADAM = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
 SHARED = {**ADAM, "update_interval": 200, "scale": 1.0}
-RECOVERED = {**SHARED, "recovery_scale": 1.0, "zeta": 1.01}
+RECOVERED = {**SHARED, "recovery_scale": 1.0, "zeta": 1.01, "limiter": "after_bias_correction"}
 # method -> (rule, moments, recovery), defaults
 METHODS: dict[str, tuple[tuple[str, str, str] | None, dict]] = {
     "GrassWalk": (("walk", "transport", "scaled"), {**RECOVERED, "walk_step": 0.1, "transport": "published"}),
@@ -26,7 +26,7 @@ METHODS: dict[str, tuple[tuple[str, str, str] | None, dict]] = {
         ("power", "transport", "feedback"),
         {**SHARED, "betas": (0.908, 0.99), "rho": 0.908, "update_interval": 1},
     ),
-    "APOLLO": (None, {**SHARED, "zeta": 1.01, "scaling": "channel"}),
+    "APOLLO": (None, {**SHARED, "zeta": 1.01, "limiter": "after_bias_correction", "scaling": "channel"}),
     "FRUGAL": (None, {**SHARED, "recovery_scale": 1.0}),
     "OnlineSubspaceDescent": (None, SHARED),
     "RSO": (None, SHARED),

@@ -49,7 +49,9 @@ BY_METHOD = [
     ("GrassJump", "transport", "exact"), ("SubTrack", "step_size", -1.0), ("SubTrack", "step_size", "auto"),
     ("SubTrack", "step_size", None), ("GoLore", "random_after", -1), ("GoLore", "random_after", 1.5),
     ("LDAdam", "rho", 1.5), ("LDAdam", "rho", -0.1), ("Fira", "zeta", 0.0), ("APOLLO", "scaling", "row"),
-    ("APOLLO", "zeta", 0.9), ("OnlineSubspaceDescent", "basis_lr_scale", -1.0),
+    ("APOLLO", "limiter", "before"), ("Fira", "limiter", None), ("SubspaceAdam", "limiter", True),
+    ("APOLLO", "zeta", 0.9),
+    ("OnlineSubspaceDescent", "basis_lr_scale", -1.0),
     ("OnlineSubspaceDescent", "orthogonality", -1.0), ("RSO", "prox", 0.0), ("RSO", "prox", -1.0),
     ("SubspaceAdam", "rule", "newton"), ("SubspaceAdam", "moments", "forget"), ("SubspaceAdam", "recovery", "magic"),
 ]  # fmt: skip
@@ -69,6 +71,29 @@ def test_values_out_of_range(member, name, value):
     zoo = parameters()
     group = {**groups(zoo)[0], name: value}
     message_of(ValueError, lambda: member.build([group]), name, repr(value))
+
+
+@pytest.mark.parametrize("method", ["GrassJump", "Fira", "APOLLO", "SubspaceAdam"])
+def test_a_setting_of_the_limiter_where_it_is_switched_off(method):
+    build, before = getattr(optim, method), {"limiter": "before_bias_correction"}
+    expected = ("limiter='before_bias_correction' has no effect with zeta=None", "leave one out")
+    message_of(ValueError, lambda: build(groups(parameters()), zeta=None, **before), *expected)
+    in_group = [{**groups(parameters())[0], "zeta": None}]
+    message_of(ValueError, lambda: build(in_group, **before), *expected)
+    zoo = parameters()
+    optimizer = build(groups(zoo), update_interval=3, **before)
+    drive(optimizer, zoo, range(4))
+    kept = values(zoo)
+    optimizer.param_groups[0]["zeta"] = None
+    message_of(ValueError, lambda: drive(optimizer, zoo, range(4, 5)), *expected)
+    check_equal(values(zoo), kept)
+
+
+def test_a_setting_of_the_limiter_where_there_is_none():
+    before = {"limiter": "before_bias_correction"}
+    message_of(ValueError, lambda: optim.GaLore(groups(parameters()), **before), "GaLore has no option 'limiter'")
+    without = {"rule": "svd", "recovery": "sign"}
+    message_of(ValueError, lambda: optim.SubspaceAdam(groups(parameters()), **without, **before), "no option 'limiter'")
 
 
 @pytest.mark.parametrize(("method", "name", "value"), BY_METHOD, ids=str)

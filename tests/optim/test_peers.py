@@ -50,7 +50,8 @@ def without_each(departures: Collection[str]) -> list[list[str]]:
 
 
 def limited_as_they_do(method: type[torch.optim.Optimizer]) -> Any:
-    return lambda groups, **settings: peers.limit_as_the_peers_do(method(groups, **settings))
+    limiter = {"limiter": "before_bias_correction"}
+    return lambda groups, **settings: peers.limit_exactly_as_the_peers_do(method(groups, **limiter, **settings))
 
 
 # --- GaLore ----------------------------------------------------------------------------------------------------------

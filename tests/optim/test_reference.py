@@ -95,6 +95,8 @@ def test_shapes_ranks_and_intervals(rule, shape, rank, update_interval):
         {"transport": "clamped"},
         {"zeta": None},
         {"zeta": 1.2},
+        {"limiter": "before_bias_correction"},
+        {"limiter": "before_bias_correction", "moments": "reset", "betas": (0.5, 0.9), "zeta": 1.1},
         {"recovery_scale": 0.3},
         {"scale": 0.25},
         {"weight_decay": 0.1},

@@ -14,6 +14,7 @@ from subspace_lab.optim.reference.arrays import (
     Draw,
     Trajectory,
     adam,
+    bias_correction,
     column_factors,
     for_wide_matrices,
     limited,
@@ -34,6 +35,7 @@ def apollo(
     weight_decay: float = 0.0,
     scale: float = 1.0,
     zeta: float | None = 1.01,
+    limiter: Literal["after_bias_correction", "before_bias_correction"] = "after_bias_correction",
     scaling: Literal["channel", "tensor"] = "channel",
     machine_eps: float = MACHINE_EPS,
 ) -> Trajectory:
@@ -54,6 +56,7 @@ def apollo(
         weight_decay: Decoupled.
         scale: The paper's alpha.
         zeta: The limiter's gamma, or None.
+        limiter: Whether norms are compared after or before bias correction, which multiplies all of a step alike.
         scaling: One factor per column, or one for the whole tensor.
         machine_eps: Rounding of the arithmetic that is compared.
 
@@ -72,7 +75,8 @@ def apollo(
             s = np.full(n, np.linalg.norm(O) / np.linalg.norm(A) if A.any() else 0.0)
         else:
             s = column_factors(O, A, G, machine_eps)
-        L, last_norm = limited(G * s, last_norm, zeta)
-        W = (1 - lr * weight_decay) * W - lr * scale * L
+        c = bias_correction(t, betas) if limiter == "before_bias_correction" else 1.0
+        L, last_norm = limited(G * s / c, last_norm, zeta)
+        W = (1 - lr * weight_decay) * W - lr * scale * c * L
         trajectory.append(W)
     return trajectory

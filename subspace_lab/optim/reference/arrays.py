@@ -96,6 +96,11 @@ def limited(L: Array, last_norm: float, zeta: float | None, *, resolution: float
     return L, norm
 
 
+def bias_correction(t: int, betas: tuple[float, float]) -> float:
+    """What Adam's bias correction multiplies a direction by: ``sqrt(1 - b2^t) / (1 - b1^t)``."""
+    return math.sqrt(1 - betas[1] ** t) / (1 - betas[0] ** t)
+
+
 def resolution(G: Array, machine_eps: float) -> float:
     """What ``sqrt(|G|^2 - |A|^2)`` cannot tell from 0: squares have lost half of the digits."""
     return math.sqrt(64 * machine_eps) * float(np.linalg.norm(G))

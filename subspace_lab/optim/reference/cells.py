@@ -12,6 +12,7 @@ from subspace_lab.optim.reference.arrays import (
     Array,
     Trajectory,
     adam,
+    bias_correction,
     column_factors,
     for_wide_matrices,
     limited,
@@ -37,6 +38,7 @@ def subspace_adam(
     scale: float = 1.0,
     recovery_scale: float = 1.0,
     zeta: float | None = 1.01,
+    limiter: Literal["after_bias_correction", "before_bias_correction"] = "after_bias_correction",
     transport: Literal["published", "clamped"] = "published",
     machine_eps: float = MACHINE_EPS,
 ) -> Trajectory:
@@ -57,6 +59,7 @@ def subspace_adam(
         scale: On the whole step.
         recovery_scale: On L.
         zeta: The limiter's factor, or None.
+        limiter: Whether norms are compared after or before bias correction, which multiplies all of a step alike.
         transport: Absolute value of the sum, or clamped variance.
         machine_eps: Rounding of the arithmetic that is compared.
 
@@ -91,7 +94,9 @@ def subspace_adam(
         L = np.zeros((m, n))
         if recovery == "scaled":
             phi = recovery_scale * column_factors(O, A, G, machine_eps)
-            L, last_norm = limited(R * phi, last_norm, zeta, resolution=resolution(G * phi, machine_eps))
+            c = bias_correction(since, betas) if limiter == "before_bias_correction" else 1.0
+            L, last_norm = limited(R * phi / c, last_norm, zeta, resolution=resolution(G * phi / c, machine_eps))
+            L = c * L
         elif recovery == "sign":
             there = np.abs(R) > 8 * machine_eps * np.linalg.norm(G, axis=0)
             L = recovery_scale * np.where(there, np.sign(R), 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from subspace_lab.optim.reference.arrays import (
     Array,
     Trajectory,
     adam,
+    bias_correction,
     column_factors,
     for_wide_matrices,
     limited,
@@ -32,6 +34,7 @@ def fira(
     weight_decay: float = 0.0,
     scale: float = 1.0,
     zeta: float | None = 1.01,
+    limiter: Literal["after_bias_correction", "before_bias_correction"] = "after_bias_correction",
     like: Sequence[Array] | None = None,
     machine_eps: float = MACHINE_EPS,
 ) -> Trajectory:
@@ -48,6 +51,7 @@ def fira(
         weight_decay: Decoupled.
         scale: The paper's alpha, on the whole step.
         zeta: The limiter's gamma, or None.
+        limiter: Whether norms are compared after or before bias correction, which multiplies all of a step alike.
         like: Bases of every step whose signs to take.
         machine_eps: Rounding of the arithmetic that is compared.
 
@@ -64,7 +68,8 @@ def fira(
         M, V, O = adam(A, M, V, t=t, betas=betas, eps=eps)
         residual = G - S @ A if r < m else np.zeros_like(G)
         phi = column_factors(O, A, G, machine_eps)
-        L, last_norm = limited(residual * phi, last_norm, zeta, resolution=resolution(G * phi, machine_eps))
-        W = (1 - lr * weight_decay) * W - lr * scale * (S @ O + L)
+        c = bias_correction(t, betas) if limiter == "before_bias_correction" else 1.0
+        L, last_norm = limited(residual * phi / c, last_norm, zeta, resolution=resolution(G * phi / c, machine_eps))
+        W = (1 - lr * weight_decay) * W - lr * scale * (S @ O + c * L)
         trajectory.append(W)
     return trajectory
