@@ -153,7 +153,7 @@ def largest_growth(group: Mapping[str, Any], t: int, before: int) -> float | Non
         return zeta
     b1, b2 = group["betas"]
     now, last = (math.sqrt(1 - b2**age) / (1 - b1**age) for age in (t, before))
-    return zeta * now / last
+    return float(zeta * now / last)
 
 
 def check_limiter(group: Mapping[str, Any]) -> None:
