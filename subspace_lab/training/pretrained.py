@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from subspace_lab._paths import local_path
+from subspace_lab.runs import RunError
 from subspace_lab.training import smollm2
 from subspace_lab.training.gguf_files import converted
 from subspace_lab.training.hub import without_waiting_for_the_hub
@@ -75,13 +77,20 @@ def pretrained_model(model: str, *, outputs: int | None = None, **options: Any) 
         The model.
 
     Raises:
-        ValueError: If it cannot be loaded; one line.
+        ValueError: If it cannot be loaded or lacks weights; one line.
     """
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     kind = AutoModelForCausalLM if outputs is None else AutoModelForSequenceClassification
     how = {"use_safetensors": True, **({} if outputs is None else {"num_labels": outputs}), **options}
-    loaded: PreTrainedModel = _load(kind, "model", model, _OTHERWISE, how)
+    loaded: PreTrainedModel
+    loaded, found = _load(kind, "model", model, _OTHERWISE, how | {"output_loading_info": True})
+    own = "" if outputs is None else f"{loaded.base_model_prefix}."  # a new head has no weights yet, nor may a pooler
+    if missing := sorted(name for name in found["missing_keys"] if name.startswith(own) and ".pooler." not in name):
+        raise ValueError(
+            f"model {model!r} lacks weights: {len(missing)} of its parameters, such as {missing[0]}, would be random; "
+            "give one with all of them"
+        )
     return loaded
 
 
@@ -125,12 +134,21 @@ def pretrained_tokenizer(model: str) -> PreTrainedTokenizerBase:
 
 def _load(cls: Any, what: str, model: str, otherwise: str, options: dict[str, Any]) -> Any:
     found = find_model(model)
+    if _is_gguf(Path(found)):
+        with _in_a_line("model", model, "give a whole .gguf of a causal language model"):
+            found = str(converted(Path(found)))
+    with _in_a_line(what, model, otherwise), without_waiting_for_the_hub() if model.startswith(HUB) else nullcontext():
+        return cls.from_pretrained(found, **options)
+
+
+@contextmanager
+def _in_a_line(what: str, model: str, otherwise: str) -> Iterator[None]:
+    """Damaged files raise errors of any kind in transformers and what it reads them with."""
     try:
-        with without_waiting_for_the_hub() if model.startswith(HUB) else nullcontext():
-            return cls.from_pretrained(str(converted(Path(found))) if _is_gguf(Path(found)) else found, **options)
-    except ModuleNotFoundError:
+        yield
+    except (ModuleNotFoundError, RunError, MemoryError):
         raise
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{what} {model!r} cannot be loaded: {reason}; {otherwise}") from error
 
