@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import random
 import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.func import functional_call
 
 from subspace_lab.capture.layers import select_layers
@@ -17,6 +19,7 @@ from subspace_lab.runs import Run, RunError
 from subspace_lab.training import RestoredCheckpoints, TrainConfig, add_lora, effective_updates, train
 from subspace_lab.training.checkpoint import checkpoint_path, checkpoint_steps, model_tensors
 from subspace_lab.training.models import build_model, linear_layers
+from tests.training.tasks.small_models import save_encoder, write_rows
 from tests.training.test_models import llama, tokenizer
 from tests.training.test_resume import content, interrupted
 from tests.training.tiny import tiny_config
@@ -216,6 +219,34 @@ def test_resumed_is_bit_for_bit_as_without_interruption(tmp_path, config, monkey
     interrupted(tmp_path / "run", config, 5, monkeypatch)
     train(tmp_path / "run", resume=True)
     assert content(tmp_path / "run") == content(whole)
+
+
+def test_an_encoder_trains_its_adapters_and_its_new_head(tmp_path, monkeypatch):
+    """All else is as in the file; and resuming gives the same bits."""
+    words = ("good", "bad", "very", "film", "this")
+    save_encoder(tmp_path / "encoder", words)
+    draw = random.Random(0)
+    texts = [" ".join(draw.choices(words, k=5)) for _ in range(80)]
+    rows = [{"text": text, "label": "positive" if "good" in text else "negative"} for text in texts]
+    config = tiny_config(
+        write_rows(tmp_path / "rows.jsonl", rows), preset=None, model=str(tmp_path / "encoder"), task="sentiment",
+        adapter="lora", adapter_rank=2, adapter_targets=("query", "value"), warmup=1,
+    )  # fmt: skip
+    run = train(tmp_path / "run", config)
+    kept = model_tensors(run, checkpoint_steps(run)[-1])
+    assert {name for name in kept if ".lora_" not in name} == {"classifier.weight", "classifier.bias"}
+    assert len(kept) == 2 + 2 * 2 * 2
+    *_, (_, restored) = RestoredCheckpoints.of(Run.open(run)).models()
+    saved = load_file(tmp_path / "encoder" / "model.safetensors")
+    names = [name for name in saved if name.startswith("bert.encoder.")]
+    assert len(names) == 2 * 16
+    for name in names:
+        layer, _, attribute = name.rpartition(".")
+        there = f"{layer}.base_layer.{attribute}" if layer.endswith(("query", "value")) else name
+        assert torch.equal(restored.get_parameter(there), saved[name])
+    interrupted(tmp_path / "again", config, 5, monkeypatch)
+    train(tmp_path / "again", resume=True)
+    assert content(tmp_path / "again") == content(run)
 
 
 def test_the_same_adapters_on_another_model_are_refused(tmp_path, config, monkeypatch):

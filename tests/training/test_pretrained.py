@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from subspace_lab.training import TrainConfig
 from subspace_lab.training.models import build_model
 from subspace_lab.training.pretrained import pretrained_model, pretrained_tokenizer, weight_files
+from tests.training.tasks.small_models import save_encoder
 from tests.training.test_gguf_files import write_gguf
 from tests.training.test_models import llama, tokenizer
 
@@ -79,6 +81,16 @@ def test_weights_that_are_missing_are_not_made_up(tmp_path):
     tied = llama(300, tie_word_embeddings=True)
     tied.save_pretrained(tmp_path)
     assert pretrained_model(str(tmp_path)).lm_head.weight.shape == (300, 64)
+
+
+def test_an_encoder_may_lack_its_head_and_nothing_else(tmp_path):
+    encoder = save_encoder(tmp_path / "encoder", ["a", "b"])
+    assert pretrained_model(str(encoder), outputs=3).classifier.weight.shape == (3, 16)
+    weights = load_file(encoder / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if "layer.1.output" not in name}
+    save_file(kept, encoder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"4 of its parameters, such as bert.encoder.layer.1.output"):
+        pretrained_model(str(encoder), outputs=3)
 
 
 def test_the_files_of_the_weights(tmp_path):
