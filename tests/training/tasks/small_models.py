@@ -60,7 +60,7 @@ def save_encoder(path: Path, words: Iterable[str]) -> Path:
     model = BertForMaskedLM(
         BertConfig(
             hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
-            vocab_size=len(vocabulary), max_position_embeddings=128,
+            vocab_size=len(vocabulary), max_position_embeddings=128, initializer_range=0.2,
         )
     )  # fmt: skip
     model.save_pretrained(path)
