@@ -12,7 +12,7 @@ import pytest
 
 import subspace_lab as sl
 from subspace_lab.training import TrainConfig
-from tests.cli.conftest import command  # noqa: F401
+from tests.cli.conftest import command, world  # noqa: F401
 from tests.cli.helpers import Command
 from tests.training.tasks.small_models import write_rows
 
@@ -56,7 +56,8 @@ MISTAKES = {  # task, data, further settings, message
     "empty file": ("file", lambda p: text(p / "r.jsonl", ""), {}, "r.jsonl has no rows"),
     "empty csv": ("file", lambda p: text(p / "r.csv", "prompt,response\n"), {}, "r.csv has no rows"),
     "empty part": ("file", lambda p: parts(p / "d", GOOD, []), {}, "dev.jsonl has no rows"),
-    "one prompt": ("file", lambda p: rows(p / "r.jsonl", [GOOD[0]] * 3), {}, "3 row(s) of one prompt, nothing can be held"),
+    "one prompt": ("file", lambda p: rows(p / "r.jsonl", [GOOD[0]] * 3), {},
+                   "3 row(s) of one prompt, nothing can be held"),
     "a prompt in both": ("file", lambda p: parts(p / "d", GOOD, GOOD[2:3]), {},
                          "1 prompt(s) stand in the training and in the evaluation part, 'p2' for example"),
     "an unseen label": ("classification", lambda p: parts(p / "d", labels("a", "b"), [{"text": "x", "label": "c"}]), {},
@@ -66,7 +67,7 @@ MISTAKES = {  # task, data, further settings, message
                                   "row 1 has the label 'much', which is not a number"),
     "no sentiment": ("sentiment", lambda p: rows(p / "r.jsonl", labels("positive", "neutral")), {},
                      "has the label 'neutral', sentiment knows negative (0) and positive (1)"),
-    "no number": ("arithmetic", lambda p: rows(p / "r.jsonl", GOOD[:3] + [{"prompt": "q", "response": "none"}]), {},
+    "no number": ("arithmetic", lambda p: rows(p / "r.jsonl", [*GOOD[:3], {"prompt": "q", "response": "none"}]), {},
                   "the response 'none' has no number"),
     "a long response": ("file", lambda p: rows(p / "r.jsonl", [*GOOD, {"prompt": "q", "response": "word " * 90}]),
                         {"sequence_length": 40}, "tokens, sequence_length=40 has no room for it and a prompt"),
@@ -94,7 +95,8 @@ MISTAKES = {  # task, data, further settings, message
                   "r.csv is not UTF-8 text"),
     "a short line": ("file", lambda p: text(p / "r.csv", "prompt,response\na,b\nc\n"), {},
                      "r.csv line 3 has 1 values, its header has 2 columns"),
-    "a torn parquet": ("file", lambda p: text(p / "r.parquet", "PAR1 torn"), {}, "r.parquet is not a sound parquet file"),
+    "a torn parquet": ("file", lambda p: text(p / "r.parquet", "PAR1 torn"), {},
+                       "r.parquet is not a sound parquet file"),
     "no dataset": ("file", lambda p: f"hf:{p / 'none' / 'here'}", {}, "cannot be read"),
     "no data": ("file", lambda p: None, {}, "task 'file' has no rows of its own; give data="),
     "no such task": ("summaries", lambda p: None, {}, "there is no task 'summaries'; nearest: "),
@@ -102,7 +104,8 @@ MISTAKES = {  # task, data, further settings, message
                      "there is no column of task 'file' 'answer'"),
     "no pairs": ("file", lambda p: rows(p / "r.jsonl", GOOD), {"columns": "prompt"}, "is not a list of pairs"),
     "twice": ("file", lambda p: rows(p / "r.jsonl", GOOD), {"columns": "prompt=a,prompt=b"}, "says prompt twice"),
-    "columns of plain text": ("language", lambda p: None, {"columns": "prompt=a"}, "columns has no effect on task='language'"),
+    "columns of plain text": ("language", lambda p: None, {"columns": "prompt=a"},
+                              "columns has no effect on task='language'"),
 }  # fmt: skip
 
 
