@@ -16,8 +16,8 @@ from subspace_lab.training import TrainConfig, train
 from subspace_lab.training.models import build_model
 
 pytestmark = pytest.mark.slow
-SETTINGS = {"batch_size": 2, "sequence_length": 64, "eval_batches": 3, "warmup": 1, "every": None, "threads": 1,
-            "precision": "float32"}  # fmt: skip
+SETTINGS = {"batch_size": 2, "sequence_length": 128, "steps": 5, "eval_every": 4, "eval_batches": 2, "warmup": 1,
+            "every": None, "threads": 1, "precision": "float32"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -33,30 +33,28 @@ def facts(tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def config(facts, smollm2_directory):
-    def make(**changes):
-        return TrainConfig(model=str(smollm2_directory), data=str(facts), **SETTINGS, **changes).resolved()
-
-    return make
-
-
-def held_out(run):
+def held_out(run, metric="eval_loss"):
     lines = (json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
-    return [line["eval_loss"] for line in lines if "eval_loss" in line]
+    return [line[metric] for line in lines if metric in line]
 
 
-def test_a_low_rank_optimizer_lowers_the_held_out_loss(tmp_path, config):
-    run = train(tmp_path / "run", config(optimizer="grasswalk", rank=16, lr=1e-4, steps=5, eval_every=4))
+def test_a_low_rank_optimizer_lowers_the_held_out_loss(tmp_path, facts, smollm2_directory):
+    settings = {**SETTINGS, "data": str(facts), "sequence_length": 64, "optimizer": "grasswalk", "rank": 16, "lr": 1e-4}
+    run = train(tmp_path / "run", TrainConfig(model=str(smollm2_directory), **settings))
     before, after = held_out(run)
     assert after < 0.95 * before
 
 
-def test_adapters_lower_the_held_out_loss_and_leave_every_bit_of_the_model(tmp_path, config):
-    settings = config(adapter="lora", lr=2e-3, steps=5, eval_every=4)
-    model = build_model(settings)
+def test_adapters_learn_a_task_and_leave_every_bit_of_the_model(tmp_path, smollm2_directory):
+    """Reviews with the model's chat template: no reply is a label before, and every one is after some steps."""
+    settings = {**SETTINGS, "task": "sentiment", "batch_size": 4, "adapter": "lora", "lr": 1e-3}
+    config = TrainConfig(model=str(smollm2_directory), **settings).resolved()
+    model = build_model(config)
     frozen = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
     assert sum(p.numel() for p in frozen.values()) == 134_515_008
-    before, after = held_out(train(tmp_path / "run", settings, model=model))
-    assert after < 0.95 * before
+    run = train(tmp_path / "run", config, model=model)
+    before, after = held_out(run)
+    assert after < 0.5 * before
+    before, after = held_out(run, "eval_unparsed")
+    assert after < before
     assert all(torch.equal(model.get_parameter(name), p) for name, p in frozen.items())
