@@ -55,10 +55,11 @@ def fetch() -> Path:
 def main() -> int:
     """Fetch and convert; returns the exit status."""
     try:
-        converted(fetch())
-    except (ValueError, RunError) as error:
+        directory = converted(fetch())
+    except (ValueError, RunError, OSError, ModuleNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2
+    print(f"{directory}; use it by --model {NAME}")
     return 0
 
 

@@ -64,11 +64,23 @@ def test_sequences_longer_than_the_models_positions_are_refused(tmp_path):
 def test_default_layers_are_the_linear_ones_of_attention_and_mlp():
     import fnmatch
 
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers import (
+        BertConfig,
+        BertForSequenceClassification,
+        DistilBertConfig,
+        DistilBertForSequenceClassification,
+        GPT2Config,
+        GPT2LMHeadModel,
+    )
 
     gpt = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=10, n_positions=8))
-    for model, expected in ((llama(300), 14), (gpt, 4)):
+    bert = BertForSequenceClassification(BertConfig(
+        num_hidden_layers=1, num_attention_heads=2, hidden_size=8, intermediate_size=12, vocab_size=10
+    ))  # fmt: skip
+    distil = DistilBertForSequenceClassification(DistilBertConfig(n_layers=1, n_heads=2, dim=8, hidden_dim=12))
+    for model, expected in ((llama(300), 14), (gpt, 4), (bert, 6), (distil, 6)):
         names = [name for name, parameter in model.named_parameters() if parameter.ndim == 2]
         chosen = {name for pattern in linear_layers(model) for name in fnmatch.filter(names, pattern)}
         assert len(chosen) == expected
-        assert not any("embed" in name or "wte" in name or "lm_head" in name for name in chosen)
+        others = ("embed", "wte", "lm_head", "classifier", "pooler")
+        assert not any(other in name for name in chosen for other in others)

