@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import Any
 
 _MOST_DECIMALS = 4
 
@@ -159,3 +160,30 @@ def plain_value(word: str) -> bool | int | float | str | None:
         with suppress(ValueError):
             return number(word)
     return word
+
+
+def named_settings(text: str) -> tuple[str, dict[str, Any]]:
+    """A name and the settings that follow it after colons.
+
+    Args:
+        text: As it was typed: ``grasswalk:walk-step=0.05:rank=16``.
+
+    Returns:
+        The name, and values by setting.
+
+    Raises:
+        ValueError: If a part is not ``name=value``, or a setting stands in it twice.
+
+    >>> named_settings("grasswalk:walk-step=0.05")
+    ('grasswalk', {'walk_step': 0.05})
+    """
+    name, *pairs = text.strip().split(":")
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not (key and equals and value):
+            raise ValueError(f"{text!r}: {pair!r} is not a setting; write name=value, as in {name}:rank=16")
+        if (key := key.replace("-", "_")) in settings:
+            raise ValueError(f"{text!r} says {key} twice; leave one out")
+        settings[key] = plain_value(value)
+    return name, settings

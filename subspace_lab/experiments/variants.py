@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from subspace_lab._checks import is_number
-from subspace_lab._text import plain_value
+from subspace_lab._text import named_settings
 from subspace_lab.experiments.recipe import content_of
 from subspace_lab.experiments.trial import Plain, Trial
 from subspace_lab.optim import method_named
@@ -75,15 +75,10 @@ class Trainings:
         changes = {name: value for name, value in settings.items() if name in fields}
         options = {name: value for name, value in settings.items() if name not in fields}
         options |= changes.pop("optimizer_options", None) or {}
-        beta2 = options.pop("beta2", None)
         has = settings_of(method_named(changes["optimizer"]), options)
         without = {name: None for name in _SOME_HAVE if name not in has}
         changed = {**without, **changes, "optimizer_options": options, "seed": seed}
-        config = settle_optimizer(dataclasses.replace(self.base, **changed).resolved())
-        if beta2 is None:
-            return config
-        assert config.betas is not None
-        return dataclasses.replace(config, betas=(config.betas[0], beta2))
+        return settle_optimizer(dataclasses.replace(self.base, **changed).resolved())
 
 
 def factors_of(variant: str, config: TrainConfig) -> dict[str, Plain]:
@@ -193,15 +188,10 @@ def check_used(base: TrainConfig, methods: Iterable[Mapping[str, Any]]) -> None:
 def _parsed(text: str) -> tuple[str, dict[str, Any]]:
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f"methods must be names of optimizers, got {text!r}")
-    name, *pairs = text.strip().split(":")
-    settings: dict[str, Any] = {"optimizer": method_key(name)}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not (key and equals and value):
-            raise ValueError(f"{text!r}: {pair!r} is not a setting; write name=value, as in {name}:rank=16")
-        if (key := key.replace("-", "_")) in settings:
-            raise ValueError(f"{text!r} says {key} twice; leave one out")
-        settings[key] = plain_value(value)
+    name, more = named_settings(text)
+    if "optimizer" in more:
+        raise ValueError(f"{text!r} says optimizer twice; leave one out")
+    settings = {"optimizer": method_key(name), **more}
     label = ":".join([settings["optimizer"], *(f"{k}={v}".lower() for k, v in settings.items() if k != "optimizer")])
     return label, _canonical(label, settings)
 

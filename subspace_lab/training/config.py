@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
 from subspace_lab._checks import check_choice, is_decay_rates, is_number, plain_number, positive_number, whole_number
-from subspace_lab._text import unknown
+from subspace_lab._text import named_settings, unknown
 from subspace_lab.training.presets import FINE_TUNING, Recipe, preset
-from subspace_lab.training.tasks.names import TASKS
+from subspace_lab.training.tasks.names import DEFAULT_TASK, TASKS, check_task, columns_of
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Adapter = Literal["lora"]
-DEFAULT_PRESET, DEFAULT_TASK = "llama-7m", "language"
+DEFAULT_PRESET = "llama-7m"
 _ADAPTER_RANK = 8
 _COUNTS = ("steps", "batch_size", "accumulation", "vocab_size", "adapter_rank", "rank", "update_interval", "threads",
            "every", "checkpoint_every", "keep_checkpoints", "eval_every", "eval_batches")  # fmt: skip
@@ -53,14 +53,15 @@ class TrainConfig:
         batch_size: Sequences per micro-batch, over all processes.
         accumulation: Micro-batches per optimizer step.
         sequence_length: Tokens per sequence, at least two; of a labelled task the most that a row may have.
-        optimizer: ``adamw``, or a method of `subspace_lab.optim` by its name, whatever its case and hyphens.
+        optimizer: ``adamw``, or a method of `subspace_lab.optim` by its name, whatever its case and hyphens; its
+            settings may follow after colons: ``grasswalk:rank=16:walk_step=0.05``, ``adamw:beta2=0.95``.
         rank: Rank of the matrices of attention and MLP; by default the preset's published one, else a quarter of its
             width. Embeddings, head and norms are full-rank in any case.
         update_interval: Steps between two refreshes of the subspace (of BAdam, steps per block); by default the
             method's own where its paper has one, else the preset's published one, else 200.
         scale: Factor on the step of a method with a rank; the method's own by default.
         optimizer_options: Further settings of the optimizer, plain values by name: ``{"walk_step": 0.05}``; on the
-            command line ``--optimizer-options.walk-step 0.05``.
+            command line ``--optimizer-options.walk-step 0.05``. With ``beta2`` beta1 stays the optimizer's own.
         lr: Peak learning rate; of the matrices with a rank where `lr_rest` says another one for the rest.
         lr_rest: Peak learning rate of everything that has no rank with the low-rank methods (embeddings, head, norms
             and biases), with every optimizer, AdamW included; by default `lr`.
@@ -123,14 +124,32 @@ class TrainConfig:
     eval_batches: int = 4
 
     def __post_init__(self) -> None:
+        self._take_settings_of_optimizer()
         for name in ("betas", "layers", "adapter_targets"):  # JSON knows lists only
             if isinstance(value := getattr(self, name), list):
                 object.__setattr__(self, name, tuple(value))
         if isinstance(options := self.optimizer_options, Mapping):
             object.__setattr__(self, "optimizer_options", {str(k).replace("-", "_"): v for k, v in options.items()})
         if self.columns is not None:
-            object.__setattr__(self, "columns", _columns(self.columns))
+            object.__setattr__(self, "columns", columns_of(self.columns))
         _check(self)
+
+    def _take_settings_of_optimizer(self) -> None:
+        """Settings after the optimizer's name become fields, or options."""
+        if not isinstance(self.optimizer, str) or ":" not in self.optimizer:
+            return
+        name, settings = named_settings(self.optimizer)
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        given = self.optimizer_options if isinstance(self.optimizer_options, Mapping) else {}
+        for key in settings:
+            if key == "optimizer" or key in given or getattr(self, key, None) != defaults.get(key):
+                raise ValueError(f"optimizer={self.optimizer!r} says {key}, which is given beside it; leave one out")
+        options = {key: value for key, value in settings.items() if key not in defaults}
+        for key, value in ({**settings, "optimizer": name}).items():
+            if key in defaults:
+                object.__setattr__(self, key, value)
+        if options:
+            object.__setattr__(self, "optimizer_options", {**given, **options})
 
     def resolved(self) -> Self:
         """The configuration with the open fields that follow from the preset filled in.
@@ -274,11 +293,9 @@ def _check_choices(config: TrainConfig) -> None:
     for name in ("layers", "adapter_targets"):
         if isinstance(patterns := getattr(config, name), str):
             raise ValueError(f"{name} must be a tuple of patterns, got the text {patterns!r}; write ({patterns!r},)")
-    if not isinstance(config.task, str) or config.task not in TASKS:
-        raise ValueError(unknown("task", str(config.task), TASKS))
+    check_task(config.task, config.columns)
     if config.data is not None and not isinstance(config.data, str):
         raise ValueError(f"data must be a text, a path for example, got {config.data!r}")
-    _check_columns(config)
 
 
 def _check_adapter(config: TrainConfig) -> None:
@@ -290,33 +307,6 @@ def _check_adapter(config: TrainConfig) -> None:
     for name in ("adapter_rank", "adapter_targets"):
         if (value := getattr(config, name)) is not None:
             raise ValueError(f"{name}={value!r} has no effect without adapter; add adapter='lora'")
-
-
-def _columns(columns: Any) -> dict[str, str]:
-    """Columns as a mapping, from ``prompt=q,response=a`` too."""
-    example = "write 'prompt=q,response=a' or {'prompt': 'q', 'response': 'a'} for example"
-    if isinstance(columns, str):
-        pairs = [pair.partition("=") for pair in columns.split(",")]
-        if not all(name.strip() and equals and column.strip() for name, equals, column in pairs):
-            raise ValueError(f"columns={columns!r} is not a list of pairs; {example}")
-        names = [name.strip() for name, _, _ in pairs]
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"columns={columns!r} says {twice[0]} twice; leave one out")
-        return {name.strip(): column.strip() for name, _, column in pairs}
-    if not (isinstance(columns, Mapping) and all(isinstance(x, str) and x for pair in columns.items() for x in pair)):
-        raise ValueError(f"columns must be names of columns, got {columns!r}; {example}")
-    return dict(columns)
-
-
-def _check_columns(config: TrainConfig) -> None:
-    if not config.columns:
-        return
-    known = TASKS[config.task].columns
-    if not known:
-        raise ValueError(f"columns has no effect on task={config.task!r}, which reads plain text; leave it out")
-    for name in config.columns:
-        if name not in known:
-            raise ValueError(unknown(f"column of task {config.task!r}", name, known))
 
 
 def _check_options(options: Any) -> None:

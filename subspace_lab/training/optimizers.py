@@ -115,6 +115,7 @@ def settle_optimizer(config: TrainConfig) -> TrainConfig:
     """
     kind = method_named(config.optimizer)
     own: dict[str, Any] = dict(getattr(kind, "changed", {}))
+    config = with_beta2(config, own.get("betas", OPTIONS["betas"].default))
     size = preset(config.preset) if config.preset else None
     published = size.update_interval if size else None
     defaults = {
@@ -136,6 +137,26 @@ def settle_optimizer(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(
         config, optimizer=method_key(config.optimizer), betas=betas, optimizer_options=options, **settled
     )
+
+
+def with_beta2(config: TrainConfig, usual: tuple[float, float]) -> TrainConfig:
+    """The configuration with the option ``beta2``, which leaves beta1 to the optimizer, as part of its ``betas``.
+
+    Args:
+        config: Any configuration.
+        usual: The decay rates of which it keeps the first one where it says none.
+
+    Returns:
+        A configuration without that option.
+
+    Raises:
+        ValueError: If it is not in [0, 1).
+    """
+    options = dict(config.optimizer_options or {})
+    if (beta2 := options.pop("beta2", None)) is None:
+        return config
+    beta1 = (config.betas or usual)[0]
+    return dataclasses.replace(config, betas=(beta1, beta2), optimizer_options=options or None)
 
 
 def revision_of(config: TrainConfig) -> dict[str, int]:

@@ -16,7 +16,7 @@ from subspace_lab.runs import Run, RunError
 from subspace_lab.runs.manifest import MANIFEST
 from subspace_lab.runs.writer import refuse_existing
 from subspace_lab.training.config import TrainConfig
-from subspace_lab.training.optimizers import method_key, plan_of, settle_optimizer
+from subspace_lab.training.optimizers import method_key, plan_of, settle_optimizer, with_beta2
 from subspace_lab.training.places import FILES, plan_of_run
 from subspace_lab.training.workers import Workers
 
@@ -82,6 +82,7 @@ def config_to_resume(run_dir: Path, config: TrainConfig | None) -> TrainConfig:
     if config is not None:
         places = {name: getattr(before, name) for name in moved_files(config, before)}
         config = dataclasses.replace(config, optimizer=method_key(config.optimizer), **places)
+        config = config if before.betas is None else with_beta2(config, before.betas)
     try:
         config = (config or before).matched(before)
     except ValueError as error:

@@ -227,3 +227,38 @@ def test_parts_without_sense_are_refused_before_any_work(options, match, text):
     config = tiny_config(text, optimizer="subspace-adam", optimizer_options=options)
     with pytest.raises(ValueError, match=match):
         settle_optimizer(config.resolved())
+
+
+def test_beta2_leaves_beta1_to_the_optimizer(text, tmp_path):
+    for optimizer, beta1 in (("adamw", 0.9), ("LDAdam", 0.908)):
+        plain = settle_optimizer(tiny_config(text, optimizer=optimizer).resolved())
+        assert plain.betas[0] == beta1
+        after_colons = tiny_config(text, optimizer=f"{optimizer}:beta2=0.95")
+        as_option = tiny_config(text, optimizer=optimizer, optimizer_options={"beta2": 0.95})
+        settled = [settle_optimizer(config.resolved()) for config in (after_colons, as_option)]
+        assert settled[0] == settled[1]
+        assert settled[0].betas == (beta1, 0.95)
+        assert settled[0].optimizer_options == plain.optimizer_options
+    with pytest.raises(ValueError, match="betas must be two numbers"):
+        settle_optimizer(tiny_config(text, optimizer="adamw:beta2=1.5").resolved())
+
+
+def test_settings_may_follow_the_name_of_the_optimizer(text, tmp_path):
+    config = tiny_config(text, optimizer="Grass-Walk:rank=4:walk-step=0.05:zeta=none:update_interval=3", steps=2)
+    run = Run.open(train(tmp_path / "run", config))
+    stored = run.manifest["config"]
+    assert [stored[name] for name in ("optimizer", "rank", "update_interval")] == ["grasswalk", 4, 3]
+    assert stored["optimizer_options"] == {"walk_step": 0.05, "zeta": None}
+    for more in ({"rank": 8}, {"optimizer_options": {"walk_step": 0.1}}):
+        with pytest.raises(ValueError, match="which is given beside it; leave one out"):
+            tiny_config(text, optimizer="grasswalk:rank=4:walk_step=0.05", **more)
+    for wrong, match in (("grasswalk:rank", "is not a setting"), ("grasswalk:rank=4:rank=5", "says rank twice"),
+                         ("adamw:walk_step=1", "walk_step")):  # fmt: skip
+        with pytest.raises(ValueError, match=match):
+            settle_optimizer(tiny_config(text, optimizer=wrong).resolved())
+
+
+def test_a_run_with_beta2_is_resumed_by_the_same_words(text, tmp_path, monkeypatch):
+    config = tiny_config(text, optimizer="adamw:beta2=0.95")
+    interrupted(tmp_path / "run", config, 5, monkeypatch)
+    assert stored_config(train(tmp_path / "run", config, resume=True)).betas == (0.9, 0.95)

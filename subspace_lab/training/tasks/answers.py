@@ -19,7 +19,6 @@ from subspace_lab.training.tasks.template import Template
 from subspace_lab.training.workers import Workers
 
 NOT_COUNTED = -100  # the label of a position without a loss, as torch and transformers have it
-_LEAST_NEW = 16
 
 
 class AnswerTask(LabelledTask):
@@ -43,7 +42,7 @@ class AnswerTask(LabelledTask):
         self.template = template
         self._check_lengths(config.sequence_length)
         longest = max(len(of.response) for of in self.held_out)
-        self._new_tokens = max(_LEAST_NEW, 2 * longest)
+        self._new_tokens = 2 * longest
 
     @classmethod
     def of(cls, config: TrainConfig, exercise: Exercise, workers: Workers) -> Self:
