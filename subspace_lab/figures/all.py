@@ -19,6 +19,7 @@ from subspace_lab.figures import (
     spectrum,
     stale_energy,
     tangent_spectrum,
+    task_metrics,
 )
 from subspace_lab.figures.loss import FIGURES as LOSS_FIGURES
 from subspace_lab.figures.loss.over_depth import OverDepth
@@ -39,6 +40,7 @@ FIGURES: dict[str, ModuleType] = {
     "spectrum": spectrum,
     "loss": loss_over_training,
 }
+TASK_FIGURES: dict[str, ModuleType] = {"task_metrics": task_metrics}
 _OPTIONS: dict[str, dict[str, Any]] = {  # without dates and versions: the same tables give the same bytes
     "png": {"dpi": 200, "facecolor": "white", "metadata": {"Software": None}},
     "pdf": {"facecolor": "white", "metadata": {"CreationDate": None, "Creator": None, "Producer": None}},
@@ -61,7 +63,7 @@ def draw_all(run: Run) -> list[Path]:
         RunError: If a table cannot be read or a file cannot be written.
     """
     check_run(run)
-    return save_all({**FIGURES, **LOSS_FIGURES}, run, run.path / "figures")
+    return save_all({**FIGURES, **TASK_FIGURES, **LOSS_FIGURES}, run, run.path / "figures")
 
 
 def save_all(figures: Mapping[str, ModuleType | OverDepth | Picture], source: Any, directory: Path) -> list[Path]:

@@ -29,6 +29,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
     config = _mapping(manifest.get("config"))
     found = {
         "Model": config.get("preset") or config.get("model"),
+        "Task": config.get("task"),
         "Data": _data(config.get("data"), manifest.get("data_hash")),
         "Optimizer": _optimizer(config),
         "Layers": _layers(layers),
@@ -110,7 +111,8 @@ def _loss(run: Run) -> str | None:
         return None
     text = f"{losses.iloc[0]:.2f} → {losses.iloc[-1]:.2f} in {len(metrics)} steps"
     held_out = metrics["eval_loss"].dropna()
-    return text + (f"; {held_out.iloc[-1]:.2f} on held-out text" if len(held_out) else "")
+    what = "rows" if _mapping(run.manifest.get("config")).get("task") else "text"
+    return text + (f"; {held_out.iloc[-1]:.2f} on held-out {what}" if len(held_out) else "")
 
 
 def _machine(environment: dict[str, Any]) -> str | None:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from subspace_lab.analysis import Finding, findings, notices
 from subspace_lab.analysis.energy import undetermined
-from subspace_lab.figures import FIGURES, LOSS_FIGURES, NARROW, WIDE, AbsentError
+from subspace_lab.figures import FIGURES, LOSS_FIGURES, NARROW, TASK_FIGURES, WIDE, AbsentError
 from subspace_lab.figures.loss.over_depth import OverDepth
 from subspace_lab.figures.style import Picture
 from subspace_lab.report.svg import inline_svg
@@ -62,6 +62,18 @@ def loss_sections(run: Run) -> tuple[list[Section], list[tuple[str, str]]]:
     """
     sections, absent = sections_of(LOSS_FIGURES, run)
     return (sections, absent) if sections else ([], [])
+
+
+def task_sections(run: Run) -> list[Section]:
+    """The figures of a labelled task; none for other runs.
+
+    Args:
+        run: A run that was analysed.
+
+    Returns:
+        The figures.
+    """
+    return sections_of(TASK_FIGURES, run)[0]
 
 
 def sections_of(

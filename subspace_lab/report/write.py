@@ -14,7 +14,8 @@ from subspace_lab._version import __version__
 from subspace_lab.report.facts import facts, packages, settings
 from subspace_lab.report.layers import COLUMNS, layer_rows
 from subspace_lab.report.loss import measured_on
-from subspace_lab.report.sections import draw_sections, find, loss_sections, warnings
+from subspace_lab.report.sections import draw_sections, find, loss_sections, task_sections, warnings
+from subspace_lab.report.task import task_rows
 from subspace_lab.runs import Run, RunError
 from subspace_lab.runs.errors import in_shell, printable
 from subspace_lab.runs.files import publish
@@ -69,6 +70,8 @@ def render(run: Run) -> str:
         findings=found,
         sections=sections,
         absent=absent,
+        task=task_rows(run),
+        task_figures=task_sections(run),
         loss=loss,
         loss_absent=loss_absent,
         measured_on=measured_on(run) if loss else "",
