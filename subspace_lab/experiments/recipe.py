@@ -161,11 +161,11 @@ def _from_parent(config: TrainConfig, parents: Sequence[Path]) -> nn.Module | No
     from safetensors.torch import load_file
 
     from subspace_lab.training.checkpoint import fill_model
-    from subspace_lab.training.models import build_model
+    from subspace_lab.training.tasks.table import model_of
 
     if len(parents) > 1:
         raise RunError(f"a training begins from the weights of one trial, got {len(parents)}")
-    model: nn.Module = build_model(config)
+    model = model_of(config)
     fill_model(model, load_file(parents[0] / WEIGHTS), parents[0] / WEIGHTS)
     return model
 

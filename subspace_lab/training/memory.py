@@ -11,8 +11,8 @@ import torch
 from subspace_lab.optim import MemoryReport, memory_report, method_named
 from subspace_lab.optim.planned_state import Shapes, planned_bytes
 from subspace_lab.training.config import TrainConfig
-from subspace_lab.training.models import build_model
 from subspace_lab.training.presets import parameter_shapes, preset
+from subspace_lab.training.tasks.table import model_of
 
 
 def trained_shapes(config: TrainConfig) -> Shapes:
@@ -28,7 +28,7 @@ def trained_shapes(config: TrainConfig) -> Shapes:
         size = preset(config.preset)
         return parameter_shapes(dataclasses.replace(size, vocab_size=config.vocab_size or size.vocab_size))
     with torch.random.fork_rng(devices=[]):
-        model = build_model(config)
+        model = model_of(config)
     return {name: tuple(p.shape) for name, p in model.named_parameters() if p.requires_grad}
 
 

@@ -71,6 +71,20 @@ def model_for(config: TrainConfig, task: Task) -> nn.Module:
     return model
 
 
+def model_of(config: TrainConfig) -> nn.Module:
+    """The model that a configuration names; the rows are read where they decide the head of an encoder.
+
+    Args:
+        config: A resolved configuration.
+
+    Returns:
+        The model.
+    """
+    needs_head = config.task in LABELLED and config.model is not None and is_encoder(config.model)
+    model: nn.Module = model_for(config, task_of(config, ALONE)) if needs_head else build_model(config)
+    return model
+
+
 def data_hash_of(config: TrainConfig) -> str:
     """The identity of the task that a configuration names.
 

@@ -13,6 +13,7 @@ import torch
 
 import subspace_lab as sl
 from subspace_lab.training import TrainConfig
+from subspace_lab.training.memory import trained_shapes
 from subspace_lab.training.optimizers import settle_optimizer
 from subspace_lab.training.tasks.answers import AnswerTask
 from subspace_lab.training.tasks.heads import HeadTask
@@ -187,6 +188,7 @@ def test_the_head_is_full_rank_and_a_function_of_the_seed(encoder: Path, tmp_pat
         for name in group["param_names"]:
             is_matrix_of_a_block = ".layer." in name and name.endswith(".weight") and "LayerNorm" not in name
             assert (group["rank"] == 4) == (is_matrix_of_a_block or name == "bert.pooler.dense.weight"), name
+    assert trained_shapes(config) == {name: tuple(p.shape) for name, p in model.named_parameters()}
     again, other = (model_for(settings(data, encoder, seed=seed), task) for seed in (0, 1))
     assert torch.equal(again.classifier.weight, model.classifier.weight)
     assert not torch.equal(other.classifier.weight, model.classifier.weight)
