@@ -24,8 +24,8 @@ class LayerPlan:
 
     Attributes:
         layer: Canonical parameter name.
-        rank: Where the signal that a basis holds reaches 90 % of the largest measured one, between measured ranks; see
-            `subspace_lab.recommend`. With a budget also less.
+        rank: Where the signal that a basis without noise would hold reaches 90 % of the largest measured one, between
+            measured ranks; see `subspace_lab.recommend`. With a budget also less.
         excess: Energy fraction above ``null_noise`` at this rank, mean over the captured steps.
         fraction: Energy fraction at this rank.
         null_noise: What noise would give.
@@ -44,8 +44,8 @@ class LayerPlan:
             ``"jump"`` where it does not at any measured age, or holds no more than noise would: a random basis is as
             good.
         walk_step: By how much a walk turns, radians: the root-mean-square angle by which the gradient's space turned
-            over the interval, taken the smaller the less certain it is, at least 0.01; None for a jump, and without
-            stale energies.
+            over the interval, at least 0.01, and 0.01 where what is lost is not above 2.5 standard errors; None for a
+            jump, and without stale energies.
         recovery: ``"scaled"`` where the bulk holds a tenth of the energy or more and its signal, where it was measured,
             differs from zero by two standard errors; else ``"none"``.
         bulk: Energy fraction outside of the subspace, ``1 - fraction``.
@@ -57,7 +57,7 @@ class LayerPlan:
             and in plans of earlier releases.
         update_interval_se: Standard error of the interval, steps.
         retained_se: Standard error of the share kept.
-        walk_step_se: By how much the angle grows with one standard error less kept, radians.
+        walk_step_se: How far above the walk step the angle is with one standard error less kept, radians.
     """
 
     layer: str

@@ -12,6 +12,7 @@ from subspace_lab.numerics.spectra import (
     participation_ratio,
     stable_rank,
 )
+from subspace_lab.numerics.spiked import spiked_energies
 from subspace_lab.numerics.symmetric import pack_symmetric, packed_shape, unpack_symmetric
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "packed_shape",
     "participation_ratio",
     "principal_angles",
+    "spiked_energies",
     "stable_rank",
     "subspace_error",
     "subspace_error_tangent",

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from subspace_lab.analysis.decay import Decay, Energies, saturated, standard_error
+from subspace_lab.analysis.decay import Decay, Energies, standard_error
 
 AGES = np.array([10.0, 20.0, 40.0, 80.0])
 
@@ -35,10 +35,34 @@ def test_what_follows_a_loss_does_not_shape_the_beginning():
     assert 10 < gone.half_life[0] < 40
 
 
-def test_a_share_that_saturates_between_measured_ranks():
-    ranks = np.array([2.0, 4.0, 8.0, 16.0])
-    shares = np.array([[0.25, 0.5, 1.0, 1.0], [1.0, 1.0, 0.9, 0.5], [0.0, 0.0, 0.0, 0.0], [0.1, 0.2, 0.5, 1.0]])
-    assert saturated(ranks, shares) == pytest.approx([7.2, 2, 2, 14.4])
+def test_all_ranks_share_one_curve():
+    """Ranks that hold much and little of a space lose it alike; the start is of each."""
+    curve = np.exp(-((AGES / 60) ** 1.5))
+    decay = Decay.fit(AGES, np.array([0.1, 0.3])[None, :, None] * curve, np.ones((1, 4)), np.array([2.0, 1.0]))
+    assert decay.start[0] == pytest.approx([0.1, 0.3], rel=0.01)
+    assert decay.half_life[0] == pytest.approx(60 * np.log(2) ** (1 / 1.5), rel=0.01)
+    assert decay.misfit < 0.01
+
+
+def test_the_misfit_is_twice_the_distance_from_the_energies_where_they_are_above_chance():
+    """A curve that is flat where energies alternate about it by a tenth."""
+    apart = np.array([1.1, 0.9, 1.1, 0.9])
+    decay = Decay.fit(AGES, 0.3 * apart[None, None], np.ones((1, 4)), np.ones(1))
+    left = apart - decay.start[0, 0] / 0.3 * np.exp(-((AGES / decay.scale[0]) ** decay.power[0]))
+    assert decay.misfit == pytest.approx(2 * np.sqrt((left**2).mean()) / (decay.start[0, 0] / 0.3), rel=1e-6)
+    gone = np.array([0.3, 0.15, -0.2])
+    assert Decay.fit(AGES[:3], gone[None, None], np.ones((1, 3)), np.ones(1)).misfit < 0.2
+
+
+def test_errors_are_the_jackknifes_and_the_misfits():
+    rng = np.random.default_rng(0)
+    stale = 0.3 * np.exp(-((AGES / 60) ** 1.5)) * (1 + 0.05 * rng.standard_normal((9, 1, 4)))
+    decay = Decay.fit(AGES, stale, np.ones((9, 4)), np.ones(1))
+    kept, half = standard_error(decay.retained(30)), standard_error(decay.half_life)
+    assert decay.retained_se(30) == pytest.approx(np.hypot(kept, decay.misfit))
+    near = decay.half_life[0] * np.array([0.999, 1.001])
+    slope = (decay.retained(near[0])[0] - decay.retained(near[1])[0]) / (near[1] - near[0])
+    assert decay.half_life_se == pytest.approx(np.hypot(half, decay.misfit / slope), rel=1e-4)
 
 
 def test_the_jackknife_of_a_mean_is_its_standard_error():

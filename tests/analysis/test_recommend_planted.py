@@ -17,6 +17,7 @@ import torch
 
 import subspace_lab as sl
 from subspace_lab.analysis import LayerPlan
+from subspace_lab.analysis.recommend import SMALLEST_STEP
 from tests.runs_by_hand import write_run
 
 SHAPES = {"wide": (48, 144), "tall": (160, 40), "square": (64, 64)}
@@ -125,30 +126,46 @@ def test_every_interval_is_within_one_measured_age_of_the_truth(plans, kept):
 
 
 def test_ranks_are_within_one_measured_rank_and_nearer_where_noise_is_less(plans):
-    """Measured ranks are octaves, too; below noise 0.9 within a quarter or 2."""
+    """Measured ranks are octaves, too; a rank of 16 under noise 0.9 is of a signal that no space of a batch shows."""
 
     def place(rank: int) -> float:
         return float(np.interp(np.log(rank), np.log(RANKS), range(len(RANKS))))
 
     for case, plan in plans.items():
         if case.noise == 0.9:
-            assert abs(place(plan.rank) - place(case.rank)) < 1.001, (case, plan.rank)
+            assert abs(place(plan.rank) - place(case.rank)) <= (0.6 if case.rank < 16 else 1), (case, plan.rank)
         else:
-            assert abs(plan.rank - case.rank) <= max(2, case.rank / 4), (case, plan.rank)
+            assert abs(plan.rank - case.rank) <= max(1, case.rank / 8), (case, plan.rank)
 
 
-def test_walk_steps_are_the_angle_over_the_interval(plans, kept):
-    """Angles that are large enough to be seen, by factors; all, by their errors."""
-    ratios = {}
+def test_walk_steps_are_the_angle_over_the_interval_or_the_smallest(plans, kept):
+    """What is not above its error is not walked after: no step is far above the truth, large ones are near it."""
+    seen = []
     for case, plan in plans.items():
-        truth = max(float(np.arccos(np.sqrt(min(kept[case][plan.update_interval], 1)))), 0.01)
-        ratios[case] = plan.walk_step / truth
-        assert plan.walk_step <= 1.15 * truth + 4 * plan.walk_step_se + 0.05, case
-        if truth > 0.2:
-            assert 1 / 1.25 < ratios[case] < 1.25 or (case.noise == 0.9 and ratios[case] < 2), (case, ratios[case])
-    assert np.median(list(ratios.values())) == pytest.approx(1, abs=0.1)
-    noisy = [ratio for case, ratio in ratios.items() if case.noise == 0.9 and case.drift >= 0.1]
-    assert np.mean([2 / 3 < ratio < 3 / 2 for ratio in noisy]) >= 0.75
+        truth = max(float(np.arccos(np.sqrt(min(kept[case][plan.update_interval], 1)))), SMALLEST_STEP)
+        ratio = plan.walk_step / truth
+        assert ratio < 2.5, (case, ratio)
+        if plan.walk_step > SMALLEST_STEP and truth > 0.2:
+            assert 1 / 1.25 < ratio < (2 if case.noise == 0.9 else 1.25), (case, ratio)
+        if truth > 0.2 and case.noise < 0.9:
+            seen.append(plan.walk_step > SMALLEST_STEP)
+    assert np.mean(seen) >= 0.95
+
+
+def test_intervals_of_95_percent_hold_the_truth(plans, kept):
+    """95 % of all but for the scatter of 136 numbers, 2 %; of each kind nine in ten."""
+    held: dict[str, list[bool]] = {"retained": [], "interval": [], "walk": []}
+    for case, plan in plans.items():
+        cosine, chance = kept[case][plan.update_interval], case.rank / case.m
+        held["retained"].append(abs(plan.retained - (cosine - chance) / (1 - chance)) < 1.96 * plan.retained_se)
+        truth = max(float(np.arccos(np.sqrt(min(cosine, 1)))), SMALLEST_STEP)
+        held["walk"].append(abs(plan.walk_step - truth) < 1.96 * plan.walk_step_se)
+        if plan.update_interval_se is not None:  # rounded down
+            off = plan.update_interval - half_life(case, kept[case])
+            held["interval"].append(-1 - 1.96 * plan.update_interval_se < off < 1.96 * plan.update_interval_se)
+    shares = {name: np.mean(each) for name, each in held.items()}
+    assert min(shares.values()) >= 0.9, shares
+    assert np.mean([*itertools.chain(*held.values())]) >= 0.93, shares
 
 
 def test_errors_are_small_without_noise_and_grow_with_it(plans):
@@ -158,7 +175,7 @@ def test_errors_are_small_without_noise_and_grow_with_it(plans):
         assert (plan.rank_se is None) == (plan.rank_bound != "")
         assert plan.bound != "" or plan.update_interval_se is not None or case.noise == 0.9
     mean = [np.mean([plan.retained_se for case, plan in plans.items() if case.noise == noise]) for noise in (0.05, 0.9)]
-    assert mean[0] < 0.03 < mean[1]
+    assert mean[0] < 0.04 < mean[1]
 
 
 def test_neither_drift_nor_noise_makes_a_jump(tmp_path):
