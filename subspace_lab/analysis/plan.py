@@ -46,8 +46,8 @@ class LayerPlan:
         walk_step: By how much a walk turns, radians: the root-mean-square angle by which the gradient's space turned
             over the interval, at least 0.01, and 0.01 where what is lost is not above 2.5 standard errors; None for a
             jump, and without stale energies.
-        recovery: ``"scaled"`` where the bulk holds a tenth of the energy or more and its signal, where it was measured,
-            differs from zero by two standard errors; else ``"none"``.
+        recovery: ``"scaled"`` where a basis as old as the interval leaves a tenth of the energy or more outside, and
+            the signal in the bulk, where it was measured, differs from zero by two standard errors; else ``"none"``.
         bulk: Energy fraction outside of the subspace, ``1 - fraction``.
         bulk_signal: Share of a training batch's bulk that is signal, at the rank and checkpoints of the table
             ``noise``; None without that table.

@@ -56,8 +56,9 @@ def recommend(run: Run, budget_bytes: int | None = None) -> Plan:
     it, or from split batches where ``subspace-lab analyze --noise`` has been at the checkpoints, which makes the rank
     several times more certain. Where stale energies are absent or not above r/m, the own ones above the noise null take
     their place; without split batches the rank is where these saturate, too low under noise. What lies above the nulls
-    is structure, and signal only as far as noise is isotropic and differs from batch to batch. Recovery takes a signal
-    in the bulk, where that was measured, that differs significantly from zero.
+    is structure, and signal only as far as noise is isotropic and differs from batch to batch. Recovery is for
+    what a basis as old as the interval leaves outside, a tenth of the energy or more, and takes a signal there, where
+    that was measured, that differs significantly from zero.
 
     Standard errors are the jackknife's over at most 20 groups of neighbouring captured steps, each left out with its
     gradients and with its bases, and what the fitted curve and the model of the signal are off: of planted gradients
@@ -198,6 +199,12 @@ class _Evidence:
             Choice(rank, float(gain) * m * n, state_bytes(m, n, rank)) for rank, gain in zip(ranks, gains, strict=True)
         ]
 
+    def _held_at(self, rank: int, retained: float) -> float:
+        """The energy fraction that a basis of a rank holds when it keeps a share of what a fresh one does."""
+        energies = self.energies
+        start = float(np.interp(rank, energies.ranks, energies.decay.start[0])) if self.above_chance else 0.0
+        return min(rank / energies.shape[0], 1) + retained * start
+
     def plan(self, layer: str, rank: int) -> LayerPlan:
         """The settings at a rank."""
         shape, ranks = self.energies.shape, self.energies.ranks
@@ -207,7 +214,7 @@ class _Evidence:
         walks = aged.interval is not None and aged.bound != "at most"
         rule = "walk" if (self.above_null or self.above_chance) and aged.bound != "at most" else "jump"
         rank_bound = _rank_bound(rank, [int(each) for each in ranks])
-        bulk = self.signal
+        bulk, outside = self.signal, 1 - (fraction if aged.retained is None else self._held_at(rank, aged.retained))
         return LayerPlan(
             layer=layer,
             rank=rank,
@@ -221,7 +228,7 @@ class _Evidence:
             above_noise=self.above_null or self.above_chance,
             rule=rule,
             walk_step=aged.walk_step if walks else None,
-            recovery="scaled" if 1 - fraction >= BULK and (bulk is None or bulk.bulk_significant) else "none",
+            recovery="scaled" if outside >= BULK and (bulk is None or bulk.bulk_significant) else "none",
             bulk=1 - fraction,
             bulk_signal=None if bulk is None else bulk.bulk_share,
             state_bytes=state_bytes(*shape, rank),

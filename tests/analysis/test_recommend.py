@@ -56,6 +56,16 @@ def test_noise_is_jumped_and_its_bulk_recovered_and_a_pure_core_needs_no_recover
     assert not below.above_noise
 
 
+def test_recovery_is_for_what_a_basis_of_the_intervals_age_leaves_outside(tmp_path):
+    """An own basis of rank 4 holds a signal of rank 4 whole; one that is as old as the interval a half to all of it."""
+    for half_life, recovery in ((1e9, "none"), (30.0, "scaled")):
+        run = write_run(tmp_path / recovery, planted(rank=4, half_life=half_life, strength=1e3), steps=12)
+        sl.analysis.energy(run, ranks=(4,), lags=(1, 2, 4))
+        (layer,) = sl.recommend(run).layers
+        assert layer.bulk < 0.01
+        assert (layer.rule, layer.recovery) == ("walk", recovery)
+
+
 @pytest.mark.parametrize(("signal", "recovery"), [(3.0, "scaled"), (1.0, "none"), (-1.0, "none")])
 def test_recovery_takes_a_bulk_whose_signal_is_told_from_none(tmp_path, signal, recovery):
     """Two checkpoints of standard error 1 leave one of 0.71 for their mean: twice that is 1.41."""
