@@ -8,6 +8,7 @@ scale, and AdamW none.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from subspace_lab.experiments.phases import Evaluate
@@ -20,28 +21,45 @@ BETA2 = (0.95, 0.99, 0.999)
 WARMUP_SHARES = (0.05, 0.1, 0.2)  # of the steps
 TUNING_SEEDS = (1000,)  # no evaluation uses them
 SEEDS = 5
-_RATE_BUDGET, _FINE_BUDGET = 6, 3  # with the start: ten trainings per method and tuning seed
 
 
-def tuned_phases(
+@dataclass(frozen=True)
+class Budget:
+    """How many trainings a search may use for each method and tuning seed, after the first one.
+
+    Attributes:
+        rates: For the rates of the matrices and of the rest.
+        fine: For beta2 and the warm-up.
+        variant: For the rate of the matrices of a variant that inherits everything else.
+    """
+
+    rates: int = 6
+    fine: int = 3
+    variant: int = 4
+
+
+BUDGET = Budget()
+
+
+def search_of(
     methods: Mapping[str, Mapping[str, Any]],
     make: Trainings,
     *,
-    seeds: int = SEEDS,
     lrs: Sequence[float] = RATES,
     tuning_seeds: Sequence[int] = TUNING_SEEDS,
-) -> tuple[Search, Evaluate]:
-    """Search and evaluation of some methods; a setting that a method says itself is not searched.
+    budget: Budget = BUDGET,
+) -> Search:
+    """The search of some methods over both rates, then over beta2 and the warm-up at the best of them.
 
     Args:
-        methods: Settings by name, from `parse_methods`.
+        methods: Settings by name, from `parse_methods`; a setting that a method says itself is not searched.
         make: Makes the trials.
-        seeds: Evaluation seeds, from 0 on.
         lrs: The ladder of both rates, ascending, at least two; the search goes on beyond its ends.
         tuning_seeds: None of the evaluation seeds.
+        budget: How far it goes.
 
     Returns:
-        The two phases.
+        The phase.
     """
     starts, stages = {}, {}
     for name, settings in methods.items():
@@ -57,10 +75,44 @@ def tuned_phases(
         said = {*settings} | ({"beta2"} if "betas" in settings else set())
         starts[name] = {key: value for key, value in start.items() if key not in said}
         stages[name] = [
-            Stage(tuple(axis for axis in chosen if axis.name not in said and len(axis.values) > 1), budget)
-            for chosen, budget in ((axes, _RATE_BUDGET), (fine, _FINE_BUDGET))
+            Stage(tuple(axis for axis in chosen if axis.name not in said and len(axis.values) > 1), room)
+            for chosen, room in ((axes, budget.rates), (fine, budget.fine))
         ]
-    search = Search(starts, stages, tuning_seeds, make)
+    return Search(starts, stages, tuning_seeds, make)
+
+
+def inherited(
+    donors: Mapping[str, str],
+    tuned: Search,
+    make: Trainings,
+    *,
+    lrs: Sequence[float] = RATES,
+    budget: Budget = BUDGET,
+) -> Search:
+    """The search of variants that take over the best setting of another method, and search the matrices' rate alone.
+
+    Args:
+        donors: By variant, the method of `tuned` that it takes the setting of.
+        tuned: The search of those methods.
+        make: Makes the trials.
+        lrs: The ladder of the rate.
+        budget: How far it goes.
+
+    Returns:
+        The phase; its variants wait until their donors are tuned.
+    """
+    stage = Stage((Axis("lr", tuple(lrs), grows=True),), budget.variant)
+    return Search(
+        {name: tuned.starts[donor] for name, donor in donors.items()}, {name: [stage] for name in donors}, tuned.seeds,
+        make, donors={name: (tuned, donor) for name, donor in donors.items()},
+    )  # fmt: skip
+
+
+def tuned_phases(
+    methods: Mapping[str, Mapping[str, Any]], make: Trainings, *, seeds: int = SEEDS, lrs: Sequence[float] = RATES
+) -> tuple[Search, Evaluate]:
+    """Search of some methods, and evaluation at the best setting of each on seeds from 0 on; see `search_of`."""
+    search = search_of(methods, make, lrs=lrs)
     return search, Evaluate(search, dict.fromkeys(methods, range(seeds)), make)
 
 

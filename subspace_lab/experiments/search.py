@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -146,6 +146,7 @@ class Search:
         seeds: Tuning seeds, which no evaluation uses; the cost of a point is the mean over them.
         make: Makes a trial.
         metric: What the points are compared by.
+        donors: Another search and a variant of it for those that start at the best point of that one, and wait for it.
     """
 
     starts: Mapping[str, Point]
@@ -153,6 +154,7 @@ class Search:
     seeds: Sequence[int]
     make: Make
     metric: Metric = LOSS
+    donors: Mapping[str, tuple[Search, str]] = field(default_factory=dict)
 
     def wanted(self, rows_of: Lookup) -> list[Wanted]:
         """See `Phase.wanted`; points that are not known yet are counted as many as the budget allows."""
@@ -170,7 +172,7 @@ class Search:
     def best(self, variant: str, rows_of: Lookup) -> Point | None:
         """The best point of a variant, None while the search goes on."""
         state, _ = self._state(variant, rows_of)
-        return None if state.wanted else state.best
+        return None if state.wanted or state.left else state.best
 
     def stand_in(self, variant: str) -> Point:
         """A point of the same cost as the best one, before that is known."""
@@ -179,6 +181,12 @@ class Search:
     def _state(self, variant: str, rows_of: Lookup) -> tuple[Searched, list[Trial]]:
         """The state of the search of a variant, and all trials that it has asked for."""
         start, costs, asked = self.starts[variant], Costs(), list[Trial]()
+        if variant in self.donors:
+            search_before, donor = self.donors[variant]
+            best = search_before.best(donor, rows_of)
+            if best is None:
+                return Searched(start, (), (), 1 + sum(stage.budget for stage in self.stages[variant])), asked
+            start = {name: best[name] for name in start}
         while True:
             state = search(start, self.stages[variant], costs)
             if not state.wanted:

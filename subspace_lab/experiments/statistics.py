@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from subspace_lab.analysis.significance import interval
+from subspace_lab.analysis.significance import holm_intervals, interval
 from subspace_lab.experiments.results import TRAINING
 from subspace_lab.training.tasks.base import LOSS, Metric
 
@@ -23,18 +23,20 @@ _MEANS = (
 def summary(results: pd.DataFrame, metric: Metric = LOSS) -> pd.DataFrame:
     """One row per method, at its best setting; the method with the best mean of the metric comes first.
 
-    ``gap`` is the mean difference to the method in the first row, paired by seed. Where the setting was chosen on seeds
-    that the means are taken over, that flatters every method a little, more so with a finer grid.
+    ``gap`` is the mean difference to the method in the first row, paired by seed; its interval is adjusted for the
+    number of methods (`subspace_lab.analysis.significance.holm_intervals`). Where the setting was chosen on seeds that
+    the means are taken over, that flatters every method a little, more so with a finer grid.
 
     Args:
         results: A result table of trainings.
         metric: What the best setting and the gaps are by.
 
     Returns:
-        method, lr, lr_rest, beta2, warmup (those that the results have), edge (``low``, ``high``, ``only`` or empty:
-        whether the rate is the lowest or the highest that was tried), lrs (how many), seeds (complete ones), failed
-        (trials at any setting that diverged, failed or were killed), the metric, eval_sd, eval_low, eval_high, gap,
-        gap_low, gap_high, train_loss, train_sd, and means over the seeds of what else was measured.
+        method, lr, lr_rest, beta2, warmup (those that the results have), edge and edge_rest (``low``, ``high``,
+        ``only`` or empty: whether the rate is the lowest or the highest that was tried), lrs (how many), seeds
+        (complete ones), failed (trials at any setting that diverged, failed or were killed), the metric, eval_sd,
+        eval_low, eval_high, gap, gap_low, gap_high, train_loss, train_sd, and means over the seeds of what else was
+        measured.
     """
     results = latest(results)
     rows, values = [], {}
@@ -44,12 +46,15 @@ def summary(results: pd.DataFrame, metric: Metric = LOSS) -> pd.DataFrame:
         values[method] = complete[metric.name]
         names = [name for name in TUNED if name in trials]
         setting: dict[str, Any] = dict(zip(names, trials.loc[chosen, names].iloc[0], strict=True))
-        rows.append({"method": method, **setting, **_grid(trials, setting["lr"]), **_over_seeds(complete, metric)})
+        rows.append({"method": method, **setting, **_grid(trials, setting), **_over_seeds(complete, metric)})
     table = pd.DataFrame(rows).sort_values(
         metric.name, kind="stable", ignore_index=True, ascending=metric.better == "lower"
     )
     first = values[table["method"].iloc[0]]
-    gaps = pd.DataFrame([paired(values[method], first) for method in table["method"]])
+    differences = [(values[method] - first).dropna() for method in table["method"]]
+    ends = [(0.0, 0.0) if len(differences[0]) > 1 else (np.nan, np.nan), *holm_intervals(differences[1:])]
+    gaps = pd.DataFrame(ends, columns=["gap_low", "gap_high"])
+    gaps.insert(0, "gap", [difference.mean() for difference in differences])
     place = list(table.columns).index("eval_high") + 1
     return pd.concat([table.iloc[:, :place], gaps, table.iloc[:, place:]], axis=1)
 
@@ -162,10 +167,15 @@ def _edge(lr: float, tried: set[float]) -> str:
     return {min(tried): "low", max(tried): "high"}.get(lr, "")
 
 
-def _grid(trials: pd.DataFrame, lr: float) -> dict[str, Any]:
-    lrs = set(trials["lr"])
+def _grid(trials: pd.DataFrame, setting: Mapping[str, Any]) -> dict[str, Any]:
+    """Whether the rates lie at the end of what was tried, how many were, and how many trials had no result."""
+    edges = {
+        edge: _edge(setting[name], set(trials[name]))
+        for name, edge in (("lr", "edge"), ("lr_rest", "edge_rest"))
+        if name in setting
+    }
     failed = int(trials["status"].isin(["diverged", "failed", "killed"]).sum())
-    return {"edge": _edge(lr, lrs), "lrs": len(lrs), "failed": failed}
+    return {**edges, "lrs": trials["lr"].nunique(), "failed": failed}
 
 
 def _over_seeds(complete: pd.DataFrame, metric: Metric) -> dict[str, Any]:

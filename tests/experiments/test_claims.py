@@ -55,7 +55,7 @@ def test_a_margin_is_what_does_not_count():
 
 
 def test_claims_of_several_statements():
-    hold, fail, unknown = (Statement("s", 0, *ends, 3) for ends in ((-2, -1), (1, 2), (-1, 1)))
+    hold, fail, unknown = (Statement("s", (0.0,) * 3, *ends) for ends in ((-2, -1), (1, 2), (-1, 1)))
     assert together([hold, hold]) == SUPPORTED
     assert together([hold, unknown]) == INCONCLUSIVE
     assert together([unknown, fail, hold]) == REFUTED

@@ -48,8 +48,8 @@ def test_each_method_is_shown_at_its_best_learning_rate():
 def test_gaps_are_paired_by_seed():
     table = summary(results(a=A, b=B, c=C)).set_index("method")
     assert table.loc["a", "gap"] == 0
-    for method, losses in (("b", B[0.003]), ("c", C[0.001])):
-        test = stats.ttest_rel(losses, A[0.003]).confidence_interval(0.95)
+    for method, losses in (("b", B[0.003]), ("c", C[0.001])):  # no p value is below 0.025
+        test = stats.ttest_rel(losses, A[0.003]).confidence_interval(0.975)
         assert table.loc[method, "gap"] == pytest.approx(np.mean(np.subtract(losses, A[0.003])))
         assert table.loc[method, ["gap_low", "gap_high"]].tolist() == pytest.approx([test.low, test.high])
 
@@ -57,7 +57,9 @@ def test_gaps_are_paired_by_seed():
 def test_noise_is_not_told_apart_and_what_failed_is_named():
     cells = results(a=A, b={0.003: [3.2, 3.5, 3.8]}, c={0.001: [2.9, 3.3, 3.8]}, d={0.01: [math.nan] * 3})
     lines = verdicts(summary(cells), cells)
-    assert lines[0] == "not distinguishable from a (95 %, paired by seed): c"  # b is 0.2 worse with every seed
+    assert (
+        lines[0] == "not distinguishable from a (95 %, paired by seed, adjusted by Holm): c"
+    )  # b is 0.2 worse with every seed
     assert lines[-3:] == [f"diverged: d_lr0.01_seed{seed}" for seed in range(3)]
     assert "--retry" in lines[-4]
 
@@ -66,9 +68,17 @@ def test_noise_is_not_told_apart_and_what_failed_is_named():
 def test_a_learning_rate_at_the_end_of_its_grid_is_marked(losses, edge):
     table = summary(results(a={lr: [loss] for lr, loss in zip((0.1, 0.2, 0.3), losses, strict=True)}))
     assert table["edge"].tolist() == [edge]
+    assert "edge_rest" not in table
     assert rows_of(table)["lr"][0].endswith("*") == bool(edge)
     assert rows_of(table)["tokens [k]"][0] == "0.5"  # 500, not none
     assert ("end of its grid" in latex_table(table)) == bool(edge)
+
+
+@pytest.mark.parametrize(("best", "edge", "edge_rest"), [(0, "low", "high"), (1, "", "low"), (2, "high", "")])
+def test_each_rate_has_an_edge_of_its_own(best, edge, edge_rest):
+    table = results(a={lr: [4.0 - (place == best)] for place, lr in enumerate((0.1, 0.2, 0.3))})
+    row = summary(table.assign(lr_rest=[0.9, 0.5, 0.7])).iloc[0]
+    assert (row["edge"], row["edge_rest"]) == (edge, edge_rest)
 
 
 def test_tuned_on_few_seeds_and_measured_on_more():

@@ -35,7 +35,7 @@ def plan_lines(
 
     Yields:
         Three lines per training (its settings, its memory and tokens, its command), without the command where its
-        learning rate is not known yet, and the sum at the end.
+        setting is not known yet, and the sum at the end.
     """
     scale, names = profile_named(profile, longer=longer), chosen(only)
     check_execution(executor, None, slurm)
@@ -55,8 +55,8 @@ def plan_lines(
     tokens = sum(TrainConfig.from_dict(one.trial.config).tokens for one in every)
     waiting = sum(not one.is_known for one in every)
     yield (
-        f"# {len(every)} trainings, {tokens / _TERA:.3g} T tokens, with the {waiting} at the best learning rate of "
-        "their variant, which is not known yet"
+        f"# at most {len(every)} trainings, {tokens / _TERA:.3g} T tokens, with {waiting} whose setting depends on the "
+        "results of others and is not known yet"
     )
 
 
@@ -64,8 +64,8 @@ def _lines(wanted: Wanted, trials_dir: Path, processes: int) -> Iterator[str]:
     trial, config = wanted.trial, TrainConfig.from_dict(wanted.trial.config)
     kept = ", gradients captured" if trial.factors["captured"] else ""
     report = memory_of(config)
-    rate = f"lr {config.lr:g}" if wanted.is_known else "at its best lr"
-    yield f"# {trial.factors['method']}, {rate}, seed {config.seed}{kept}"
+    rate = f"lr {config.lr:g}" if wanted.is_known else "setting not known yet"
+    yield f"# {trial.factors['method']}, {rate}, seed {config.seed}, {config.steps} steps{kept}"
     sizes = {"weights": report.weights, "gradients": report.gradients, "optimizer": report.optimizer}
     parts = ", ".join(f"{name} {size / _GIGA:.2f}" for name, size in sizes.items())
     yield f"#   {config.tokens:,} tokens; per process {report.total / _GIGA:.2f} GB beside activations: {parts}"

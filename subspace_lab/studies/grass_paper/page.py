@@ -21,7 +21,7 @@ def write(store: PaperStore, path: Path, pictures: Path) -> None:
         Path(os.path.relpath(str(place), str(path.parent))).as_posix() for place in (store.path, pictures)
     )
     found = {claim.name: claim.statements(store) for claim in CLAIMS}
-    parts = [_head(store), _verdicts(found), f"## How it is decided\n\n{RULES}"]
+    parts = [_head(store), _verdicts(found), f"## How it is decided\n\n{RULES}\n\n{_protocol(store.profile)}"]
     parts += [_claim(claim, found[claim.name]) for claim in CLAIMS]
     parts += [_table(store), _pictures(pictures, tables, figures), _failures(store)]
     with publish(path) as aside:
@@ -52,13 +52,29 @@ def scale(profile: Profile) -> str:
     assert config.batch_size is not None
     assert config.accumulation is not None
     rank = "the published rank" if config.rank is None else f"rank {config.rank}"
-    rates = ", ".join(f"{lr:g}" for lr in profile.lrs)
-    sequences = config.batch_size * config.accumulation
-    return (
+    text = (
         f"`{config.preset}` (vocabulary {config.vocab_size}) on `{config.data}`: {config.steps} steps of "
-        f"{sequences} sequences of {config.sequence_length} tokens, {config.tokens:,} tokens in "
-        f"all; {rank}, a refresh every {config.update_interval or 'so many'} steps; learning rates {rates}, tuned on "
-        f"the first seed; up to {profile.seeds} seeds at the best one."
+        f"{config.batch_size * config.accumulation} sequences of {config.sequence_length} tokens, {config.tokens:,} "
+        f"tokens in all; {rank}, a refresh every {config.update_interval or 'so many'} steps; {profile.seeds} seeds."
+    )
+    if (size := profile.larger) is None:
+        return text
+    steps = size.settings.get("steps", config.steps)
+    return (
+        f"{text} {len(size.methods)} methods also in `{size.settings['preset']}`: {steps} steps, "
+        f"rank {size.settings['rank']}, {size.seeds} seeds, tuned with {size.tuning.get('steps', steps)} steps."
+    )
+
+
+def _protocol(profile: Profile) -> str:
+    """How every training was tuned."""
+    budget, lrs = profile.budget, ", ".join(f"{lr:g}" for lr in profile.lrs)
+    return (
+        "Every method, AdamW and the nulls included, is tuned by itself, on a seed that is not evaluated: by "
+        "coordinate search over the learning rate of the matrices and that of the rest (embeddings, head and norms; "
+        f"the ladder {lrs}, and on beyond its ends), then over beta2 and the warm-up: at most "
+        f"{1 + budget.rates + budget.fine} trainings. Variants of a method inherit its setting, and the rate of the "
+        f"matrices is searched again for each: at most {1 + budget.variant} trainings."
     )
 
 
@@ -79,7 +95,7 @@ def _claim(claim: Claim, statements: list[Statement]) -> str:
     for one in statements:
         ends = "-" if one.low != one.low else f"[{one.low:+.4f}, {one.high:+.4f}]"
         rows.append((one.text, f"{one.mean:+.4f} {one.unit}".rstrip(), ends, one.seeds, one.verdict))
-    lines = markdown_table(("statement", "mean", "95 % interval", "seeds", "verdict"), rows)
+    lines = markdown_table(("statement", "mean", "interval", "seeds", "verdict"), rows)
     return head + f"**{together(statements).capitalize()}.**\n\n" + "\n".join(lines)
 
 
@@ -88,7 +104,10 @@ def _table(store: PaperStore) -> str:
     if table.empty:
         return ""
     rows = rows_of(table).assign(**{"time [s]": [f"{value:.1f}" for value in table["wall_s"]]})
-    gap = "gap: to the first row, paired by seed, with its 95 % interval; not distinguishable where it contains zero"
+    gap = (
+        "gap: to the first row, paired by seed, with its interval, adjusted for the number of rows by Holm's "
+        "procedure; not distinguishable where it contains zero"
+    )
     notes = [f"- {line}" for line in (*legend(table), gap)]
     return "\n".join(["## Every method", "", *markdown_table(rows.columns, rows.itertuples(index=False)), "", *notes])
 

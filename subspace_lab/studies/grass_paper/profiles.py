@@ -7,13 +7,32 @@ from dataclasses import dataclass
 from typing import Any
 
 from subspace_lab._text import unknown
+from subspace_lab.experiments.protocol import RATES, Budget
 from subspace_lab.experiments.variants import common_config
 from subspace_lab.training import TrainConfig, preset
 
+NULL = "frozen+AO+RS"  # a basis that is never moved, with transported moments and recovery scaling
 _METHODS = (  # listed, so that another optimizer does not change the profiles
     "adamw", "grasswalk", "grassjump", "subtrack", "galore", "golore", "fira", "ldadam", "apollo", "frugal",
     "onlinesubspacedescent", "rso", "badam",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Larger:
+    """A second, larger size.
+
+    Attributes:
+        methods: Those that are trained in it.
+        settings: In which its trainings differ from those of the first size.
+        tuning: In which the trainings of the search differ from them.
+        seeds: Evaluation seeds.
+    """
+
+    methods: tuple[str, ...]
+    settings: dict[str, Any]
+    tuning: dict[str, Any]
+    seeds: int
 
 
 @dataclass(frozen=True)
@@ -23,25 +42,27 @@ class Profile:
     Attributes:
         name: A key of `PROFILES`, with ``-longer`` at its end for the longer variant.
         config: What all trainings have in common.
-        lrs: Learning rates that every variant is tuned over, on the first seed.
-        seeds: Number of seeds at the best of them.
+        lrs: The ladder of both rates, that of the matrices and that of the rest.
+        budget: Trainings of a search.
+        seeds: Evaluation seeds, from 0 on.
         ranks: Around the usual rank, for the sensitivity to it.
         intervals: Steps between refreshes.
         walk_steps: Radians.
         zetas: Largest growths of the recovered part per step.
-        scales: Factors on the step of the matrices; embeddings, head and norms are not scaled.
+        scales: Factors on the step of the matrices, whose rate is tuned at each of them.
         shares: m/r of the energy figure.
         captures: Captured steps of a captured run.
         cell_s: Expected seconds of a training on one thread, for the estimate before one was measured.
         rules: For the basis, in the ablation; the first, frozen, is the null.
         methods: Of Tables 1 and 2.
-        larger: Settings of the second, larger size of Table 2; None where the profile has one size.
+        larger: The second, larger size; None where the profile has one size.
         processes: Of one training; more than one are started by torchrun.
     """
 
     name: str
     config: TrainConfig
     lrs: tuple[float, ...]
+    budget: Budget
     seeds: int
     ranks: tuple[int, ...]
     intervals: tuple[int, ...]
@@ -53,13 +74,13 @@ class Profile:
     cell_s: float
     rules: tuple[str, ...] = ("frozen", "svd", "track", "walk", "jump")
     methods: tuple[str, ...] = _METHODS
-    larger: dict[str, Any] | None = None
+    larger: Larger | None = None
     processes: int = 1
 
     @property
     def settings(self) -> dict[str, Any]:
         """JSON-ready values that decide what is computed; the expected duration is not among them."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values = dataclasses.asdict(dataclasses.replace(self, config=None))  # type: ignore[arg-type]
         del values["cell_s"]
         return {**values, "config": self.config.to_dict()}
 
@@ -93,7 +114,8 @@ PROFILES: dict[str, Profile] = {
         "smoke",
         _small(vocab_size=300, steps=4, batch_size=2, sequence_length=16, rank=16, update_interval=2, eval_every=2,
                eval_batches=1),
-        lrs=(1e-2,), seeds=2, ranks=(8,), intervals=(3,), walk_steps=(0.5,), zetas=(1.5,), scales=(0.25,),
+        lrs=(1e-2, 3e-2), budget=Budget(0, 0, 0), seeds=2, ranks=(8,), intervals=(3,), walk_steps=(0.5,), zetas=(1.5,),
+        scales=(0.25,),
         shares=(4, 8), captures=2, cell_s=0.6, rules=("frozen", "walk", "jump"),
         methods=("adamw", "grasswalk", "grassjump", "galore", "subtrack"),
     ),
@@ -101,17 +123,27 @@ PROFILES: dict[str, Profile] = {
         "cpu",
         _small(vocab_size=1024, steps=300, batch_size=8, sequence_length=64, rank=16, update_interval=20,
                eval_every=150, eval_batches=16),
-        lrs=(4e-4, 1e-3, 3e-3, 8e-3, 2e-2), seeds=3, ranks=(4, 8, 32, 64), intervals=(5, 10, 50, 150),
-        walk_steps=(0.01, 0.03, 0.3, 1.0), zetas=(1.001, 1.003, 1.03, 1.1), scales=(0.1, 0.25, 0.5),
+        lrs=RATES, budget=Budget(), seeds=5, ranks=(4, 8, 32, 64), intervals=(5, 10, 50, 150),
+        walk_steps=(0.01, 0.03, 0.3, 1.0), zetas=(1.001, 1.003, 1.03, 1.1), scales=(0.25,),
         shares=(2, 4, 8, 16, 32, 64), captures=20, cell_s=20.0,
+        larger=Larger(
+            ("adamw", "grasswalk", "grassjump", "subtrack", "galore", "fira", "ldadam", "apollo", NULL),
+            {"preset": "llama-7m", "vocab_size": 4096, "rank": 32, "steps": 1000, "eval_every": 250},
+            {"steps": 300}, seeds=3,
+        ),
     ),
     "paper": Profile(
         "paper",
         TrainConfig(preset="llama-1b", data="hf:allenai/c4:en", precision="bfloat16", eval_every=1000,
                     checkpoint_every=500, eval_batches=64),
-        lrs=(3e-5, 1e-4, 3e-4), seeds=3, ranks=(128, 256, 1024), intervals=(50, 100, 500), walk_steps=(0.01, 0.03, 0.3),
-        zetas=(1.001, 1.1), scales=(0.25, 0.5), shares=(4, 8, 16, 32, 64), captures=20, cell_s=86_400.0, processes=8,
-        larger={"preset": "llama-7b", "batch_size": 4, "accumulation": 4, "rank": 1024, "update_interval": 500},
+        lrs=RATES, budget=Budget(), seeds=5, ranks=(128, 256, 1024), intervals=(50, 100, 500),
+        walk_steps=(0.01, 0.03, 0.3), zetas=(1.001, 1.1), scales=(0.25,), shares=(4, 8, 16, 32, 64), captures=20,
+        cell_s=86_400.0, processes=8,
+        larger=Larger(
+            (*_METHODS, NULL),
+            {"preset": "llama-7b", "batch_size": 4, "accumulation": 4, "rank": 1024, "update_interval": 500},
+            {"steps": 1000}, seeds=3,
+        ),
     ),
 }  # fmt: skip
 

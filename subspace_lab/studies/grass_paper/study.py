@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from subspace_lab._extras import require
 from subspace_lab._paths import local_path
 from subspace_lab.experiments.executors.choose import Kind, executor_of, workers_of
+from subspace_lab.experiments.hashing import content_hash
 from subspace_lab.experiments.store import Store
 from subspace_lab.experiments.study import Quantity as Measured, Study, conduct
 from subspace_lab.runs.errors import RunError
@@ -21,6 +23,7 @@ from subspace_lab.studies.grass_paper.trials import phases, trainings
 from subspace_lab.training.tokens import load_tokens
 
 PAGE = "evidence.md"
+_OF_TOKENS = ("preset", "vocab_size")  # settings of the larger size that its tokens depend on
 
 
 def study_of(
@@ -51,6 +54,16 @@ def study_of(
     return Study(
         quantities, absorb=absorb, data_hash=find_data, finish=finish, pictures=pictures, seconds=profile.cell_s
     )
+
+
+def _data_hash(profile: Profile) -> str:
+    """Of the tokens of all sizes: that of the tokens where all of them have the same."""
+    configs = [profile.base]
+    if profile.larger:
+        sizes = {name: value for name, value in profile.larger.settings.items() if name in _OF_TOKENS}
+        configs.append(dataclasses.replace(profile.base, **sizes))
+    hashes = [*dict.fromkeys(load_tokens(config).hash for config in configs)]
+    return hashes[0] if len(hashes) == 1 else content_hash(hashes)
 
 
 def regenerate(
@@ -103,7 +116,7 @@ def regenerate(
     store = open_store(root, scale)
 
     def find_data() -> str:
-        return load_tokens(scale.base).hash
+        return _data_hash(scale)
 
     trains = any(QUANTITIES[name].variants(scale) for name in names)
     study = study_of(

@@ -2,42 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 
-from subspace_lab.experiments.grid import Grid, Phase
+from subspace_lab.experiments.grid import Phase
 from subspace_lab.experiments.phases import Evaluate
-from subspace_lab.experiments.variants import Trainings, parse_methods, rates
+from subspace_lab.experiments.protocol import inherited, search_of
+from subspace_lab.experiments.variants import Trainings, parse_methods
 from subspace_lab.studies.grass_paper.profiles import Profile
 from subspace_lab.studies.grass_paper.quantities import QUANTITIES
 from subspace_lab.studies.grass_paper.quantity import Quantity
-from subspace_lab.studies.grass_paper.variants import Variants, keeps
-
-TUNING_SEEDS = (0,)
+from subspace_lab.studies.grass_paper.variants import Variants, donor, keeps, larger, tuned
 
 
-def trainings(profile: Profile, data_hash: str) -> Mapping[bool, Trainings]:
-    """Makers of a profile's trials, by whether the gradients are captured."""
-    variants: Variants = {name: {"optimizer": name} for name in profile.methods}
+@dataclass(frozen=True)
+class Makers:
+    """Makers of a profile's trials.
+
+    Attributes:
+        plain: Without captures.
+        captured: The same with captured gradients.
+        short: Trainings of the search in the larger size.
+    """
+
+    plain: Trainings
+    captured: Trainings
+    short: Trainings
+
+
+def trainings(profile: Profile, data_hash: str) -> Makers:
+    """The makers of a profile's trials."""
+    variants: Variants = tuned(profile)
     for quantity in QUANTITIES.values():
         variants |= quantity.variants(profile)
     base, methods = profile.base, parse_methods(variants)
-    return {
-        False: Trainings(base, methods, data_hash, factors={"captured": False}),
-        True: Trainings(
-            base, methods, data_hash, more=keeps(profile), factors={"captured": True}, prefix="captured "
-        ),
-    }  # fmt: skip
-
-
-def phases(quantity: Quantity, profile: Profile, make: Mapping[bool, Trainings]) -> tuple[Phase, ...]:
-    """All rates on the tuning seed, then all seeds at the best rate, then captured runs; none without variants."""
-    variants = quantity.variants(profile)
-    if not variants:
-        return ()
-    grid = Grid([*variants], rates(profile.lrs), TUNING_SEEDS, make[False], "tune")
-    captured = {method: range(number) for method, number in quantity.captured(profile).items()}
-    return (
-        grid,
-        Evaluate(grid, dict.fromkeys(variants, range(profile.seeds)), make[False]),
-        *([Evaluate(grid, captured, make[True])] if captured else []),
+    plain, captured = {"captured": False}, {"captured": True}
+    shorter = profile.larger.tuning if profile.larger else {}
+    return Makers(
+        Trainings(base, methods, data_hash, factors=plain),
+        Trainings(base, methods, data_hash, more=keeps(profile), factors=captured, prefix="captured "),
+        Trainings(base, methods, data_hash, more=shorter, factors=plain, prefix="short "),
     )
+
+
+def phases(quantity: Quantity, profile: Profile, make: Makers) -> tuple[Phase, ...]:
+    """Search on the tuning seed, then the evaluation seeds at the best setting, then captured runs.
+
+    What is not tuned itself inherits the setting of another method, which is tuned first.
+
+    Args:
+        quantity: The quantity.
+        profile: The scale.
+        make: From `trainings`.
+
+    Returns:
+        The phases; none of a quantity that trains nothing.
+    """
+    variants, full, big = quantity.variants(profile), tuned(profile), larger(profile)
+    settings = parse_methods(variants | full)
+    donors = {name: donor(settings[name], full) for name in variants if name not in full | big}
+    chosen = [name for name in variants if name in full]
+    search = search_of(
+        {name: settings[name] for name in dict.fromkeys([*chosen, *donors.values()])}, make.plain, lrs=profile.lrs,
+        budget=profile.budget,
+    )  # fmt: skip
+    found: list[Phase] = [search] if search.starts else []
+    if chosen:
+        found.append(Evaluate(search, dict.fromkeys(chosen, range(profile.seeds)), make.plain))
+    if donors:
+        own = inherited(donors, search, make.plain, lrs=profile.lrs, budget=profile.budget)
+        found += [own, Evaluate(own, dict.fromkeys(donors, range(profile.seeds)), make.plain)]
+    if profile.larger and (names := [name for name in variants if name in big]):
+        short = search_of({name: settings[name] for name in names}, make.short, lrs=profile.lrs, budget=profile.budget)
+        found += [short, Evaluate(short, dict.fromkeys(names, range(profile.larger.seeds)), make.plain)]
+    if captured := {method: range(number) for method, number in quantity.captured(profile).items()}:
+        found.append(Evaluate(search, captured, make.captured))
+    return tuple(found)

@@ -5,12 +5,16 @@ What a quantity alone trains is in its file in `quantities`.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
-from subspace_lab.studies.grass_paper.profiles import Profile
+from subspace_lab.optim import method_named
+from subspace_lab.studies.grass_paper.profiles import NULL, Profile
+from subspace_lab.training.optimizers import settings_of
 
 Variants = dict[str, dict[str, Any]]
 
+RANDOM_NULL = "random basis, never moved"
 MOMENTS = ("keep", "transport")
 RECOVERIES = ("none", "limited", "free")  # free: the limiter is off
 _NAMED = {"walk": "grasswalk", "jump": "grassjump", "track": "subtrack"}  # with transport and the limiter
@@ -55,6 +59,51 @@ def part(rule: str, moments: str, recovery: str, **options: Any) -> dict[str, An
     name = part_name(rule, moments, recovery)
     settings = {"optimizer": name} if name in _NAMED.values() else part_settings(rule, moments, recovery)
     return {**settings, **options}
+
+
+def methods(profile: Profile) -> Variants:
+    """Every method, AdamW included, and the two nulls: a basis that is never moved, the first gradient's or random."""
+    random_null = {"optimizer": "grassjump", "update_interval": profile.base.steps}
+    nulls = {NULL: part("frozen", "transport", "limited"), RANDOM_NULL: random_null}
+    return {name: {"optimizer": name} for name in profile.methods} | nulls
+
+
+def tuned(profile: Profile) -> Variants:
+    """What is tuned over all settings: every method, and every rule of the ablation with AO and RS."""
+    return methods(profile) | {
+        part_name(rule, "transport", "limited"): part(rule, "transport", "limited") for rule in profile.rules
+    }
+
+
+def donor(settings: dict[str, Any], among: Container[str]) -> str:
+    """The method whose setting a variant inherits, apart from the rate of the matrices: that of its own rule.
+
+    Args:
+        settings: Of the variant.
+        among: What is tuned over all settings.
+
+    Returns:
+        The rule of the variant with AO and RS; GrassWalk where that rule is not tuned so.
+    """
+    rules = {method: rule for rule, method in _NAMED.items()}
+    rule = settings.get("rule") or rules.get(settings["optimizer"], "walk")
+    name = part_name(rule, "transport", "limited")
+    return name if name in among else "grasswalk"
+
+
+def larger(profile: Profile) -> Variants:
+    """The methods of the larger size, by their name and the size; none where the profile has one size."""
+    size = profile.larger
+    if size is None:
+        return {}
+    both, found = tuned(profile), Variants()
+    for name in size.methods:
+        has = settings_of(method_named(both[name]["optimizer"]), {})
+        own = {
+            key: value for key, value in size.settings.items() if key not in {"rank", "update_interval"} or key in has
+        }
+        found[f"{name} {size.settings['preset']}"] = {**both[name], **own}
+    return found
 
 
 def adamw(profile: Profile) -> Variants:  # noqa: ARG001

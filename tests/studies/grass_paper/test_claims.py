@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pandas as pd
 import pytest
+from scipy import stats
 
 from subspace_lab.experiments.claims import INCONCLUSIVE, REFUTED, SUPPORTED, Statement
 from subspace_lab.studies.grass_paper.claims import CLAIMS
@@ -28,9 +29,16 @@ PAIRS: dict[str, Pairs] = {
         for ours in ("grasswalk", "grassjump")
         for peer in ("galore", "apollo", "ldadam", "frugal", "subtrack")
     ],
-    "The scale": [
-        ("galore", "svd", 0), ("grasswalk scale=0.25", "grasswalk", 0), ("grasswalk scale=0.25", "galore", 0),
-        ("grasswalk scale=0.25", "fira", 0),
+    "W6 twice": [
+        (f"{ours}{size}", f"{peer}{size}", 0)
+        for size in ("", " llama-7m")
+        for ours in ("grasswalk", "grassjump")
+        for peer in ("galore", "subtrack")
+    ],
+    "Against AdamW": [
+        (f"{name}{size}", f"adamw{size}", 0.02)
+        for size in ("", " llama-7m")
+        for name in ("grasswalk", "ldadam", "badam", "frozen+AO+RS")
     ],
     "SubTrack's ablation": [
         ("track+AO", "track", 0), ("track+RS", "track", 0), ("subtrack", "track+AO", 0), ("subtrack", "track+RS", 0),
@@ -39,7 +47,8 @@ PAIRS: dict[str, Pairs] = {
         ("svd+AO+RS", "frozen+AO+RS", 0), ("subtrack", "frozen+AO+RS", 0), ("grasswalk", "frozen+AO+RS", 0),
         ("grassjump", "frozen+AO+RS", 0), ("svd+AO+RS free", "frozen+AO+RS free", 0),
         ("track+AO+RS free", "frozen+AO+RS free", 0), ("walk+AO+RS free", "frozen+AO+RS free", 0),
-        ("jump+AO+RS free", "frozen+AO+RS free", 0),
+        ("jump+AO+RS free", "frozen+AO+RS free", 0), ("grasswalk", "random basis, never moved", 0),
+        ("grassjump", "random basis, never moved", 0),
     ],
     "The limiter": [
         ("frozen+AO+RS free", "frozen+AO+RS", 0), ("svd+AO+RS free", "svd+AO+RS", 0),
@@ -50,8 +59,9 @@ each_claim = pytest.mark.parametrize("name", PAIRS)
 
 
 def stated(name: str, store: Tables) -> list[Statement]:
-    (claim,) = (claim for claim in CLAIMS if claim.name == name)
-    return claim.statements(store)
+    """Before they are adjusted for each other."""
+    (claim,) = (claim for claim in CLAIMS if claim.name == name.removesuffix(" twice"))
+    return claim.measure(store)  # type: ignore[arg-type]
 
 
 def names_of(pairs: Pairs) -> list[str]:
@@ -113,6 +123,31 @@ def test_a_method_that_is_not_there_takes_its_statements_with_it(name: str) -> N
 def test_two_hundredths_of_a_nat_are_a_match(worse: float, verdict: str) -> None:
     losses = {"grasswalk": 4 + worse, "svd+AO+RS": 4.0, "subtrack": 4.0}
     assert [one.verdict for one in stated("W5", spread(losses, lambda place: 1e-6 * place))] == [verdict] * 2
+
+
+SAME = ("grasswalk scale=0.25", "grasswalk", "galore", "svd")
+
+
+@pytest.mark.parametrize(
+    ("gap", "verdicts"), [(0.0, [SUPPORTED] * 2), (0.019, [SUPPORTED] * 2), (0.021, [REFUTED, SUPPORTED]),
+                          (-0.021, [SUPPORTED, REFUTED])],
+)  # fmt: skip
+def test_a_scale_makes_no_difference_where_both_match_each_other(gap: float, verdicts: list[str]) -> None:
+    losses = {"grasswalk scale=0.25": 4 + gap, "grasswalk": 4.0, "galore": 5 + gap, "svd": 5.0}
+    found = stated("The scale", spread(losses, lambda place: 1e-6 * place))
+    assert [one.verdict for one in found] == verdicts * 2
+    assert [one.mean for one in found] == pytest.approx([gap - 0.02, -gap - 0.02] * 2)
+
+
+def test_the_statements_of_a_claim_are_adjusted_for_each_other() -> None:
+    """Two statements at p = 0.03 each: both would be decided alone, none is as one of two."""
+    half = 0.1 / math.sqrt(3)
+    mean = half * float(stats.t.isf(0.015, 2))
+    losses = {"grasswalk": 4 + mean, "svd+AO+RS": 3.98, "subtrack": 3.98}
+    store = spread(losses, lambda place: 0.1 if place == 0 else 0.0)
+    (claim,) = (claim for claim in CLAIMS if claim.name == "W5")
+    assert [one.verdict for one in claim.measure(store)] == [REFUTED] * 2  # type: ignore[arg-type]
+    assert [one.verdict for one in claim.statements(store)] == [INCONCLUSIVE] * 2
 
 
 ENERGY = "seed kind depth step rank m ratio null_noise"

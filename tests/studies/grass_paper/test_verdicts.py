@@ -40,10 +40,16 @@ def test_w6(small):
 
 
 def test_the_scale(small):
-    losses = {"galore": 3.9, "svd": 4.2, "fira": 3.8, "grasswalk": 4.0, "grasswalk scale=0.25": 3.7}
+    losses = {"galore": 3.9, "svd": 3.905, "grasswalk": 4.0, "grasswalk scale=0.25": 3.997}
     assert verdict_of("The scale", Tables(small, results=cells(losses))) == SUPPORTED
     assert verdict_of("The scale", Tables(small, results=cells({**losses, "galore": 4.3}))) == REFUTED
     assert "grasswalk scale=0.25" in sensitivity(profile_named("cpu"))
+
+
+def test_against_adamw(small):
+    losses = {"adamw": 4.0, **dict.fromkeys(small.methods[1:], 4.01), "frozen+AO+RS": 4.0}
+    assert verdict_of("Against AdamW", Tables(small, results=cells(losses))) == SUPPORTED
+    assert verdict_of("Against AdamW", Tables(small, results=cells({**losses, "subtrack": 4.03}))) == REFUTED
 
 
 def test_w5_needs_both_parts(small):

@@ -33,6 +33,7 @@ QUANTITIES: dict[str, Quantity] = {  # by the names of their tables, in the orde
     "relation": relation.QUANTITY,
     "ackley": ackley.QUANTITY,
     "projection_angles": projection_angles.QUANTITY,
+    "larger": methods_overview.LARGER,
 }
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 
-from subspace_lab.figures.style import COLOURS, INK
+from subspace_lab.figures.style import COLOURS, INK, MARKERS
 
 _HALF = 0.28  # width of a bar
 _LEVEL: dict[str, Any] = {"color": INK, "linewidth": 0.9, "linestyle": (0, (4, 2))}
@@ -53,6 +55,22 @@ def seeds_of(table: pd.DataFrame) -> str:
     counts = table.groupby(keys, dropna=False)["seed"].nunique()
     low, high = int(counts.min()), int(counts.max())
     return f"{low} to {high} seeds" if low != high else f"{low} seed{'s' * (low != 1)}"
+
+
+def point_style(place: int) -> dict[str, Any]:
+    """Hollow and of two sizes, so that no point hides another; a second round of colours is darker than the first."""
+    colour = np.array(to_rgb(COLOURS[place % len(COLOURS)]))
+    if place >= len(COLOURS):
+        colour = (colour + np.array(to_rgb(INK))) / 2
+    return {
+        "color": tuple(colour.tolist()),
+        "marker": MARKERS[place % len(MARKERS)],
+        "linestyle": "",
+        "markersize": 7.5 if place % 2 == 0 else 4.5,
+        "zorder": 3 + place % 2,
+        "markerfacecolor": "none",
+        "markeredgewidth": 1.3,
+    }
 
 
 def shown(method: str) -> str:

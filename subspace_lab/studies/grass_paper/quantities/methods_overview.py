@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import pandas as pd
@@ -10,40 +11,37 @@ from matplotlib.figure import Figure
 from subspace_lab.experiments.present import latex_table
 from subspace_lab.experiments.statistics import summary
 from subspace_lab.experiments.store import RESULTS, TABLES
-from subspace_lab.figures.style import COLOURS, Layout, picture
+from subspace_lab.figures.style import COLOURS, INK, Layout, picture
 from subspace_lab.figures.tables import AbsentError
 from subspace_lab.runs.files import publish
 from subspace_lab.studies.grass_paper.profiles import Profile
-from subspace_lab.studies.grass_paper.quantities.drawing import shown
+from subspace_lab.studies.grass_paper.quantities.drawing import point_style, shown
 from subspace_lab.studies.grass_paper.quantity import PaperStore, Quantity
-from subspace_lab.studies.grass_paper.variants import Variants
+from subspace_lab.studies.grass_paper.variants import Variants, larger, methods
 
 
-def methods(profile: Profile) -> Variants:
-    """Every method, AdamW included; of the larger size too where the profile has one."""
-    small: Variants = {name: {"optimizer": name} for name in profile.methods}
-    if not profile.larger:
-        return small
-    return small | {f"{name} {profile.larger['preset']}": _larger(name, profile.larger) for name in profile.methods}
-
-
-def _larger(name: str, settings: dict[str, Any]) -> dict[str, Any]:
-    has_none = {"adamw": {"rank", "update_interval"}, "badam": {"rank"}}.get(name, set())
-    return {"optimizer": name, **{key: value for key, value in settings.items() if key not in has_none}}
+def _measure(store: PaperStore, variants: Callable[[Profile], Variants], name: str) -> pd.DataFrame:
+    """The `summary` of some variants, the lowest held-out loss first; it is also written as CSV and LaTeX."""
+    rows = store.read(RESULTS)
+    rows = rows[rows["method"].isin(variants(store.profile)) & ~rows["captured"]] if len(rows) else rows
+    table = summary(rows) if len(rows) else rows
+    if table.empty or not table["seeds"].any():
+        return pd.DataFrame()
+    with publish(store.path / TABLES / f"{name}.csv") as aside:
+        table.to_csv(aside, index=False)
+    with publish(store.path / TABLES / f"{name}.tex") as aside:
+        aside.write_text(latex_table(table), encoding="utf-8")
+    return table
 
 
 def measure(store: PaperStore) -> pd.DataFrame:
-    """The `summary` of all methods, the lowest held-out loss first; it is also written as CSV and LaTeX."""
-    rows = store.read(RESULTS)
-    rows = rows[rows["method"].isin(methods(store.profile)) & ~rows["captured"]] if len(rows) else rows
-    if rows.empty or not (rows["status"] == "complete").any():
-        return pd.DataFrame()
-    table = summary(rows)
-    with publish(store.path / TABLES / "tables.csv") as aside:
-        table.to_csv(aside, index=False)
-    with publish(store.path / TABLES / "tables.tex") as aside:
-        aside.write_text(latex_table(table), encoding="utf-8")
-    return table
+    """The `summary` of every method and of both nulls."""
+    return _measure(store, methods, "tables")
+
+
+def measure_larger(store: PaperStore) -> pd.DataFrame:
+    """The `summary` of the methods of the larger size."""
+    return _measure(store, larger, "larger")
 
 
 _PANELS = {
@@ -55,7 +53,7 @@ _PANELS = {
 
 @picture(
     "Every method",
-    "Held-out loss of every method at its best learning rate (mean over seeds with Student's 95 % interval), bytes of "
+    "Held-out loss of every method at its best setting (mean over seeds with Student's 95 % interval), bytes of "
     "the optimizer's tensors, and training time. The table of methods also has train losses, peak memory, memory by "
     "formula, refresh shares, and the gaps paired by seed, which compare methods more precisely than these intervals. "
     "In all methods full-rank AdamW trains the embeddings, the head and the norms; in a model this small they account "
@@ -83,19 +81,62 @@ def every_method(table: pd.DataFrame, layout: Layout) -> Figure:
     return figure
 
 
+_COSTS = {"state_bytes": ("state (MB)", 1e6), "wall_s": ("time of a training (s)", 1.0)}
+
+
+@picture(
+    "Loss against memory and time",
+    "Held-out loss of every method (mean over seeds with Student's 95 % interval) against the bytes of the optimizer's "
+    "tensors and against training time. The line joins the methods than which no other one has both a lower mean loss "
+    "and a lower cost; what lies above it pays for nothing at this scale. Where intervals overlap, the order of two "
+    "methods on the line may be chance. Times are those of one thread, partly beside other work. The state includes "
+    "that of embeddings, head and norms, which is the same for all methods and most of it in a model this small.",
+)
+def pareto(table: pd.DataFrame, layout: Layout) -> Figure:
+    """Draw the losses over both costs, with the methods that no other one beats in both."""
+    table = table.dropna(subset=["eval_loss"])
+    if table.empty:
+        raise AbsentError("No training is complete.")
+    rows_of_panels = 1 if layout.columns > 2 else 2
+    figure = Figure(figsize=(layout.width, 0.5 + 2.9 * rows_of_panels), layout="constrained")
+    axes = figure.subplots(rows_of_panels, 2 // rows_of_panels, sharey=True, squeeze=False).flat
+    key = []
+    for ax, (column, (label, unit)) in zip(axes, _COSTS.items(), strict=True):
+        costs = table[column].astype("float64") / unit
+        key = [
+            ax.errorbar(cost, row["eval_loss"], yerr=_half(row), label=shown(row["method"]), elinewidth=0.8, **style)
+            for cost, row, style in zip(
+                costs, table.to_dict("records"), map(point_style, range(len(table))), strict=True
+            )
+        ]
+        best = table.assign(cost=costs).sort_values(["cost", "eval_loss"])
+        best = best[best["eval_loss"] < best["eval_loss"].cummin().shift(fill_value=float("inf"))]
+        ax.step(best["cost"], best["eval_loss"], where="post", color=INK, linewidth=0.8, zorder=1.5)
+        ax.set_xlabel(label)
+        ax.set_ylabel("held-out loss")
+        ax.label_outer()
+    figure.legend(handles=key, loc="outside lower left", ncols=3 if layout.columns > 2 else 2)
+    return figure
+
+
+def _half(row: dict[Hashable, Any]) -> float:
+    """Half of the interval, zero where there is none."""
+    half = row["eval_high"] - row["eval_loss"]
+    return 0.0 if half != half else float(half)
+
+
 _NUMBERS = (
     "lr", "lr_rest", "beta2", "warmup", "eval_loss", "eval_sd", "eval_low", "eval_high", "gap", "gap_low", "gap_high",
     "train_loss", "train_sd", "state_bytes", "state_bytes_formula", "peak_bytes", "base_bytes", "step_s",
     "refresh_share", "tokens", "wall_s",
 )  # fmt: skip
 
-QUANTITY = Quantity(
-    title="Tables 1 and 2",
-    measure=measure,
-    figures={"tables": every_method},
-    columns={
-        "method": "str", "edge": "str", "lrs": "int", "failed": "int", "seeds": "int",
-        **dict.fromkeys(_NUMBERS, "float"),
-    },
-    variants=methods,
-)  # fmt: skip
+_COLUMNS = {
+    "method": "str", "edge": "str", "edge_rest": "str", "lrs": "int", "failed": "int", "seeds": "int",
+    **dict.fromkeys(_NUMBERS, "float"),
+}  # fmt: skip
+
+QUANTITY = Quantity("Table 1", measure, {"tables": every_method, "pareto": pareto}, _COLUMNS, methods)
+LARGER = Quantity(
+    "Table 2, the larger size", measure_larger, {"larger": every_method, "larger_pareto": pareto}, _COLUMNS, larger
+)

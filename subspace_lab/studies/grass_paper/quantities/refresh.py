@@ -9,9 +9,10 @@ from subspace_lab.experiments.statistics import best_rows
 from subspace_lab.experiments.store import RESULTS
 from subspace_lab.figures.style import COLOURS, Layout, picture
 from subspace_lab.figures.tables import AbsentError
+from subspace_lab.studies.grass_paper.profiles import NULL
 from subspace_lab.studies.grass_paper.quantities.drawing import shown
-from subspace_lab.studies.grass_paper.quantities.methods_overview import methods
 from subspace_lab.studies.grass_paper.quantity import PaperStore, Quantity
+from subspace_lab.studies.grass_paper.variants import RANDOM_NULL, larger, methods
 
 
 def measure(store: PaperStore) -> pd.DataFrame:
@@ -20,7 +21,8 @@ def measure(store: PaperStore) -> pd.DataFrame:
     Returns:
         One row per (method, seed): refresh_share, refresh_s, wall_s, step_s (median).
     """
-    names = [name for name in methods(store.profile) if name.partition(" ")[0] not in {"adamw", "badam"}]
+    every = methods(store.profile) | larger(store.profile)
+    names = [name for name in every if not name.startswith(("adamw", "badam", NULL, RANDOM_NULL))]
     rows = best_rows(store.read(RESULTS), names)
     if rows.empty:
         return pd.DataFrame()

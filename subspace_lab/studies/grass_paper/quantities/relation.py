@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import pandas as pd
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import stats
@@ -15,12 +11,12 @@ from subspace_lab.analysis.trends import evenness
 from subspace_lab.experiments.statistics import best_rows
 from subspace_lab.experiments.store import RESULTS
 from subspace_lab.figures.axis import log_axis
-from subspace_lab.figures.style import COLOURS, INK, MARKERS, Layout, picture
+from subspace_lab.figures.style import Layout, picture
 from subspace_lab.figures.tables import AbsentError
 from subspace_lab.studies.grass_paper.captured_tables import ENERGY, TANGENT
-from subspace_lab.studies.grass_paper.quantities.drawing import shown
-from subspace_lab.studies.grass_paper.quantities.methods_overview import methods
+from subspace_lab.studies.grass_paper.quantities.drawing import point_style, shown
 from subspace_lab.studies.grass_paper.quantity import PaperStore, Quantity
+from subspace_lab.studies.grass_paper.variants import methods
 
 _LATE = 0.5  # of the training: what is measured before belongs to the steep beginning, which all methods share
 
@@ -77,7 +73,7 @@ def scatter(table: pd.DataFrame, layout: Layout) -> Figure:
     rows_of_key = -(-len(table) // key_columns)
     figure = Figure(figsize=(layout.width, height + 0.2 * rows_of_key), layout="constrained")
     axes = figure.subplots(1 if wide else len(_PANELS), len(_PANELS) if wide else 1, sharey=True)
-    styles = [_style(place) for place in range(len(table))]
+    styles = [point_style(place) for place in range(len(table))]
     key = [Line2D([], [], label=shown(method), **style) for method, style in zip(table["method"], styles, strict=True)]
     for ax, (column, label) in zip(axes, _PANELS.items(), strict=True):
         for x, y, style in zip(table[column], table["eval_loss"], styles, strict=True):
@@ -91,18 +87,6 @@ def scatter(table: pd.DataFrame, layout: Layout) -> Figure:
     axes[0].set_ylabel("held-out loss")
     figure.legend(handles=key, loc="outside lower center", ncols=key_columns)
     return figure
-
-
-def _style(place: int) -> dict[str, Any]:
-    """Hollow and of two sizes, so that no point hides another; a second round of colours is darker than the first."""
-    colour = np.array(to_rgb(COLOURS[place % len(COLOURS)]))
-    if place >= len(COLOURS):
-        colour = (colour + np.array(to_rgb(INK))) / 2
-    return {
-        "color": tuple(colour.tolist()), "marker": MARKERS[place % len(MARKERS)], "linestyle": "",
-        "markersize": 7.5 if place % 2 == 0 else 4.5, "zorder": 3 + place % 2, "markerfacecolor": "none",
-        "markeredgewidth": 1.3,
-    }  # fmt: skip
 
 
 QUANTITY = Quantity(
