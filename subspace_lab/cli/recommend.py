@@ -13,7 +13,7 @@ from subspace_lab.cli.parameters import HERE, ExecutorOptions, RunDir, Size, ref
 if TYPE_CHECKING:
     from subspace_lab.analysis import LayerPlan
 
-_SEEDS = 3
+_SEEDS = 5
 _WIDTH = 80
 _SIGNS = {"": "", "at most": "≤", "at least": "≥", "only": "only"}
 _SETTINGS = ("rank", "interval", "rule", "step", "recovery")
@@ -55,9 +55,10 @@ def recommend(
     budget
         What the optimizer states of these layers may take: 2GB, 500MB, 1.5GiB. Rank goes where energy above noise pays.
     check
-        Train by the plan and by the default at equal state, and compare them: RUN_DIR/check/comparison.
+        Train by the plan, by the default at equal state and by AdamW, each tuned by itself, and compare them:
+        RUN_DIR/check/comparison.
     seeds
-        With --check: how many seeds, from 0 on.
+        With --check: how many evaluation seeds, from 0 on.
     steps
         With --check: steps of each training, instead of the run's.
     execution.executor
@@ -109,14 +110,14 @@ def recommend(
 
         print()
         wanted = validation(run, plan, steps=steps, data=data, model=model, tokenizer=tokenizer)
-        found = compare(wanted.path, wanted.methods, lrs=wanted.lrs, seeds=seeds, config=wanted.config, **how)
+        found = compare(wanted.path, wanted.methods, protocol="tuned", seeds=seeds, config=wanted.config, **how)
         tell(found)
         print(_verdict(**gap_to(found.results)))
 
 
 def _verdict(gap: float, gap_low: float, gap_high: float) -> str:
     if math.isnan(gap):
-        return "\nplan - default: not known, no seed was completed by both at their best learning rates"
+        return "\nplan - default: not known, no seed was completed by both at their best settings"
     if math.isnan(gap_low):
         return f"\nplan - default: {gap:+.4f}, of a single seed; give more --seeds for an interval"
     says = "the plan is better" if gap_high < 0 else "the default is better" if gap_low > 0 else "not distinguishable"

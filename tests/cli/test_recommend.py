@@ -76,7 +76,7 @@ def test_recommend_honours_a_budget(command: Command, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ("seeds", "5"), ("steps", "5"), ("workers", "5"), ("executor", "slurm"), ("slurm", "--slurm.time 60"),
+        ("seeds", "4"), ("steps", "5"), ("workers", "5"), ("executor", "slurm"), ("slurm", "--slurm.time 60"),
         ("data", "d"), ("model", "m"), ("tokenizer", "t"),
     ],
 )  # fmt: skip
@@ -101,8 +101,9 @@ def test_a_check_passes_on_how_its_trainings_are_run(
     monkeypatch.setitem(vars(optimizers), "compare", compared)
     words = ["--check", "--executor", "slurm", "--workers", "2", "--slurm.partition", "gpu", "--slurm.time", "60"]
     assert command("recommend", run_dir, *words).err.splitlines()[-1] == "error: seen"
-    assert {name: given[name] for name in ("executor", "workers", "slurm", "seeds")} == {
-        "executor": "slurm", "workers": 2, "slurm": {"partition": "gpu", "time": 60}, "seeds": 3,
+    assert {name: given[name] for name in ("executor", "workers", "slurm", "seeds", "protocol")} == {
+        "executor": "slurm", "workers": 2, "slurm": {"partition": "gpu", "time": 60}, "seeds": 5,
+        "protocol": "tuned",
     }  # fmt: skip
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,6 @@ from subspace_lab.training.memory import trained_shapes
 from subspace_lab.training.places import task_of_run
 from subspace_lab.training.workers import ALONE
 
-_GRID = (0.5, 1.0, 2.0)  # of the run's own learning rate
-
 
 @dataclass(frozen=True)
 class Validation:
@@ -30,13 +27,11 @@ class Validation:
     Attributes:
         path: Directory of the comparison.
         methods: Settings by name: ``plan``, ``default`` (GrassWalk of one rank) and, if wanted, ``adamw``.
-        lrs: Learning rates.
         config: What all trainings have in common.
     """
 
     path: Path
     methods: dict[str, dict[str, Any]]
-    lrs: Sequence[float]
     config: TrainConfig
 
 
@@ -44,7 +39,6 @@ def validation(
     run: Run,
     plan: Plan,
     *,
-    lrs: Sequence[float] | None = None,
     steps: int | None = None,
     adamw: bool = True,
     data: str | None = None,
@@ -55,13 +49,12 @@ def validation(
 
     The default has one rank for all matrices of attention and MLP: the smallest with which the states of all trained
     parameters need no fewer bytes than the plan's. Layers that the run did not capture are not planned: they are
-    full-rank AdamW, and count as that. All methods are tuned over the same learning rates and see the same batches. The
-    plan was measured on the run's seed; with seed 0 this is one of the compared seeds.
+    full-rank AdamW, and count as that. By the tuned protocol each method gets a setting of its own, and all see the same
+    batches. The plan was measured on the run's seed; with seed 0 this is one of the compared seeds.
 
     Args:
         run: A run of `subspace_lab.train`.
         plan: From `subspace_lab.recommend`; a copy of it is kept in ``check/plan.json`` of the run.
-        lrs: Learning rates; None for half, once and twice the run's own.
         steps: Of each training; None for as many as the run.
         adamw: Whether AdamW is compared too.
         data: Path or glob of the run's data if they have moved; the hash of their tokens must be the run's.
@@ -90,10 +83,8 @@ def validation(
     plan.save(plan_path)
     shorter = config if steps is None else dataclasses.replace(config, steps=steps)
     base = left_open(dataclasses.replace(shorter, eval_every=config.eval_every or shorter.steps))
-    assert config.lr is not None
-    rates = [config.lr * factor for factor in _GRID] if lrs is None else lrs
     methods = methods_of(plan_path, uniform_rank(trained_shapes(config), plan))
-    return Validation(path / "comparison", methods | ({"adamw": {"optimizer": "adamw"}} if adamw else {}), rates, base)
+    return Validation(path / "comparison", methods | ({"adamw": {"optimizer": "adamw"}} if adamw else {}), base)
 
 
 def methods_of(plan_path: Path, rank: int) -> dict[str, dict[str, Any]]:

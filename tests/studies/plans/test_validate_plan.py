@@ -13,10 +13,10 @@ from subspace_lab.training import train
 from tests.runs_by_hand import noise, write_run
 
 
-def check_plan(run, plan, *, seeds=3, **arguments):
-    """What ``subspace-lab recommend --check`` does."""
+def check_plan(run, plan, *, lrs=(1e-3,), seeds=2, **arguments):
+    """What ``subspace-lab recommend --check`` does, but for the search of settings."""
     wanted = validation(run, plan, **arguments)
-    return sl.compare(wanted.path, wanted.methods, lrs=wanted.lrs, seeds=seeds, config=wanted.config)
+    return sl.compare(wanted.path, wanted.methods, lrs=lrs, seeds=seeds, config=wanted.config)
 
 
 SHAPES = {"a.up.weight": (40, 16), "a.q.weight": (16, 16), "a.down.weight": (16, 40), "a.norm.weight": (16,)}
@@ -63,7 +63,7 @@ def test_a_check_trains_both_at_the_same_rates_and_seeds_and_goes_on(tmp_path, s
     train(tmp_path / "run", settings(steps=6, every=2, lr=2e-3, update_interval=None, eval_every=None))
     run = sl.Run.open(tmp_path / "run", write=True)
     plan = sl.recommend(run)
-    found = check_plan(run, plan, lrs=(1e-3,), seeds=2, steps=3)
+    found = check_plan(run, plan, steps=3)
     assert set(found.results["method"]) == {"plan", "default", "adamw"}
     assert (found.results["status"] == "complete").all()
     assert len(found.results) == 6
@@ -75,18 +75,18 @@ def test_a_check_trains_both_at_the_same_rates_and_seeds_and_goes_on(tmp_path, s
     gap = gap_to(found.results)
     assert gap["gap"] == pytest.approx(sum(gaps) / 2)
     assert gap["gap_low"] < gap["gap"] < gap["gap_high"]
-    again = check_plan(run, plan, lrs=(1e-3,), seeds=2, steps=3)
+    again = check_plan(run, plan, steps=3)
     assert (again.results["attempts"] == 1).all()
     run.path.rename(tmp_path / "moved")
     run = sl.Run.open(tmp_path / "moved", write=True)
-    moved = check_plan(run, plan, lrs=(1e-3,), seeds=2, steps=3)
+    moved = check_plan(run, plan, steps=3)
     assert moved.results["attempts"].tolist() == [1] * 6
     other = sl.Plan(plan.layers[:1], plan.steps)
     path = run.path / "check" / "plan.json"
     for one, held in ((other, path.read_text()), (plan, "{")):
         path.write_text(held)
         with pytest.raises(sl.RunError, match="holds the check of another plan; remove it to check this one"):
-            check_plan(run, one, lrs=(1e-3,), seeds=2, steps=3)
+            check_plan(run, one, steps=3)
 
 
 def test_a_run_that_was_captured_in_another_loop_cannot_be_trained_again(tmp_path):
