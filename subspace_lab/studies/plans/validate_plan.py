@@ -49,8 +49,8 @@ def validation(
 
     The default has one rank for all matrices of attention and MLP: the smallest with which the states of all trained
     parameters need no fewer bytes than the plan's. Layers that the run did not capture are not planned: they are
-    full-rank AdamW, and count as that. By the tuned protocol each method gets a setting of its own, and all see the same
-    batches. The plan was measured on the run's seed; with seed 0 this is one of the compared seeds.
+    full-rank AdamW, and count as that. All methods see the same batches, each at a setting of its own that the tuned
+    protocol finds. The plan was measured on the run's seed; with seed 0 this is one of the compared seeds.
 
     Args:
         run: A run of `subspace_lab.train`.
