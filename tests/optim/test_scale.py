@@ -25,6 +25,8 @@ def trained(name: str, lr: float, scale: float) -> list[torch.Tensor]:
         {"params": parameters[:2], **options, "scale": scale, "lr": lr},
         {"params": parameters[2:], "rank": None, "lr": 0.01},
     ]
+    if name == "badam":  # its interval is that of all groups
+        groups[1]["update_interval"] = 4
     optimizer = method_named(name)(groups, lr=lr, weight_decay=0.0)
     for _ in range(9):
         for one in parameters:
