@@ -32,11 +32,19 @@ class Layers:
     gradients: list[Tensor]
 
     @classmethod
-    def of(cls, name: str, rank: int, dtype: torch.dtype = torch.float32) -> Layers:
+    def of(cls, name: str, rank: int, dtype: torch.dtype = torch.float32, *, blocks: int | None = None) -> Layers:
         """Layers of a preset: q, k, v, o, gate, up and down of every block, in the shapes that torch keeps them in."""
-        size, generator = preset(name), torch.Generator().manual_seed(0)
+        size = preset(name)
         wide, tall = (size.hidden_size, size.intermediate_size), (size.intermediate_size, size.hidden_size)
-        shapes = [*[(size.hidden_size, size.hidden_size)] * 4, tall, tall, wide] * size.num_layers
+        block = [*[(size.hidden_size, size.hidden_size)] * 4, tall, tall, wide]
+        return cls.of_shapes(name, block * (size.num_layers if blocks is None else blocks), rank, dtype)
+
+    @classmethod
+    def of_shapes(
+        cls, name: str, shapes: Sequence[tuple[int, ...]], rank: int, dtype: torch.dtype = torch.float32
+    ) -> Layers:
+        """Layers of any shapes, with gradients of noise."""
+        generator = torch.Generator().manual_seed(0)
         return cls(name, rank, [(1e-3 * torch.randn(shape, generator=generator)).to(dtype) for shape in shapes])
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import pandas as pd
 
@@ -15,7 +15,7 @@ from subspace_lab.experiments.trial import Plain, Trial
 from subspace_lab.training.tasks.base import LOSS, Metric
 
 Setting = Mapping[str, Plain]
-Lookup = Callable[[Sequence[Trial]], pd.DataFrame]  # the rows of trials in the result table
+Lookup = Callable[[Sequence[Trial]], list[dict[str, Any]]]  # the rows of trials in the result table
 
 
 class Make(Protocol):
@@ -96,9 +96,9 @@ class Grid:
     def best(self, variant: str, rows_of: Lookup) -> Setting | None:
         """See `Tuning.best`: one of the settings."""
         rows = rows_of(self.trials(variant))
-        if len(rows) < len(self.settings) * len(self.seeds) or not rows["status"].isin(ENDED).all():
+        if len(rows) < len(self.settings) * len(self.seeds) or any(row["status"] not in ENDED for row in rows):
             return None
-        chosen = best_setting(rows, self.metric, tuple(self.settings[0]))
+        chosen = best_setting(pd.DataFrame(rows), self.metric, tuple(self.settings[0]))
         return next(one for one in self.settings if all(one[name] == chosen[name] for name in one))
 
     def stand_in(self, variant: str) -> Setting:  # noqa: ARG002

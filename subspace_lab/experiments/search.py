@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
+from typing import Any
 
 from subspace_lab.experiments.grid import Lookup, Make, Wanted
 from subspace_lab.experiments.outcome import ENDED
@@ -195,11 +195,14 @@ class Search:
                 trials = self._trials(variant, point)
                 asked += trials
                 rows = rows_of(trials)
-                if len(rows) == len(trials) and rows["status"].isin(ENDED).all():
-                    values = self.metric.sign * rows[self.metric.name].where(rows["status"] == "complete", np.inf)
-                    costs[tuple(point.values())] = float(values.fillna(np.inf).mean())
+                if len(rows) == len(trials) and all(row["status"] in ENDED for row in rows):
+                    costs[tuple(point.values())] = sum(map(self._cost, rows)) / len(rows)
             if not all(tuple(point.values()) in costs for point in state.wanted):
                 return state, asked
+
+    def _cost(self, row: Mapping[str, Any]) -> float:
+        value = self.metric.sign * row[self.metric.name] if row["status"] == "complete" else math.inf
+        return value if math.isfinite(value) else math.inf
 
     def _trials(self, variant: str, point: Point) -> list[Trial]:
         return [self.make(variant, point, seed, "tune") for seed in self.seeds]

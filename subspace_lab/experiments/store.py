@@ -215,10 +215,10 @@ class Store:
                 "directory"
             )
 
-    def rows_of(self, trials: Iterable[Trial]) -> pd.DataFrame:
+    def rows_of(self, trials: Iterable[Trial]) -> list[Row]:
         """The rows that the result table has of some trials: by content, or rows of format 1 with the same factors."""
-        places = [place for place in map(self._place, trials) if place is not None]
-        return self.results.iloc[list(dict.fromkeys(places))]
+        places = dict.fromkeys(place for place in map(self._place, trials) if place is not None)
+        return [self._records()[place] for place in places]
 
     def missing(self, trials: Iterable[Trial], *, retry: Collection[str] = ()) -> list[Trial]:
         """Those to run, each once: pending, cut and killed ones, and diverged and failed ones as `retry` says."""
@@ -284,7 +284,7 @@ class Store:
 
     def forget(self, trials: Sequence[Trial]) -> None:
         """Remove everything that is known of some trials, including their directories."""
-        gone = set(self.rows_of(trials)["cell"])
+        gone = {row["cell"] for row in self.rows_of(trials)}
         for cell in gone:
             shutil.rmtree(self.trials_dir / cell, ignore_errors=True)
             outcome_path(self.trials_dir, cell).unlink(missing_ok=True)

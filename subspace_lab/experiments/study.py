@@ -17,7 +17,7 @@ from rich.console import Console
 
 from subspace_lab._text import count
 from subspace_lab.experiments.executors.base import Executor
-from subspace_lab.experiments.grid import Phase, Wanted, unique
+from subspace_lab.experiments.grid import Lookup, Phase, Wanted, unique
 from subspace_lab.experiments.outcome import read_outcome
 from subspace_lab.experiments.schedule import has_weights, is_complete, run_missing
 from subspace_lab.experiments.store import TABLES, Store
@@ -90,7 +90,7 @@ class Study:
         Returns:
             Each trial once, including those whose setting is not known yet.
         """
-        rows_of = (lambda _: pd.DataFrame()) if store is None else store.rows_of
+        rows_of: Lookup = (lambda _: []) if store is None else store.rows_of
         phases = (phase for name in names for phase in self.quantities[name].phases)
         return unique(one for phase in phases for one in phase.wanted(rows_of))
 
@@ -199,9 +199,10 @@ def _absorb(study: Study, store: Store) -> None:
 def _run(study: Study, store: Store, name: str, executor: Executor, *, retry: Collection[str]) -> bool:
     """Run the trials that a quantity lacks, phase by phase; whether there were any."""
     tried: set[str] = set()
+    others = study.known(store)
     for phase in study.quantities[name].phases:
         while trials := [one for one in _missing(study, phase, store, retry) if one.hash not in tried]:
-            every = study.known(store)
+            every = [*others, *study.known(store, [name])]
             if study.data_hash is not None:
                 store.check_data(study.data_hash())
             if len(study.quantities) > 1:
@@ -236,7 +237,7 @@ def _missing(study: Study, phase: Phase, store: Store, retry: Collection[str]) -
     def has_to_run(parent: Trial) -> bool:
         if parent.hash in lacking:
             return True
-        is_done = set(store.rows_of([parent])["status"]) == {"complete"}
+        is_done = [row["status"] for row in store.rows_of([parent])] == ["complete"]
         return is_done and not has_weights(store.trials_dir, names[parent.hash])
 
     waiting += [one for one in known if one not in waiting and is_stale(one)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
-import pandas as pd
 import pytest
 
 from subspace_lab.experiments.grid import Grid, Setting, Wanted, unique
@@ -37,12 +37,11 @@ class Results:
         for trial, value in zip(trials, values, strict=True):
             self.values[trial.hash] = (status, value)
 
-    def __call__(self, trials: Sequence[Trial]) -> pd.DataFrame:
-        rows = [
+    def __call__(self, trials: Sequence[Trial]) -> list[dict[str, Any]]:
+        return [
             {**trial.factors, "status": self.values[trial.hash][0], self.metric: self.values[trial.hash][1]}
             for trial in trials if trial.hash in self.values
         ]  # fmt: skip
-        return pd.DataFrame(rows, columns=["method", "phase", "lr", "seed", "status", self.metric])
 
 
 def about(wanted: Sequence[Wanted]) -> list[tuple[object, ...]]:
