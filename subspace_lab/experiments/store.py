@@ -260,18 +260,22 @@ class Store:
             phase.iloc[places] = "evaluate"
             self.write(RESULTS, self.results.assign(phase=phase))
 
-    def refresh(self, absorb: Callable[[pd.DataFrame], None] = lambda _: None) -> None:
+    def refresh(
+        self, absorb: Callable[[pd.DataFrame], None] = lambda _: None, trials: Iterable[Trial] | None = None
+    ) -> None:
         """Read what trials have left in their directories into the tables.
 
         Args:
             absorb: Called with the new rows of trials that have become complete, before these rows are published; it
                 makes further tables from their directories.
+            trials: Whose directories are looked at; all by default.
 
         Raises:
             RunError: If the metrics of a trial cannot be read.
         """
         drawn = set(self.curves["cell"])
-        before = {row["cell"]: row["status"] for row in self._records() if self._differs(row, drawn)}
+        rows = self._records() if trials is None else self.rows_of(trials)
+        before = {row["cell"]: row["status"] for row in rows if self._differs(row, drawn)}
         if not before:
             return
         changed = {cell: measured_row(self.trials_dir, cell, self.kind.metric) for cell in before}

@@ -192,8 +192,8 @@ def conduct(
             )
 
 
-def _absorb(study: Study, store: Store) -> None:
-    store.refresh(lambda rows: study.absorb(store, rows))
+def _absorb(study: Study, store: Store, trials: Iterable[Trial] | None = None) -> None:
+    store.refresh(lambda rows: study.absorb(store, rows), trials)
 
 
 def _run(study: Study, store: Store, name: str, executor: Executor, *, retry: Collection[str]) -> bool:
@@ -213,7 +213,7 @@ def _run(study: Study, store: Store, name: str, executor: Executor, *, retry: Co
                 metric=store.kind.metric.name,
             )  # fmt: skip
             tried |= {one.hash for one in trials}
-            _absorb(study, store)
+            _absorb(study, store, trials)
     return bool(tried)
 
 
@@ -221,7 +221,7 @@ def _missing(study: Study, phase: Phase, store: Store, retry: Collection[str]) -
     """The trials of a phase that have to run, those of which the parents have other weights now, and their parents."""
     known = [one.trial for one in phase.wanted(store.rows_of) if one.is_known]
     store.enroll(known)
-    _absorb(study, store)  # what is there although the result table was lost
+    _absorb(study, store, known)  # what is there although the result table was lost
     waiting = store.missing(known, retry=retry)
     if not any(one.parents for one in known):
         return waiting

@@ -59,7 +59,9 @@ class Trial:
 
     def with_factors(self, **factors: Plain) -> Trial:
         """The same trial with some factors changed, which its hash does not depend on."""
-        return dataclasses.replace(self, factors={**self.factors, **factors})
+        other = dataclasses.replace(self, factors={**self.factors, **factors})
+        other.__dict__["hash"] = self.hash
+        return other
 
 
 def _short(name: str, value: Plain) -> str:
