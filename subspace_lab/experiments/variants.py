@@ -77,6 +77,8 @@ class Trainings:
         options |= changes.pop("optimizer_options", None) or {}
         has = settings_of(method_named(changes["optimizer"]), options)
         without = {name: None for name in _SOME_HAVE if name not in has}
+        if "steps" in changes:
+            without["warmup"] = None  # its default is a share of the steps
         changed = {**without, **changes, "optimizer_options": options, "seed": seed}
         return settle_optimizer(dataclasses.replace(self.base, **changed).resolved())
 

@@ -83,6 +83,8 @@ def test_the_larger_size_of_a_laptop_is_tuned_on_few_steps():
         for trial in (one.trial for phase in (search, evaluation) for one in phase.wanted(known))
     }
     assert seen == {(300, 4096, "llama-7m", True), (1000, 4096, "llama-7m", False)}
+    short = trainings(PROFILES["paper"], "").short("adamw llama-7b", {"lr": 1e-3}, 1000, "tune")
+    assert (short.config["steps"], short.config["warmup"]) == (1000, 100)
 
 
 @pytest.mark.parametrize(
