@@ -26,7 +26,10 @@ def _ours(name: str) -> Make:
 
 CONTENDERS: dict[str, Make] = {
     ADAMW: lambda layers, _: torch_adamw(layers),
-    **{name: _ours(name) for name in ("GaLore", "LDAdam", "SubTrack", "Fira", "APOLLO", "GrassWalk", "GrassJump")},
+    **{
+        name: _ours(name)
+        for name in ("GaLore", "LDAdam", "SubTrack", "Fira", "APOLLO", "BAdam", "GrassWalk", "GrassJump")
+    },
     "galore-torch": galore_torch,
     "apollo-torch": lambda layers, _: apollo_torch(layers),
 }

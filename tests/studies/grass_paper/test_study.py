@@ -17,7 +17,6 @@ from subspace_lab.runs import RunError
 from subspace_lab.studies.grass_paper import profiles, regenerate, study
 from subspace_lab.studies.grass_paper.quantities import QUANTITIES
 
-
 BEST = "lr0.01_lr_rest0.01_beta20.999_warmup0"  # the only setting that is tried
 
 
