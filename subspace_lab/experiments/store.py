@@ -133,8 +133,8 @@ class Store:
             return cls(path, kind, {**_new_manifest(kind, old.settings), **kept}, old)
         if version != FORMAT_VERSION:
             raise RunError(
-                f"{file} has format version {version!r}, this release reads {FORMAT_VERSION}; upgrade subspace_lab, "
-                "or restore it from a copy"
+                f"{file} has format version {version!r}, this release reads {FORMAT_VERSION}; choose another "
+                "directory, or the release that wrote it"
             )
         for name in ("environment", "settings"):
             if not isinstance(manifest.get(name), dict):
