@@ -188,6 +188,11 @@ CLAIMS = (
         ("fig2", "fig2_raw"), _w4,
     ),
     Claim(
+        "W3 and W4 in a deep pretrained model",
+        "The same in a model of many blocks whose weights come from a long training.",
+        ("gradients of a pretrained model",), lambda _: [],
+    ),
+    Claim(
         "W5",
         "Random updates of the subspace match or beat SVD and tracking, but only together with projection-aware "
         "moments (AO) and recovery scaling (RS) (Fig. 3).",
