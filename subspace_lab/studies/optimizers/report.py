@@ -27,7 +27,7 @@ def write_comparison_report(
         facts=_facts(settings["config"], environment, tables),
         legend=[
             *legend(tables.table),
-            "gap: mean difference to the first method, paired by seed, with its 95 % interval",
+            "gap: mean difference to the first method, paired by seed, with its 95 % interval, adjusted by Holm",
         ],
         methods=rows_of(tables.table),
         verdicts=verdicts(tables.table, tables.results),
