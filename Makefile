@@ -28,7 +28,7 @@ pages: $(INSTALLED)  ## the generated parts of the pages, from committed results
 	$(BIN)/python -m benchmarks.pages
 	$(BIN)/python -m subspace_lab.studies.grass_paper.analyzed_runs
 	$(BIN)/python -m subspace_lab.studies.plans.study
-	$(BIN)/subspace-lab figures results/grass_paper --profile cpu --page docs/evidence.md --pictures figures
+	$(BIN)/subspace-lab figures results/grass_paper --profile cpu --page docs/evidence.md --pictures figures --draw-only
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ def figures(
     recompute: bool = False,
     page: File | None = None,
     pictures: File | None = None,
+    draw_only: bool = False,
     dry_run: bool = False,
 ) -> None:
     """Make the paper's figures and tables again, training whatever is missing.
@@ -28,7 +29,7 @@ def figures(
     out_dir
         Where tables and figures go, with the page that says claim by claim what came out.
     profile
-        How large: smoke (a test), cpu (80 minutes on two cores) or paper (LLaMA-1B and 7B on C4).
+        How large: smoke (a test), cpu (five hours on two cores) or paper (LLaMA-1B and 7B on C4).
     only
         Names of figures, separated by commas or spaces; all by default.
     longer
@@ -41,13 +42,16 @@ def figures(
         Where the page goes; OUT_DIR/evidence.md by default.
     pictures
         Where the figures go, as PNG and PDF; OUT_DIR by default.
+    draw_only
+        Draw what the tables hold, and train nothing.
     dry_run
         Print every training with its memory and tokens, and begin none.
     """
     chosen, how = None if only is None else split(only), execution.arguments()
     if dry_run:
         values = {"page": page, "pictures": pictures, "workers": how.pop("workers")}
-        _refuse([*(["recompute"] if recompute else []), *(name for name, one in values.items() if one is not None)])
+        flags = [name for name, is_given in (("recompute", recompute), ("draw-only", draw_only)) if is_given]
+        _refuse([*flags, *(name for name, one in values.items() if one is not None)])
         from subspace_lab.studies.grass_paper.dry_run import plan_lines
 
         for line in plan_lines(out_dir, profile, only=chosen, longer=longer, **how):
@@ -56,8 +60,9 @@ def figures(
     from subspace_lab.studies.grass_paper import regenerate
 
     written = regenerate(
-        out_dir, profile=profile, only=chosen, longer=longer, recompute=recompute, page=page, pictures=pictures, **how
-    )
+        out_dir, profile=profile, only=chosen, longer=longer, recompute=recompute, page=page, pictures=pictures,
+        draw_only=draw_only, **how
+    )  # fmt: skip
     print(f"figures: {pictures or out_dir}\ntables: {out_dir / 'tables'}\nclaims: {written}")
 
 

@@ -192,6 +192,23 @@ def conduct(
             )
 
 
+def draw(study: Study, store: Store, names: Sequence[str] | None = None) -> None:
+    """Draw the tables that are there, make those that their trials suffice for, and finish; no trial is run.
+
+    Args:
+        study: The study.
+        store: Its tables.
+        names: Quantities; all by default.
+
+    Raises:
+        RunError: If a table cannot be drawn.
+    """
+    with store.writing():
+        for name in study.quantities if names is None else names:
+            _conclude(study, store, name, again=False)
+        study.finish(store)
+
+
 def _absorb(study: Study, store: Store, trials: Iterable[Trial] | None = None) -> None:
     store.refresh(lambda rows: study.absorb(store, rows), trials)
 

@@ -12,7 +12,7 @@ from subspace_lab._paths import local_path
 from subspace_lab.experiments.executors.choose import Kind, executor_of, workers_of
 from subspace_lab.experiments.hashing import content_hash
 from subspace_lab.experiments.store import Store
-from subspace_lab.experiments.study import Quantity as Measured, Study, conduct
+from subspace_lab.experiments.study import Quantity as Measured, Study, conduct, draw
 from subspace_lab.runs.errors import RunError
 from subspace_lab.studies.grass_paper import page as pages
 from subspace_lab.studies.grass_paper.captured_tables import absorb
@@ -78,6 +78,7 @@ def regenerate(
     recompute: bool = False,
     page: str | Path | None = None,
     pictures: str | Path | None = None,
+    draw_only: bool = False,
 ) -> Path:
     """Make the figures and tables of a profile, training whatever the tables do not hold yet.
 
@@ -97,6 +98,7 @@ def regenerate(
         recompute: Forget the trainings of the chosen figures and repeat them.
         page: Where the page with the claims goes; ``OUT_DIR/evidence.md`` by default.
         pictures: Where the figures go; ``OUT_DIR`` by default.
+        draw_only: Draw what the tables hold, and train nothing.
 
     Returns:
         The page.
@@ -107,6 +109,8 @@ def regenerate(
         ModuleNotFoundError: Without the packages that it needs.
         StudyInterrupted: After Ctrl-C.
     """
+    if draw_only and recompute:
+        raise ValueError("recompute has no effect on draw_only, which trains nothing; leave it out")
     require("transformers", extra="hf")
     scale, names = profile_named(profile, longer=longer), chosen(None if only is None else list(only))
     root = local_path(out_dir, error=RunError)
@@ -123,6 +127,9 @@ def regenerate(
         scale, store.data_hash(find_data) if trains else "", find_data=find_data, pictures=drawings,
         finish=lambda _: pages.write(store, target, drawings),
     )  # fmt: skip
+    if draw_only:
+        draw(study, store, names)
+        return target
     conduct(
         study, store, running, names=names, workers=workers_of(executor, workers, processes=scale.processes),
         retry=("failed",), recompute=recompute,

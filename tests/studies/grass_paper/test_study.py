@@ -195,6 +195,23 @@ def test_recompute_trains_again_what_a_figure_rests_on(clone, trained):
     pd.testing.assert_frame_equal(others(), before)
 
 
+def test_draw_only_trains_nothing_and_writes_the_page_of_what_is_there(whole, clone, no_training):
+    """Of the methods some have no evaluation yet, and of the ablation there is nothing."""
+    rows = read(clone, "results")
+    late = rows["method"].isin(["galore", "subtrack"]) & (rows["phase"] == "evaluate")
+    gone = late | rows["method"].str.contains("walk+", regex=False)
+    rows[~gone].to_parquet(clone / "results.parquet", index=False)
+    for name in ("tables", "fig3", "sensitivity"):
+        (clone / "tables" / f"{name}.parquet").unlink()
+    before = (clone / "results.parquet").read_bytes()
+    regenerate(clone, profile="smoke", draw_only=True)
+    assert (clone / "results.parquet").read_bytes() == before
+    table = read(clone, "tables").set_index("method")
+    assert table.loc[["galore", "subtrack"], "seeds"].tolist() == [0, 0]
+    assert "GrassWalk" not in (clone / "evidence.md").read_text(encoding="utf-8").split("## Figures")[0]
+    assert "tables.png" in pictures(clone)
+
+
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
@@ -206,6 +223,7 @@ def test_recompute_trains_again_what_a_figure_rests_on(clone, trained):
         ({"profile": "smoke", "workers": True}, "workers must be a whole number of at least 1, got True"),
         ({"profile": "smoke", "executor": "slrum"}, "there is no executor 'slrum'; nearest: slurm "),
         ({"profile": "smoke", "slurm": {"time": 5}}, "options of Slurm have no effect on executor='local'"),
+        ({"profile": "smoke", "draw_only": True, "recompute": True}, "recompute has no effect on draw_only"),
         ({"profile": "paper", "longer": True}, "longer has no use with profile paper"),
         ({"profile": "paper", "workers": 2}, "workers=2 has no use here: 8 processes share a training"),
     ],
