@@ -87,8 +87,8 @@ def test_dry_run_prints_and_begins_nothing(command, tmp_path):
     lines = outcome.out.splitlines()
     assert (outcome.status, outcome.err) == (0, "")
     assert lines[0] == "# fig1: energy ratio"
-    assert sum(not line.startswith("#") for line in lines) == 5  # a grid of five
-    assert sum(", seed " in line for line in lines) == 5 + 2 + 3  # two more seeds and three captured runs wait for it
+    assert sum(not line.startswith("#") for line in lines) == 1  # the start of a search, on which all others depend
+    assert sum(", seed " in line for line in lines) == 10 + 5 + 5  # the search, five seeds and five captured runs
     assert not (tmp_path / "figures").exists()
 
 

@@ -35,7 +35,7 @@ def test_two_processes_train_what_one_does(small, tmp_path, monkeypatch):
     monkeypatch.setattr(slurm, "_PATIENCE_S", 0.05)
     monkeypatch.setattr(torchrun, "_PATIENCE_S", 0.05)
     path = tmp_path / "figures"
-    make = trainings(scale, load_tokens(scale.base).hash)[False]
+    make = trainings(scale, load_tokens(scale.base).hash).plain
     trial = make("adamw", {"lr": scale.lrs[0]}, 0, "tune")
     record = functools.partial(read_outcome, path / "work" / "cells", trial.name)
 
