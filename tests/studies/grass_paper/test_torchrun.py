@@ -19,6 +19,7 @@ from subspace_lab.experiments.progress import TrialsProgress, last_line
 from subspace_lab.experiments.study import StudyInterrupted
 from subspace_lab.runs import Run
 from subspace_lab.studies.grass_paper import profiles, regenerate
+from subspace_lab.studies.grass_paper.quantities import QUANTITIES
 from subspace_lab.studies.grass_paper.trials import trainings
 from subspace_lab.training import TrainConfig, train
 from subspace_lab.training.tokens import load_tokens
@@ -31,12 +32,14 @@ def test_two_processes_train_what_one_does(small, tmp_path, monkeypatch):
     config = dataclasses.replace(small.config, steps=30)
     scale = dataclasses.replace(small, config=config, seeds=1, processes=2, methods=("adamw",))
     monkeypatch.setitem(profiles.PROFILES, "smoke", scale)
+    alone = dataclasses.replace(QUANTITIES["tables"], variants=lambda _: {"adamw": {"optimizer": "adamw"}})
+    monkeypatch.setitem(QUANTITIES, "tables", alone)
     monkeypatch.setattr(slurm, "SlurmExecutor", functools.partial(SlurmExecutor, cluster="local"))
     monkeypatch.setattr(slurm, "_PATIENCE_S", 0.05)
     monkeypatch.setattr(torchrun, "_PATIENCE_S", 0.05)
     path = tmp_path / "figures"
     make = trainings(scale, load_tokens(scale.base).hash).plain
-    trial = make("adamw", {"lr": scale.lrs[0]}, 0, "tune")
+    trial = make("adamw", {"lr": 0.01, "lr_rest": 0.01, "beta2": 0.999, "warmup": 3}, 1000, "tune")
     record = functools.partial(read_outcome, path / "work" / "cells", trial.name)
 
     def press(_):
@@ -50,12 +53,12 @@ def test_two_processes_train_what_one_does(small, tmp_path, monkeypatch):
     assert (record().status, record().attempts) == ("cut", 1)
     page = regenerate(path, profile="smoke", only=["tables"], executor="slurm", slurm={"time": 5})
     assert (page.is_file(), (path / "tables.png").is_file(), record().attempts) == (True, True, 2)
-    assert len([*(path / "work" / "slurm").glob("*/*_result.pkl")]) == 1
-    (row,) = pd.read_parquet(path / "results.parquet").to_dict("records")
+    assert len([*(path / "work" / "slurm").glob("*/*_result.pkl")]) == 2  # and the evaluation
+    row, _ = pd.read_parquet(path / "results.parquet").sort_values("phase", ascending=False).to_dict("records")
     assert (row["status"], row["state_bytes"]) == ("complete", row["state_bytes_formula"])
-    alone = Run.open(train(tmp_path / "alone", TrainConfig.from_dict(trial.config))).metrics
-    assert row["tokens"] == alone["tokens"].sum()
-    assert row["eval_loss"] == pytest.approx(alone["eval_loss"].iloc[-1], rel=1e-4)
+    one = Run.open(train(tmp_path / "alone", TrainConfig.from_dict(trial.config))).metrics
+    assert row["tokens"] == one["tokens"].sum()
+    assert row["eval_loss"] == pytest.approx(one["eval_loss"].iloc[-1], rel=1e-4)
 
 
 class Told:
