@@ -8,8 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from subspace_lab.experiments.executors.local import LocalExecutor
-from subspace_lab.experiments.study import conduct
+from subspace_lab.experiments.study import draw
 from subspace_lab.runs import RunError
 from subspace_lab.runs.tables import read_table
 from subspace_lab.studies.grass_paper import captured_tables, page
@@ -26,7 +25,8 @@ COLUMNS = {
     **PAPER.schemas, **captured_tables.COLUMNS, **{name: quantity.columns for name, quantity in QUANTITIES.items()},
 }  # fmt: skip
 FILES = {path.stem: path for path in [*RESULTS.glob("*.parquet"), *(RESULTS / "tables").glob("*.parquet")]}
-DERIVED = [name for name in QUANTITIES if name not in {"tables", "ackley"}]
+OF_METHODS = {"tables": methods_overview.measure, "larger": methods_overview.measure_larger}
+DERIVED = [name for name in QUANTITIES if name in FILES and name not in {*OF_METHODS, "ackley"}]
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +57,20 @@ def test_a_table_is_what_those_before_it_give(name: str, store: PaperStore) -> N
     same(QUANTITIES[name].measure(store), store.read(name))
 
 
-def test_the_table_of_methods_is_what_the_trainings_give(store: PaperStore, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [name for name in OF_METHODS if name in FILES])
+def test_a_table_of_methods_is_what_the_trainings_give(name: str, store: PaperStore, tmp_path: Path) -> None:
     (tmp_path / "tables").mkdir()
-    same(methods_overview.measure(Tables(store.profile, tmp_path, results=store.results)), store.read("tables"))  # type: ignore[arg-type]
-    same(*(pd.read_csv(path / "tables" / "tables.csv") for path in (tmp_path, RESULTS)))
-    tex = [(path / "tables" / "tables.tex").read_text(encoding="utf-8") for path in (tmp_path, RESULTS)]
+    same(OF_METHODS[name](Tables(store.profile, tmp_path, results=store.results)), store.read(name))  # type: ignore[arg-type]
+    same(*(pd.read_csv(path / "tables" / f"{name}.csv") for path in (tmp_path, RESULTS)))
+    tex = [(path / "tables" / f"{name}.tex").read_text(encoding="utf-8") for path in (tmp_path, RESULTS)]
     assert tex[0] == tex[1]
+
+
+def test_what_has_no_table_yet_has_no_trainings_for_one(store: PaperStore) -> None:
+    """The trainings of a large study are committed as they come."""
+    assert "tables" in FILES
+    for name in set(QUANTITIES) - {*FILES, "ackley", *OF_METHODS}:
+        assert QUANTITIES[name].measure(store).empty
 
 
 def test_descents_on_ackleys_function_begin_as_the_committed_ones(store: PaperStore) -> None:
@@ -94,11 +102,11 @@ def test_a_table_of_another_schema_is_refused_by_file_and_column(name: str, tmp_
 
 
 @pytest.mark.parametrize(
-    ("name", "column", "value"), [("random_bases", "recovery", "unheard of"), ("ackley", "value", float("nan"))]
+    ("name", "column", "value"), [("tables", "eval_loss", float("inf")), ("ackley", "value", float("nan"))]
 )
 def test_values_that_cannot_be_drawn_are_one_line(tmp_path: Path, name: str, column: str, value: object) -> None:
     shutil.copytree(RESULTS, tmp_path / "copy")
     copy = open_store(tmp_path / "copy", PROFILES["cpu"])
     copy.write(name, copy.read(name).assign(**{column: value}))
     with pytest.raises(RunError, match=rf"{name}\.parquet cannot be drawn \([^\n]*\); remove it[^\n]*$"):
-        conduct(study_of(copy.profile), copy, LocalExecutor(copy.trials_dir, []), names=[name])
+        draw(study_of(copy.profile), copy, [name])
