@@ -41,21 +41,6 @@ Key = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
-class Old:
-    """What a directory of format 1 holds, in the terms of format 2.
-
-    Attributes:
-        settings: The identity of the study.
-        tables: By name; rows of ``results`` have ``format`` 1 and an empty ``trial``.
-        files: Removed when the directory is written in format 2.
-    """
-
-    settings: dict[str, Any]
-    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
-    files: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Kind:
     """The layout of the directories of a kind of study.
 
@@ -71,7 +56,8 @@ class Kind:
         shares: Names in ``metrics.jsonl`` that the curves keep beside loss and metric.
         points: Largest number of points of a curve; None for every step.
         grows: Name of the setting that a later call may add entries to, if there is one.
-        upgrade: Reads a directory of format 1.
+        upgrade: Reads the settings and the tables of a directory of format 1; rows of its ``results`` have ``format`` 1
+            and, where their configuration is still the same, an empty ``trial``.
     """
 
     name: str
@@ -85,7 +71,7 @@ class Kind:
     shares: tuple[str, ...] = ()
     points: int | None = None
     grows: str = ""
-    upgrade: Callable[[Path, dict[str, Any]], Old] | None = None
+    upgrade: Callable[[Path, dict[str, Any]], tuple[dict[str, Any], dict[str, pd.DataFrame]]] | None = None
 
     @property
     def schemas(self) -> dict[str, dict[str, str]]:
@@ -107,9 +93,12 @@ class Store:
         manifest: The content of its manifest, in format 2.
     """
 
-    def __init__(self, path: Path, kind: Kind, manifest: dict[str, Any], old: Old | None = None) -> None:
-        self.path, self.kind, self.manifest, self._old = path, kind, manifest, old
-        self._tables = {} if old is None else dict(old.tables)
+    def __init__(
+        self, path: Path, kind: Kind, manifest: dict[str, Any], old: dict[str, pd.DataFrame] | None = None
+    ) -> None:
+        self.path, self.kind, self.manifest = path, kind, manifest
+        self._old = old or {}  # tables of format 1 that are not written in format 2 yet
+        self._tables = dict(self._old)
         self._of: pd.DataFrame | None = None  # the result table that the following two are of
         self._rows: list[Row] = []
         self._places: dict[Key, int] = {}
@@ -128,9 +117,9 @@ class Store:
             raise RunError(f"{file} is not the manifest of {kind.holds}; choose another directory")
         version = manifest.get("format_version")
         if version == 1 and kind.upgrade is not None:
-            old = kind.upgrade(path, manifest)
+            settings, tables = kind.upgrade(path, manifest)
             kept = {name: manifest[name] for name in _KEPT if name in manifest}
-            return cls(path, kind, {**_new_manifest(kind, old.settings), **kept}, old)
+            return cls(path, kind, {**_new_manifest(kind, settings), **kept}, tables)
         if version != FORMAT_VERSION:
             raise RunError(
                 f"{file} has format version {version!r}, this release reads {FORMAT_VERSION}; choose another "
@@ -399,15 +388,13 @@ class Store:
         if different:
             raise other_study(self.path, self.kind, "; ".join(different))
         settings = {**wanted, **({grows: {**old, **new}} if grows else {})}
-        if self._old is None and settings == before:
+        if not self._old and settings == before:
             return
-        for name in self._old.tables if self._old else ():
-            self.write(name, self._tables[name])
+        for name, table in self._old.items():
+            self.write(name, table)
         self.manifest["settings"] = settings
         self._publish_manifest()
-        for file in self._old.files if self._old else ():
-            (self.path / file).unlink(missing_ok=True)
-        self._old = None
+        self._old = {}
 
     def _publish_manifest(self) -> None:
         publish_json(self.path / self.kind.manifest, self.manifest)

@@ -19,13 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import pandas as pd
+
 from subspace_lab._paths import local_path
 from subspace_lab._reading import typed
 from subspace_lab.experiments.present import latex_table
+from subspace_lab.experiments.results import MEASURED, measured_row
 from subspace_lab.experiments.statistics import summary
-from subspace_lab.experiments.store import ADVICE, CURVES, RESULTS, Kind, Old, Store
+from subspace_lab.experiments.store import ADVICE, CURVES, RESULTS, Kind, Store
 from subspace_lab.experiments.trial import Trial
-from subspace_lab.experiments.upgrade import OldTrial, old_results
 from subspace_lab.experiments.variants import OF_TRAININGS, Trainings, factors_of
 from subspace_lab.figures.all import save_all
 from subspace_lab.runs import RunError
@@ -46,7 +48,7 @@ class _Cell:
     config: dict  # type: ignore[type-arg]
 
 
-def _upgrade(path: Path, manifest: dict[str, Any]) -> Old:
+def _upgrade(path: Path, manifest: dict[str, Any]) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
     """Format 1 had its trainings in the manifest, with their configurations."""
     file = path / COMPARISON.manifest
     for name, kind in (("config", dict), ("methods", dict), ("cells", list)):
@@ -60,11 +62,18 @@ def _upgrade(path: Path, manifest: dict[str, Any]) -> Old:
         raise RunError(f"{file} is of another release ({error}); choose another directory") from error
     files = {name: path / f"{name}.parquet" for name in (RESULTS, CURVES)}
     tables = {name: read_table(file, ADVICE) for name, file in files.items() if file.is_file()}
-    tables[RESULTS] = old_results(COMPARISON, trials, path / COMPARISON.trials, tables.get(RESULTS))
-    return Old({"config": base.to_dict(), "methods": identity_of(manifest["methods"])}, tables)
+    known = {row["cell"]: row for row in tables[RESULTS].to_dict("records")} if RESULTS in tables else {}
+    rows = [
+        {**_old_values(trial, path / COMPARISON.trials, row["cell"], known), **trial.factors, **row, "format": 1}
+        for trial, row in trials
+    ]
+    columns = COMPARISON.schemas[RESULTS]
+    tables[RESULTS] = pd.DataFrame(rows, columns=[*columns]).astype(columns)
+    return {"config": base.to_dict(), "methods": identity_of(manifest["methods"])}, tables
 
 
-def _old_trial(cell: _Cell, make: Trainings) -> OldTrial:
+def _old_trial(cell: _Cell, make: Trainings) -> tuple[Trial, dict[str, str]]:
+    """The same training today, and its directory; it has a hash where its configuration is another today."""
     stored = TrainConfig.from_dict(cell.config)
     try:
         trial = make(cell.method, {"lr": cell.lr}, cell.seed, "evaluate")
@@ -73,7 +82,17 @@ def _old_trial(cell: _Cell, make: Trainings) -> OldTrial:
         content = {**config, "optimizer_options": {}}  # without the content of a plan there is no formula
         trial = Trial({**factors, "phase": "evaluate"}, "train", config, content)
     name = f"{re.sub(r'[^A-Za-z0-9_.=]+', '-', cell.method)}_lr{cell.lr:g}_seed{cell.seed}"
-    return OldTrial(name, trial, stored.to_dict() == trial.config)
+    return trial, {"cell": name, "trial": "" if stored.to_dict() == trial.config else trial.hash}
+
+
+def _old_values(trial: Trial, trials_dir: Path, cell: str, known: Mapping[Any, Mapping[Any, Any]]) -> dict[str, Any]:
+    """What was measured, from its row in the table of format 1, or from its directory where it has none."""
+    row = known.get(cell)
+    if row is None:
+        return {**measured_row(trials_dir, cell), **COMPARISON.describe(trial)}
+    names = {*MEASURED, COMPARISON.metric.name, *COMPARISON.columns} - {"format", "steps_done"}
+    done = row.get("steps_done", row["steps"])  # a table of format 2 where the upgrade was killed
+    return {**{name: row[name] for name in names}, "steps_done": done}
 
 
 COMPARISON = Kind(
