@@ -15,14 +15,8 @@ from subspace_lab.experiments.trial import Plain, Trial
 from subspace_lab.training.tasks.base import LOSS, Metric
 
 Setting = Mapping[str, Plain]
+Make = Callable[[str, Setting, int, str], Trial]  # the trial of a variant with a setting and a seed, in a phase
 Lookup = Callable[[Sequence[Trial]], list[dict[str, Any]]]  # the rows of trials in the result table
-
-
-class Make(Protocol):
-    """Makes the trial of a variant with a setting and a seed."""
-
-    def __call__(self, variant: str, setting: Setting, seed: int, phase: str) -> Trial:
-        """Make it."""
 
 
 @dataclass(frozen=True)
@@ -43,24 +37,6 @@ class Phase(Protocol):
 
     def wanted(self, rows_of: Lookup) -> list[Wanted]:
         """All of its trials, each once, including those that wait for results; `rows_of` reads the result table."""
-
-
-class Tuning(Phase, Protocol):
-    """A phase that chooses a setting for each variant."""
-
-    @property
-    def seeds(self) -> Sequence[int]:
-        """Tuning seeds."""
-
-    @property
-    def make(self) -> Make:
-        """Makes a trial."""
-
-    def best(self, variant: str, rows_of: Lookup) -> Setting | None:
-        """The best setting of a variant, None while a trial of its tuning has not ended."""
-
-    def stand_in(self, variant: str) -> Setting:
-        """A setting of the same cost, before the best one is known."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +70,7 @@ class Grid:
         return [Wanted(trial) for trial in self.trials()]
 
     def best(self, variant: str, rows_of: Lookup) -> Setting | None:
-        """See `Tuning.best`: one of the settings."""
+        """The best setting of a variant, None while one of its trials has not ended."""
         rows = rows_of(self.trials(variant))
         if len(rows) < len(self.settings) * len(self.seeds) or any(row["status"] not in ENDED for row in rows):
             return None
@@ -102,7 +78,7 @@ class Grid:
         return next(one for one in self.settings if all(one[name] == chosen[name] for name in one))
 
     def stand_in(self, variant: str) -> Setting:  # noqa: ARG002
-        """The middle setting."""
+        """The middle setting, of the same cost as the best one, before that is known."""
         return self.settings[len(self.settings) // 2]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from subspace_lab.experiments.grid import Lookup, Make, Tuning, Wanted
+from subspace_lab.experiments.grid import Grid, Lookup, Make, Wanted
+from subspace_lab.experiments.search import Search
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Evaluate:
         make: Makes a trial.
     """
 
-    tuning: Tuning
+    tuning: Grid | Search
     seeds: Mapping[str, Sequence[int]]
     make: Make
 

@@ -94,13 +94,9 @@ def best_setting(trials: pd.DataFrame, metric: Metric = LOSS, names: Sequence[st
 def best_rows(results: pd.DataFrame, methods: Sequence[str] | None = None, metric: Metric = LOSS) -> pd.DataFrame:
     """The complete trials of each method at its best setting, without captured runs.
 
-    Args:
-        results: A result table.
-        methods: All by default.
-        metric: What the settings are compared by.
-
     Returns:
-        Their rows, with ``edge``: whether the rate is the lowest or the highest of the method's grid.
+        The rows of some methods (all by default), with ``edge``: whether the rate is the lowest or the highest that was
+        tried.
     """
     results = latest(results)
     if "captured" in results:
@@ -116,14 +112,7 @@ def best_rows(results: pd.DataFrame, methods: Sequence[str] | None = None, metri
 
 
 def latest(results: pd.DataFrame) -> pd.DataFrame:
-    """The last of several rows with the same factors: after a default changed, the trial that has the new one.
-
-    Args:
-        results: A result table, in the order in which trials were added.
-
-    Returns:
-        One row per combination of factors.
-    """
+    """The last row of each combination of factors, that is the trial with today's defaults; rows are in their order."""
     factors = [name for name in (*TRAINING, *_FURTHER) if name in results and name != "phase"]
     return results[~results.duplicated(factors, keep="last")]
 
