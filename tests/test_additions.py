@@ -323,7 +323,9 @@ def test_a_quantity_of_the_paper_with_its_figure_is_a_file_and_a_line(copy: Copy
             return figure
 
 
-        QUANTITY = Quantity("spread", measure, {"spread": drawn}, {"method": "str", "spread": "float"})
+        QUANTITY = Quantity(
+            "spread", measure=measure, pictures={"spread": drawn}, columns={"method": "str", "spread": "float"}
+        )
         ''',
     )
     copy.edit(

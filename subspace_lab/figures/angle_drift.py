@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from matplotlib.figure import Figure
 
 from subspace_lab.figures.axis import limits, step_axis
@@ -36,7 +34,7 @@ def draw(run: Run, layout: Layout) -> Figure:
     )
     names = [name for name in _COMPARED if (angles["comparison"] == name).any()]
     figure, axes = grid(
-        replace(layout, columns=max(1, layout.columns // 2)),
+        layout.at_most(layout.columns // 2),
         [_COMPARED[name] for name in names],
         xlabel="optimizer step",
         ylabel=f"overlap at rank {rank}",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
@@ -37,7 +35,7 @@ def draw(run: Run, layout: Layout) -> Figure:
     energy = energy.assign(place=energy["lag_steps"].replace(0, ages[0] / 2))
     by_size = {f"m = {m}": rows for m, rows in energy.groupby("m")}
     figure, axes = grid(
-        replace(layout, columns=max(1, layout.columns // 2)),
+        layout.at_most(layout.columns // 2),
         list(by_size),
         xlabel="age of the basis in optimizer steps (0: the gradient's own)",
         ylabel=f"‖SᵀG‖ / ‖G‖ at rank {rank}",

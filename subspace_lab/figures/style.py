@@ -40,6 +40,10 @@ class Layout:
     font_size: float = 8.5
     titled: bool = True
 
+    def at_most(self, columns: int) -> Layout:
+        """The same with no more than so many panels side by side, and with one at least."""
+        return replace(self, columns=max(1, min(columns, self.columns)))
+
 
 PAGE = Layout()
 WIDE = replace(PAGE, titled=False)

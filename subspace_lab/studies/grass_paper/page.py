@@ -115,7 +115,7 @@ def _table(store: PaperStore) -> str:
 def _pictures(pictures: Path, tables: str, figures: str) -> str:
     parts = ["## Figures"]
     for name, quantity in QUANTITIES.items():
-        for file, picture in quantity.figures.items():
+        for file, picture in quantity.pictures.items():
             if (pictures / f"{file}.png").is_file():
                 parts.append(f"### {picture.title}\n\n![{picture.title}]({figures}/{file}.png)\n\n{picture.caption}")
                 parts.append(f"From `{tables}/tables/{name}.parquet`.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,7 @@ from subspace_lab._extras import require
 from subspace_lab._paths import local_path
 from subspace_lab.experiments.executors.choose import Kind, executor_of, workers_of
 from subspace_lab.experiments.hashing import content_hash
-from subspace_lab.experiments.store import Store
-from subspace_lab.experiments.study import Quantity as Measured, Study, conduct, draw
+from subspace_lab.experiments.study import Study, conduct, draw
 from subspace_lab.runs.errors import RunError
 from subspace_lab.studies.grass_paper import page as pages
 from subspace_lab.studies.grass_paper.captured_tables import absorb
@@ -26,34 +25,11 @@ PAGE = "evidence.md"
 _OF_TOKENS = ("preset", "vocab_size")  # settings of the larger size that its tokens depend on
 
 
-def study_of(
-    profile: Profile,
-    data_hash: str = "",
-    *,
-    find_data: Callable[[], str] | None = None,
-    finish: Callable[[Store], None] = lambda _: None,
-    pictures: Path | None = None,
-) -> Study:
-    """The study at the scale of a profile.
-
-    Args:
-        profile: The scale.
-        data_hash: Of the tokens; empty where nothing is trained.
-        find_data: Reads the tokens and returns their hash.
-        finish: Writes the page.
-        pictures: Directory of the pictures; that of the tables by default.
-
-    Returns:
-        The study.
-    """
+def study_of(profile: Profile, data_hash: str = "") -> Study:
+    """The study at the scale of a profile, without a page; the hash is of the tokens, empty where nothing is run."""
     make = trainings(profile, data_hash)
-    quantities = {
-        name: Measured(one.title, phases(one, profile, make), one.measure, one.columns, one.figures)
-        for name, one in QUANTITIES.items()
-    }
-    return Study(
-        quantities, absorb=absorb, data_hash=find_data, finish=finish, pictures=pictures, seconds=profile.cell_s
-    )
+    quantities = {name: dataclasses.replace(one, phases=phases(one, profile, make)) for name, one in QUANTITIES.items()}
+    return Study(quantities, absorb=absorb, seconds=profile.cell_s)
 
 
 def _data_hash(profile: Profile) -> str:
@@ -123,8 +99,8 @@ def regenerate(
         return _data_hash(scale)
 
     trains = any(QUANTITIES[name].variants(scale) for name in names)
-    study = study_of(
-        scale, store.data_hash(find_data) if trains else "", find_data=find_data, pictures=drawings,
+    study = dataclasses.replace(
+        study_of(scale, store.data_hash(find_data) if trains else ""), data_hash=find_data, pictures=drawings,
         finish=lambda _: pages.write(store, target, drawings),
     )  # fmt: skip
     if draw_only:

@@ -45,18 +45,7 @@ def trainings(profile: Profile, data_hash: str) -> Makers:
 
 
 def phases(quantity: Quantity, profile: Profile, make: Makers) -> tuple[Phase, ...]:
-    """Search on the tuning seed, then the evaluation seeds at the best setting, then captured runs.
-
-    What is not tuned itself inherits the setting of another method, which is tuned first.
-
-    Args:
-        quantity: The quantity.
-        profile: The scale.
-        make: From `trainings`.
-
-    Returns:
-        The phases; none of a quantity that trains nothing.
-    """
+    """Search on the tuning seed (first of the methods whose setting is inherited), evaluation, then captured runs."""
     variants, full, big = quantity.variants(profile), tuned(profile), larger(profile)
     settings = parse_methods(variants | full)
     donors = {name: donor(settings[name], full) for name in variants if name not in full | big}

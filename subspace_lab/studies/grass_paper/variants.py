@@ -15,22 +15,13 @@ from subspace_lab.training.optimizers import settings_of
 Variants = dict[str, dict[str, Any]]
 
 RANDOM_NULL = "random basis, never moved"
-MOMENTS = ("keep", "transport")
+MOMENTS = ("keep", "transport")  # transport: AO
 RECOVERIES = ("none", "limited", "free")  # free: the limiter is off
 _NAMED = {"walk": "grasswalk", "jump": "grassjump", "track": "subtrack"}  # with transport and the limiter
 
 
 def part_settings(rule: str, moments: str, recovery: str) -> dict[str, Any]:
-    """Settings of one combination of the ablation.
-
-    Args:
-        rule: Of `subspace_lab.optim.rules`.
-        moments: ``keep`` or ``transport`` (AO).
-        recovery: One of `RECOVERIES`.
-
-    Returns:
-        Of a method of a comparison.
-    """
+    """Settings of a combination of the ablation: a rule of `subspace_lab.optim`, one of `MOMENTS`, of `RECOVERIES`."""
     settings = {"optimizer": "subspaceadam", "rule": rule, "moments": moments}
     if recovery == "none":
         return {**settings, "recovery": "none"}
@@ -76,15 +67,7 @@ def tuned(profile: Profile) -> Variants:
 
 
 def donor(settings: dict[str, Any], among: Container[str]) -> str:
-    """The method whose setting a variant inherits, apart from the rate of the matrices: that of its own rule.
-
-    Args:
-        settings: Of the variant.
-        among: What is tuned over all settings.
-
-    Returns:
-        The rule of the variant with AO and RS; GrassWalk where that rule is not tuned so.
-    """
+    """The method whose setting a variant inherits: its rule with AO and RS; GrassWalk where this is not in `among`."""
     rules = {method: rule for rule, method in _NAMED.items()}
     rule = settings.get("rule") or rules.get(settings["optimizer"], "walk")
     name = part_name(rule, "transport", "limited")

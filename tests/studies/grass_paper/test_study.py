@@ -57,7 +57,7 @@ def trained(monkeypatch):
 
 def test_everything_is_there(whole):
     made = [name for name in QUANTITIES if name != "larger"]  # the profile has one size
-    files = {file for name in made for file in QUANTITIES[name].figures}
+    files = {file for name in made for file in QUANTITIES[name].pictures}
     assert set(pictures(whole)) == {f"{name}.{suffix}" for name in files for suffix in ("png", "pdf")}
     assert all(len(read(whole, name)) for name in made)
     assert (whole / "tables" / "tables.csv").is_file()

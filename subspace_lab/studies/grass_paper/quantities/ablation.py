@@ -12,7 +12,7 @@ from subspace_lab.experiments.store import CURVES, RESULTS
 from subspace_lab.figures.labels import wrapped
 from subspace_lab.figures.panels import grid
 from subspace_lab.figures.style import Layout, picture
-from subspace_lab.figures.tables import AbsentError
+from subspace_lab.figures.tables import finite
 from subspace_lab.studies.grass_paper.profiles import Profile
 from subspace_lab.studies.grass_paper.quantities.drawing import (
     note_handle,
@@ -79,17 +79,14 @@ _ROWS = {"keep": "no AO", "transport": "AO"}
 )
 def losses(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw a panel per moments and recovery, with the seeds of every rule in it."""
-    table = table.dropna(subset=["eval_loss"])
-    if table.empty:
-        raise AbsentError("No training is complete.")
+    table = finite(table, "eval_loss", "No training is complete.")
     panels = {
         (moments, recovery): f"{row}, {column}"
         for moments, row in _ROWS.items()
         for recovery, column in _COLUMNS.items()
     }
     rules = list(dict.fromkeys(table["rule"]))
-    columns = min(3, layout.columns)
-    shape = Layout(layout.width, columns, layout.font_size, layout.titled)
+    shape = layout.at_most(3)
     figure, axes = grid(shape, list(panels.values()), xlabel="", ylabel="held-out loss", height=2.35)
     low, high = table["eval_loss"].min(), table["eval_loss"].max()
     room = 0.08 * (high - low) or 0.05
@@ -104,7 +101,7 @@ def losses(table: pd.DataFrame, layout: Layout) -> Figure:
                 factor = rows.loc[rows["rule"] == rule, "limiter"].mean()
                 if factor == factor:
                     ax.text(place, low - 1.9 * room, f"×{factor:.2f}", ha="center", fontsize=layout.font_size - 2)
-    for ax in list(axes.values())[-columns:]:
+    for ax in list(axes.values())[-shape.columns :]:
         ax.set_xlabel(f"rule ({seeds_of(table)})")
     key = [
         *seed_handles("the rule that never moves the basis (frozen)"),
@@ -117,7 +114,7 @@ def losses(table: pd.DataFrame, layout: Layout) -> Figure:
 QUANTITY = Quantity(
     title="rule x AO x RS",
     measure=measure,
-    figures={"fig3": losses},
+    pictures={"fig3": losses},
     columns={
         "method": "str", "rule": "str", "moments": "str", "recovery": "str", "lr": "float", "edge": "str",
         "seed": "int", "eval_loss": "float", "train_loss": "float", "bulk_share": "float", "recovery_share": "float",

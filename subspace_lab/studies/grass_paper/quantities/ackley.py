@@ -19,13 +19,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator
@@ -171,39 +169,37 @@ _SHOWN = (1.0, 3.0)
 )
 def values_by_step(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the values over the steps, a panel per scale."""
-    shown = table[table["scale"].isin(_SHOWN)]
-    curves = {f"scale {scale:g}": _quartiles(rows, "value") for scale, rows in shown.groupby("scale")}
-    if not curves:
-        raise AbsentError("Neither scale 1 nor scale 3 was measured.")
-    figure, axes = grid(
-        replace(layout, columns=max(1, layout.columns // 2)), list(curves), xlabel="step",
-        ylabel="value of Ackley's function", height=2.6,
-    )  # fmt: skip
-    places = {method: place for place, method in enumerate(dict.fromkeys(table["method"]))}
+    curves = _by_scale(table, "value")
+    half, ylabel = layout.at_most(layout.columns // 2), "value of Ackley's function"
+    figure, axes = grid(half, list(curves), xlabel="step", ylabel=ylabel, height=2.6)
+    methods = list(dict.fromkeys(table["method"]))
     top = max(float(curve["high"].max()) for curve in curves.values())
-    for name, curve in curves.items():
-        axes[name].set_ylim(0, 1.05 * top)
-        step_axis(axes[name])
-        _lines(axes[name], curve, places, layout)
+    for name, ax in axes.items():
+        ax.set_ylim(0, 1.05 * top)
+        step_axis(ax)
+        ends = {}
+        for place, method in enumerate(methods):
+            curve, style = curves[name].loc[method].dropna(), line_style(place)
+            every = max(1, len(curve) // 6)
+            ax.fill_between(curve.index, curve["low"], curve["high"], color=style["color"], alpha=0.18, linewidth=0)
+            ax.plot(curve.index, curve["middle"], **style, markevery=(place * every // len(methods), every))
+            ends[method] = (float(curve.index[-1]), float(curve["middle"].iloc[-1]), style["color"])
+        end_labels(ax, ends, layout)
     return figure
+
+
+def _by_scale(table: pd.DataFrame, column: str) -> dict[str, pd.DataFrame]:
+    """The quartiles by method and step at the scales that are shown, by their names."""
+    rows = table[table["scale"].isin(_SHOWN)].dropna(subset=[column])
+    if rows.empty:
+        raise AbsentError("Neither scale 1 nor scale 3 was measured.")
+    return {f"scale {scale:g}": _quartiles(of_scale, column) for scale, of_scale in rows.groupby("scale")}
 
 
 def _quartiles(rows: pd.DataFrame, column: str, by: str = "step") -> pd.DataFrame:
     """Quartiles of a column over the seeds (low, middle, high) by method, and step or scale."""
     summary = rows.groupby(["method", by])[column].quantile(np.array([0.25, 0.5, 0.75])).unstack()
     return summary.set_axis(["low", "middle", "high"], axis=1)
-
-
-def _lines(ax: Axes, curves: pd.DataFrame, places: dict[str, int], layout: Layout) -> None:
-    """One labelled line with its band per method, on axes whose limits are final; `places` decide the styles."""
-    ends = {}
-    for method, place in places.items():
-        curve, style = curves.loc[method].dropna(), line_style(place)
-        every = max(1, len(curve) // 6)
-        ax.fill_between(curve.index, curve["low"], curve["high"], color=style["color"], alpha=0.18, linewidth=0)
-        ax.plot(curve.index, curve["middle"], **style, markevery=(place * every // len(places), every))
-        ends[method] = (float(curve.index[-1]), float(curve["middle"].iloc[-1]), style["color"])
-    end_labels(ax, ends, layout)
 
 
 @picture(
@@ -229,10 +225,8 @@ def values_by_scale(table: pd.DataFrame, layout: Layout) -> Figure:
         bars = (rows["middle"] - rows["low"], rows["high"] - rows["middle"])
         ax.errorbar(aside, rows["middle"], bars, **style, elinewidth=0.8, label=method)
     ax.set(xlabel="scale factor", ylabel="value after the last step")
-    if layout.columns <= 2:
-        figure.legend(loc="outside lower left", ncols=2)
-    else:
-        figure.legend(loc="outside right upper")
+    loc, columns = ("outside lower left", 2) if layout.columns <= 2 else ("outside right upper", 1)
+    figure.legend(loc=loc, ncols=columns)
     return figure
 
 
@@ -245,13 +239,10 @@ def values_by_scale(table: pd.DataFrame, layout: Layout) -> Figure:
 )
 def step_lengths(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the lengths of the steps, a panel per method."""
-    shown = table[table["scale"].isin(_SHOWN) & (table["step"] > 0)]
-    if shown.empty:
-        raise AbsentError("Neither scale 1 nor scale 3 was measured.")
-    curves = {float(str(scale)): _quartiles(rows, "move") for scale, rows in shown.groupby("scale")}
+    curves = _by_scale(table, "move")
     styles = {scale: {**line_style(place), "marker": ""} for place, scale in enumerate(curves)}
-    key = [Line2D([], [], label=f"scale {scale:g}", **style) for scale, style in styles.items()]
-    methods = list(dict.fromkeys(shown["method"]))
+    key = [Line2D([], [], label=scale, **style) for scale, style in styles.items()]
+    methods = list(dict.fromkeys(table["method"]))
     figure, axes = grid(layout, methods, xlabel="step", ylabel="length of the step, ‖ΔW‖", key=key)
     everything = pd.concat(curves.values())
     low, high = float(everything["low"].clip(lower=1e-3).min()), float(everything["high"].max())
@@ -269,6 +260,6 @@ def step_lengths(table: pd.DataFrame, layout: Layout) -> Figure:
 QUANTITY = Quantity(
     title="Ackley's function",
     measure=measure,
-    figures={"ackley": values_by_step, "ackley_scales": values_by_scale, "ackley_jumps": step_lengths},
+    pictures={"ackley": values_by_step, "ackley_scales": values_by_scale, "ackley_jumps": step_lengths},
     columns=dict(zip(_COLUMNS, ("str", "float", "int", "int", "float", "float"), strict=True)),
 )

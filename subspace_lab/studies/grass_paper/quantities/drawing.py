@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 
+from subspace_lab._text import count
 from subspace_lab.figures.style import COLOURS, INK, MARKERS
 
 _HALF = 0.28  # width of a bar
@@ -54,7 +55,7 @@ def seeds_of(table: pd.DataFrame) -> str:
     keys = [name for name in ("method", "rule", "moments", "recovery", "setting", "value") if name in table]
     counts = table.groupby(keys, dropna=False)["seed"].nunique()
     low, high = int(counts.min()), int(counts.max())
-    return f"{low} to {high} seeds" if low != high else f"{low} seed{'s' * (low != 1)}"
+    return f"{low} to {high} seeds" if low != high else count(low, "seed")
 
 
 def point_style(place: int) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import cycle
 from typing import Any
 
@@ -11,14 +10,20 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from subspace_lab._text import count
 from subspace_lab.figures.axis import limits, step_axis
 from subspace_lab.figures.labels import wrapped
 from subspace_lab.figures.panels import FIXED, NOISE, grid, line_style
 from subspace_lab.figures.style import Layout, picture
-from subspace_lab.figures.tables import AbsentError
+from subspace_lab.figures.tables import finite
 from subspace_lab.studies.grass_paper.captured_tables import ENERGY
 from subspace_lab.studies.grass_paper.quantity import PaperStore, Quantity
 from subspace_lab.studies.grass_paper.variants import adamw, every_seed
+
+_COLUMNS = {
+    "seed": "int", "step": "int", "kind": "str", "depth": "int", "rank": "int", "m": "int", "ratio": "float",
+    "null_noise": "float", "null_isotropic": "float",
+}  # fmt: skip
 
 
 def measure(store: PaperStore) -> pd.DataFrame:
@@ -33,8 +38,7 @@ def measure(store: PaperStore) -> pd.DataFrame:
         return table
     rows = table[table["method"] == "adamw"]
     nulls = {name: np.sqrt(rows[name]) for name in ("null_noise", "null_isotropic")}
-    columns = ["seed", "step", "kind", "depth", "rank", "m", "ratio", "null_noise", "null_isotropic"]
-    return rows.assign(**nulls)[columns].reset_index(drop=True)
+    return rows.assign(**nulls)[[*_COLUMNS]].reset_index(drop=True)
 
 
 _DASHES: tuple[Any, ...] = (NOISE["linestyle"], (0, (9, 2.5)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
@@ -42,8 +46,7 @@ _DASHES: tuple[Any, ...] = (NOISE["linestyle"], (0, (9, 2.5)), (0, (6, 1.5, 1, 1
 
 def _draw(table: pd.DataFrame, layout: Layout, *, x: str, xlabel: str) -> Figure:
     """Means by kind over seeds and over all but `x` (``step`` or ``depth``), with both nulls."""
-    if table.empty:
-        raise AbsentError("No captured run is complete.")
+    table = finite(table, "ratio", "No captured run is complete.")
     width = int(table["m"].median())
     panels = {rank: f"r = {rank}, r/m = 1/{width / rank:g}" for rank in sorted(set(table["rank"]))}
     kinds = list(dict.fromkeys(table["kind"]))
@@ -53,13 +56,9 @@ def _draw(table: pd.DataFrame, layout: Layout, *, x: str, xlabel: str) -> Figure
     names = [wrapped(f"noise, own basis: {', '.join(like)}", layout) for like in own_null]
     nulls = [Line2D([], [], label=name, **style) for name, style in zip(names, own_null.values(), strict=True)]
     nulls.append(Line2D([], [], label="noise, fixed basis: all", **FIXED))
-    seeds = table["seed"].nunique()
-    columns = 3 if layout.columns > 2 else layout.columns
-    figure, axes = grid(
-        replace(layout, columns=columns), list(panels.values()), xlabel="", height=1.7,
-        ylabel=f"‖SᵀG‖ / ‖G‖, mean of {seeds} seed{'s' * (seeds != 1)}",
-    )  # fmt: skip
-    for ax in list(axes.values())[-min(columns, len(axes)) :]:
+    shape, ylabel = layout.at_most(3), f"‖SᵀG‖ / ‖G‖, mean of {count(table['seed'].nunique(), 'seed')}"
+    figure, axes = grid(shape, list(panels.values()), xlabel="", height=1.7, ylabel=ylabel)
+    for ax in list(axes.values())[-shape.columns :]:
         ax.set_xlabel(xlabel)
     figure.legend(
         handles=_in_columns(key, nulls, layout), loc="outside lower center", ncols=3 if layout.columns > 2 else 1
@@ -123,11 +122,8 @@ def over_depth(table: pd.DataFrame, layout: Layout) -> Figure:
 QUANTITY = Quantity(
     title="energy ratio",
     measure=measure,
-    figures={"fig1": over_training, "fig1_depth": over_depth},
-    columns={
-        "seed": "int", "step": "int", "kind": "str", "depth": "int", "rank": "int", "m": "int", "ratio": "float",
-        "null_noise": "float", "null_isotropic": "float",
-    },
+    pictures={"fig1": over_training, "fig1_depth": over_depth},
+    columns=_COLUMNS,
     variants=adamw,
     captured=every_seed,
-)  # fmt: skip
+)

@@ -12,7 +12,7 @@ from subspace_lab.experiments.present import latex_table
 from subspace_lab.experiments.statistics import summary
 from subspace_lab.experiments.store import RESULTS, TABLES
 from subspace_lab.figures.style import COLOURS, INK, Layout, picture
-from subspace_lab.figures.tables import AbsentError
+from subspace_lab.figures.tables import finite
 from subspace_lab.runs.files import publish
 from subspace_lab.studies.grass_paper.profiles import Profile
 from subspace_lab.studies.grass_paper.quantities.drawing import point_style, shown
@@ -61,9 +61,7 @@ _PANELS = {
 )
 def every_method(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw a row per method, with its loss, its bytes and its time side by side."""
-    table = table.dropna(subset=["eval_loss"]).iloc[::-1].reset_index(drop=True)
-    if table.empty:
-        raise AbsentError("No training is complete.")
+    table = finite(table, "eval_loss", "No training is complete.").iloc[::-1].reset_index(drop=True)
     figure = Figure(figsize=(layout.width, 0.9 + 0.21 * len(table)), layout="constrained")
     axes = figure.subplots(1, len(_PANELS), sharey=True, width_ratios=[2, 1, 1])
     for ax, (column, (label, unit)), colour in zip(axes, _PANELS.items(), COLOURS, strict=False):
@@ -94,9 +92,7 @@ _COSTS = {"state_bytes": ("state (MB)", 1e6), "wall_s": ("time of a training (s)
 )
 def pareto(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the losses over both costs, with the methods that no other one beats in both."""
-    table = table.dropna(subset=["eval_loss"])
-    if table.empty:
-        raise AbsentError("No training is complete.")
+    table = finite(table, "eval_loss", "No training is complete.")
     rows_of_panels = 1 if layout.columns > 2 else 2
     figure = Figure(figsize=(layout.width, 0.5 + 2.9 * rows_of_panels), layout="constrained")
     axes = figure.subplots(rows_of_panels, 2 // rows_of_panels, sharey=True, squeeze=False).flat
@@ -136,7 +132,17 @@ _COLUMNS = {
     **dict.fromkeys(_NUMBERS, "float"),
 }  # fmt: skip
 
-QUANTITY = Quantity("Table 1", measure, {"tables": every_method, "pareto": pareto}, _COLUMNS, methods)
+QUANTITY = Quantity(
+    title="Table 1",
+    measure=measure,
+    pictures={"tables": every_method, "pareto": pareto},
+    columns=_COLUMNS,
+    variants=methods,
+)
 LARGER = Quantity(
-    "Table 2, the larger size", measure_larger, {"larger": every_method, "larger_pareto": pareto}, _COLUMNS, larger
+    title="Table 2, the larger size",
+    measure=measure_larger,
+    pictures={"larger": every_method, "larger_pareto": pareto},
+    columns=_COLUMNS,
+    variants=larger,
 )

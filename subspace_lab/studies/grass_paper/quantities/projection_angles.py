@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from subspace_lab._text import count
 from subspace_lab.figures.panels import grid, line_style
 from subspace_lab.figures.style import INK, Layout, picture
-from subspace_lab.figures.tables import AbsentError
+from subspace_lab.figures.tables import finite
 from subspace_lab.studies.grass_paper.captured_tables import ANGLES
 from subspace_lab.studies.grass_paper.quantity import PaperStore, Quantity
 from subspace_lab.studies.grass_paper.variants import adamw, every_seed
@@ -39,14 +39,13 @@ _RANDOM: dict[str, Any] = {"fill": True, "facecolor": INK, "alpha": 0.16, "linew
 )
 def histogram(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the densities of the cosines, a panel per kind of layer."""
-    if table.empty:
-        raise AbsentError("No two captures were compared.")
+    table = finite(table, "density", "No two captures were compared.")
     panels = {str(name): rows for name, rows in table.groupby(_names(table), sort=False)}
     lags = sorted(set(table["lag_steps"]))
     styles = {lag: {**line_style(place), "marker": ""} for place, lag in enumerate(lags)}
-    key = [Line2D([], [], label=f"{lag} step{'s' * (lag != 1)} apart", **styles[lag]) for lag in lags]
+    key = [Line2D([], [], label=f"{count(lag, 'step')} apart", **styles[lag]) for lag in lags]
     figure, axes = grid(
-        replace(layout, columns=min(2, layout.columns)),  # wide panels, since lines lie close to each other
+        layout.at_most(2),  # wide panels, since lines lie close to each other
         list(panels),
         height=1.8,
         xlabel=f"cosine of the principal angle (rank {', '.join(map(str, sorted(set(table['rank']))))})",
@@ -79,7 +78,7 @@ def _edges(bins: pd.DataFrame) -> np.ndarray:
 QUANTITY = Quantity(
     title="principal angles",
     measure=measure,
-    figures={"projection_angles": histogram},
+    pictures={"projection_angles": histogram},
     columns={
         "kind": "str", "m": "int", "rank": "int", "lag_steps": "int", "bin_low": "float", "bin_high": "float",
         "count": "int", "density": "float", "null_density": "float",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -56,7 +54,7 @@ def losses(table: pd.DataFrame, layout: Layout) -> Figure:
     table = finite(table, "eval_loss", "No training is complete.")
     rules = list(dict.fromkeys(table["rule"]))
     shown = {name: label for name, label in _PANELS.items() if (table["recovery"] == name).any()}
-    shape, rule = replace(layout, columns=2 if layout.columns > 2 else 1), f"rule ({seeds_of(table)})"
+    shape, rule = layout.at_most(layout.columns // 2), f"rule ({seeds_of(table)})"
     figure, axes = grid(shape, list(shown.values()), xlabel=rule, ylabel="held-out loss", height=2.2)
     for name, label in shown.items():
         seed_points(axes[label], table[table["recovery"] == name], rules, by="rule", y="eval_loss")
@@ -66,7 +64,7 @@ def losses(table: pd.DataFrame, layout: Layout) -> Figure:
 QUANTITY = Quantity(
     title="hybrid, random coordinates",
     measure=measure,
-    figures={"random_bases": losses},
+    pictures={"random_bases": losses},
     columns={
         "method": "str", "rule": "str", "recovery": "str", "lr": "float", "edge": "str", "seed": "int",
         "eval_loss": "float", "refresh_share": "float",

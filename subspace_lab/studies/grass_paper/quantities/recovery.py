@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -13,7 +11,7 @@ from subspace_lab.experiments.store import CURVES, RESULTS
 from subspace_lab.figures.axis import log_axis, step_axis
 from subspace_lab.figures.panels import grid, line_style
 from subspace_lab.figures.style import Layout, picture
-from subspace_lab.figures.tables import AbsentError
+from subspace_lab.figures.tables import finite
 from subspace_lab.studies.grass_paper.quantities.ablation import ablation, ablation_cells
 from subspace_lab.studies.grass_paper.quantity import PaperStore, Quantity
 from subspace_lab.studies.grass_paper.variants import part_name
@@ -51,13 +49,12 @@ _LINES = {"limited": ("recovered, with limiter: ‖L‖/‖G‖", "recovery_shar
 )
 def recovered_part(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the shares over the steps, a panel per rule."""
-    if table.empty:
-        raise AbsentError("No training is complete.")
+    table = finite(table, "bulk_share", "No training is complete.")
     rules = list(dict.fromkeys(table["rule"]))
     styles = {recovery: {**line_style(place), "marker": ""} for place, recovery in enumerate(_LINES)}
     key = [Line2D([], [], label=label, **styles[recovery]) for recovery, (label, _) in _LINES.items()]
-    shape, ylabel = replace(layout, columns=min(3, layout.columns)), "norm over that of the gradient"
-    figure, axes = grid(shape, rules, xlabel="optimizer step", ylabel=ylabel, key=key, height=1.7)
+    ylabel = "norm over that of the gradient"
+    figure, axes = grid(layout.at_most(3), rules, xlabel="optimizer step", ylabel=ylabel, key=key, height=1.7)
     shown = pd.concat([table.loc[table["recovery"] == name, column] for name, (_, column) in _LINES.items()])
     shown = shown[shown > 0]
     for rule in rules:
@@ -74,7 +71,7 @@ def recovered_part(table: pd.DataFrame, layout: Layout) -> Figure:
 QUANTITY = Quantity(
     title="size of L over training",
     measure=measure,
-    figures={"recovery": recovered_part},
+    pictures={"recovery": recovered_part},
     columns={
         "rule": "str", "recovery": "str", "seed": "int", "step": "float", "bulk_share": "float",
         "recovery_share": "float", "limiter": "float",

@@ -5,14 +5,18 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
+from subspace_lab._text import count
 from subspace_lab.experiments.statistics import best_rows
 from subspace_lab.experiments.store import RESULTS
 from subspace_lab.figures.style import COLOURS, Layout, picture
-from subspace_lab.figures.tables import AbsentError
+from subspace_lab.figures.tables import finite
 from subspace_lab.studies.grass_paper.profiles import NULL
 from subspace_lab.studies.grass_paper.quantities.drawing import shown
 from subspace_lab.studies.grass_paper.quantity import PaperStore, Quantity
 from subspace_lab.studies.grass_paper.variants import RANDOM_NULL, larger, methods
+
+_TIMES = ("refresh_share", "refresh_s", "wall_s", "step_s")
+_COLUMNS = {"method": "str", "seed": "int", **dict.fromkeys(_TIMES, "float")}
 
 
 def measure(store: PaperStore) -> pd.DataFrame:
@@ -26,8 +30,7 @@ def measure(store: PaperStore) -> pd.DataFrame:
     rows = best_rows(store.read(RESULTS), names)
     if rows.empty:
         return pd.DataFrame()
-    columns = ["method", "seed", "refresh_share", "refresh_s", "wall_s", "step_s"]
-    return rows[columns].sort_values(["method", "seed"], ignore_index=True)
+    return rows[[*_COLUMNS]].sort_values(["method", "seed"], ignore_index=True)
 
 
 @picture(
@@ -39,8 +42,7 @@ def measure(store: PaperStore) -> pd.DataFrame:
 )
 def time_shares(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw a bar per method, and its seeds as points."""
-    if table.empty:
-        raise AbsentError("No training is complete.")
+    table = finite(table, "refresh_share", "No training is complete.")
     means = table.groupby("method")["refresh_share"].mean().sort_values()
     figure = Figure(figsize=(layout.width, 0.9 + 0.21 * len(means)), layout="constrained")
     ax = figure.subplots()
@@ -49,8 +51,7 @@ def time_shares(table: pd.DataFrame, layout: Layout) -> Figure:
         values = 100 * table.loc[table["method"] == method, "refresh_share"]
         ax.plot(values, [place] * len(values), "o", color=COLOURS[1], markersize=3)
     ax.set_yticks(range(len(means)), [shown(str(method)) for method in means.index])
-    seeds = table["seed"].nunique()
-    ax.set_xlabel(f"share of the time (%), {seeds} seed{'s' * (seeds != 1)}")
+    ax.set_xlabel(f"share of the time (%), {count(table['seed'].nunique(), 'seed')}")
     ax.grid(axis="y", visible=False)
     return figure
 
@@ -58,10 +59,7 @@ def time_shares(table: pd.DataFrame, layout: Layout) -> Figure:
 QUANTITY = Quantity(
     title="share of refresh time",
     measure=measure,
-    figures={"refresh": time_shares},
-    columns={
-        "method": "str", "seed": "int", "refresh_share": "float", "refresh_s": "float", "wall_s": "float",
-        "step_s": "float",
-    },
+    pictures={"refresh": time_shares},
+    columns=_COLUMNS,
     variants=methods,
-)  # fmt: skip
+)

@@ -13,7 +13,7 @@ from subspace_lab.experiments.statistics import best_rows
 from subspace_lab.experiments.store import RESULTS
 from subspace_lab.figures.axis import log_axis
 from subspace_lab.figures.style import Layout, picture
-from subspace_lab.figures.tables import AbsentError
+from subspace_lab.figures.tables import finite
 from subspace_lab.studies.grass_paper.captured_tables import ENERGY, TANGENT
 from subspace_lab.studies.grass_paper.quantities.drawing import point_style, shown
 from subspace_lab.studies.grass_paper.quantity import PaperStore, Quantity
@@ -67,8 +67,7 @@ _PANELS = {"energy": "‖SᵀG‖ / ‖G‖", "flatness": "evenness, σ₂₀ / 
 )
 def scatter(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw a point per method, a panel per property of its gradients."""
-    if table.empty:
-        raise AbsentError("No captured run is complete.")
+    table = finite(table, "eval_loss", "No captured run is complete.")
     wide = layout.columns > 2
     key_columns, height = (5, 2.7) if wide else (2, 6.5)
     rows_of_key = -(-len(table) // key_columns)
@@ -93,7 +92,7 @@ def scatter(table: pd.DataFrame, layout: Layout) -> Figure:
 QUANTITY = Quantity(
     title="energy, flatness and loss",
     measure=measure,
-    figures={"relation": scatter},
+    pictures={"relation": scatter},
     columns={
         "method": "str", "eval_loss": "float",
         **{f"{of}{name}": "float" for name in _PANELS for of in ("", "rho_", "p_")},

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from subspace_lab.experiments.statistics import best_rows
 from subspace_lab.experiments.store import RESULTS
 from subspace_lab.figures.style import Layout, picture
-from subspace_lab.figures.tables import AbsentError
+from subspace_lab.figures.tables import finite
 from subspace_lab.studies.grass_paper.profiles import Profile
 from subspace_lab.studies.grass_paper.quantities.drawing import null_level, seed_handles, seed_points, seeds_of
 from subspace_lab.studies.grass_paper.quantity import PaperStore, Quantity
@@ -83,9 +83,7 @@ _LABELS = {
 )
 def losses(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the seeds of every value, a panel per setting."""
-    table = table.dropna(subset=["eval_loss"])
-    if table.empty:
-        raise AbsentError("No training is complete.")
+    table = finite(table, "eval_loss", "No training is complete.")
     table = table.assign(shown=[("none" if v != v else f"{v:g}") for v in table["value"]])
     columns = 2 if layout.columns > 2 else 1
     rows_of_panels = -(-len(_LABELS) // columns)
@@ -112,7 +110,7 @@ def losses(table: pd.DataFrame, layout: Layout) -> Figure:
 QUANTITY = Quantity(
     title="r, T, walk step, zeta, scale",
     measure=measure,
-    figures={"sensitivity": losses},
+    pictures={"sensitivity": losses},
     columns={
         "method": "str", "setting": "str", "value": "float", "usual": "bool", "lr": "float", "edge": "str",
         "seed": "int", "eval_loss": "float",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
+from subspace_lab._text import count
 from subspace_lab.figures.axis import log_axis
 from subspace_lab.figures.panels import NOISE, NOISE_HANDLE, grid, stage_handles, stage_lines
 from subspace_lab.figures.style import Layout, picture
@@ -43,10 +44,10 @@ def _draw(table: pd.DataFrame, layout: Layout, *, y: str, ylabel: str) -> Figure
     means["index"] += 1
     kinds, stages = list(dict.fromkeys(table["kind"])), {f"step {step}": [step] for step in sorted(set(table["step"]))}
     nulls = [NOISE_HANDLE] if y == "normalized" else []
-    lag, seeds = int(table["lag_steps"].min()), table["seed"].nunique()
+    lag, seeds = int(table["lag_steps"].min()), count(table["seed"].nunique(), "seed")
     figure, axes = grid(
         layout, kinds, ylabel=f"{ylabel} {int(table['rank'].iloc[0])}", key=[*stage_handles(stages), *nulls],
-        xlabel=f"index, at a basis {lag} steps old (mean of {seeds} seed{'s' * (seeds != 1)})",
+        xlabel=f"index, at a basis {lag} steps old (mean of {seeds})",
     )  # fmt: skip
     low, high = float(means[y].quantile(0.02)), float(means[y].max())
     for place, kind in enumerate(kinds):
@@ -85,7 +86,7 @@ def raw(table: pd.DataFrame, layout: Layout) -> Figure:
 QUANTITY = Quantity(
     title="tangent singular values",
     measure=measure,
-    figures={"fig2": normalized, "fig2_raw": raw},
+    pictures={"fig2": normalized, "fig2_raw": raw},
     columns={
         "seed": "int", "step": "int", "kind": "str", "index": "int", "rank": "int", "lag_steps": "int",
         "singular_value": "float", "normalized": "float", "null_noise": "float",

@@ -47,7 +47,7 @@ TABLES = {
                                           wall_s=9.0),
 }  # fmt: skip
 TABLES |= {"fig1_depth": TABLES["fig1"], "fig2_raw": TABLES["fig2"]}
-PICTURES = {name: picture for quantity in QUANTITIES.values() for name, picture in quantity.figures.items()}
+PICTURES = {name: picture for quantity in QUANTITIES.values() for name, picture in quantity.pictures.items()}
 each_picture = pytest.mark.parametrize("name", TABLES)
 
 
