@@ -46,7 +46,6 @@ def search_of(
     make: Trainings,
     *,
     lrs: Sequence[float] = RATES,
-    tuning_seeds: Sequence[int] = TUNING_SEEDS,
     budget: Budget = BUDGET,
 ) -> Search:
     """The search of some methods over both rates, then over beta2 and the warm-up at the best of them.
@@ -55,7 +54,6 @@ def search_of(
         methods: Settings by name, from `parse_methods`; a setting that a method says itself is not searched.
         make: Makes the trials.
         lrs: The ladder of both rates, ascending, at least two; the search goes on beyond its ends.
-        tuning_seeds: None of the evaluation seeds.
         budget: How far it goes.
 
     Returns:
@@ -78,7 +76,7 @@ def search_of(
             Stage(tuple(axis for axis in chosen if axis.name not in said and len(axis.values) > 1), room)
             for chosen, room in ((axes, budget.rates), (fine, budget.fine))
         ]
-    return Search(starts, stages, tuning_seeds, make)
+    return Search(starts, stages, TUNING_SEEDS, make)
 
 
 def inherited(
@@ -89,17 +87,10 @@ def inherited(
     lrs: Sequence[float] = RATES,
     budget: Budget = BUDGET,
 ) -> Search:
-    """The search of variants that take over the best setting of another method, and search the matrices' rate alone.
-
-    Args:
-        donors: By variant, the method of `tuned` that it takes the setting of.
-        tuned: The search of those methods.
-        make: Makes the trials.
-        lrs: The ladder of the rate.
-        budget: How far it goes.
+    """The search of the matrices' rate alone, of variants that wait for the best setting of a method each, its donor.
 
     Returns:
-        The phase; its variants wait until their donors are tuned.
+        The phase; `donors` has for each variant the method of `tuned` that it takes the other settings of.
     """
     stage = Stage((Axis("lr", tuple(lrs), grows=True),), budget.variant)
     return Search(

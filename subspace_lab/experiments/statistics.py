@@ -86,7 +86,8 @@ def best_setting(trials: pd.DataFrame, metric: Metric = LOSS, names: Sequence[st
 
     def worth(setting: Any) -> tuple[int, float, Any]:
         found = np.array([cost for seed, cost in sorted(by_setting[setting].items()) if seed in common or not common])
-        return int(np.isinf(found).sum()), _finite_mean(found), setting
+        finite = found[np.isfinite(found)]
+        return len(found) - len(finite), float(finite.mean()) if len(finite) else np.inf, setting
 
     return dict(zip(by, min(by_setting, key=worth), strict=True))
 
@@ -142,11 +143,6 @@ def _counts(trials: pd.DataFrame) -> pd.Series[bool]:
     """Which rows count for a result: complete ones, of the evaluation where it is apart from the tuning."""
     complete = trials["status"] == "complete"
     return complete & (trials["phase"] == "evaluate") if "phase" in trials else complete
-
-
-def _finite_mean(values: np.ndarray) -> float:
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if len(finite) else np.inf
 
 
 def _edge(lr: float, tried: set[float]) -> str:

@@ -14,7 +14,7 @@ from subspace_lab.runs.tables import read_table
 from subspace_lab.studies.grass_paper import captured_tables, page
 from subspace_lab.studies.grass_paper.out_dir import PAPER, open_store
 from subspace_lab.studies.grass_paper.profiles import PROFILES
-from subspace_lab.studies.grass_paper.quantities import QUANTITIES, ackley, methods_overview
+from subspace_lab.studies.grass_paper.quantities import QUANTITIES, ackley
 from subspace_lab.studies.grass_paper.quantity import PaperStore
 from subspace_lab.studies.grass_paper.study import study_of
 from tests.studies.grass_paper.by_hand import Tables
@@ -25,7 +25,7 @@ COLUMNS = {
     **PAPER.schemas, **captured_tables.COLUMNS, **{name: quantity.columns for name, quantity in QUANTITIES.items()},
 }  # fmt: skip
 FILES = {path.stem: path for path in [*RESULTS.glob("*.parquet"), *(RESULTS / "tables").glob("*.parquet")]}
-OF_METHODS = {"tables": methods_overview.measure, "larger": methods_overview.measure_larger}
+OF_METHODS = ("tables", "larger")
 DERIVED = [name for name in QUANTITIES if name in FILES and name not in {*OF_METHODS, "ackley"}]
 
 
@@ -60,7 +60,7 @@ def test_a_table_is_what_those_before_it_give(name: str, store: PaperStore) -> N
 @pytest.mark.parametrize("name", [name for name in OF_METHODS if name in FILES])
 def test_a_table_of_methods_is_what_the_trainings_give(name: str, store: PaperStore, tmp_path: Path) -> None:
     (tmp_path / "tables").mkdir()
-    same(OF_METHODS[name](Tables(store.profile, tmp_path, results=store.results)), store.read(name))  # type: ignore[arg-type]
+    same(QUANTITIES[name].measure(Tables(store.profile, tmp_path, results=store.results)), store.read(name))
     same(*(pd.read_csv(path / "tables" / f"{name}.csv") for path in (tmp_path, RESULTS)))
     tex = [(path / "tables" / f"{name}.tex").read_text(encoding="utf-8") for path in (tmp_path, RESULTS)]
     assert tex[0] == tex[1]

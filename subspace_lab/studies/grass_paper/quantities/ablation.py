@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -25,12 +23,9 @@ from subspace_lab.studies.grass_paper.quantity import PaperStore, Quantity
 from subspace_lab.studies.grass_paper.variants import MOMENTS, RECOVERIES, Variants, part, part_name
 
 
-def ablation_cells(profile: Profile) -> Iterator[tuple[str, str, str]]:
+def ablation_cells(profile: Profile) -> list[tuple[str, str, str]]:
     """Rule, moments and recovery of every combination of the ablation."""
-    for moments in MOMENTS:
-        for recovery in RECOVERIES:
-            for rule in profile.rules:
-                yield rule, moments, recovery
+    return [(rule, moments, recovery) for moments in MOMENTS for recovery in RECOVERIES for rule in profile.rules]
 
 
 def ablation(profile: Profile) -> Variants:

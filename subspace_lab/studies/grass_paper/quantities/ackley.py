@@ -225,8 +225,10 @@ def values_by_scale(table: pd.DataFrame, layout: Layout) -> Figure:
         bars = (rows["middle"] - rows["low"], rows["high"] - rows["middle"])
         ax.errorbar(aside, rows["middle"], bars, **style, elinewidth=0.8, label=method)
     ax.set(xlabel="scale factor", ylabel="value after the last step")
-    loc, columns = ("outside lower left", 2) if layout.columns <= 2 else ("outside right upper", 1)
-    figure.legend(loc=loc, ncols=columns)
+    if layout.columns <= 2:
+        figure.legend(loc="outside lower left", ncols=2)
+    else:
+        figure.legend(loc="outside right upper")
     return figure
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -20,7 +21,7 @@ from subspace_lab.studies.grass_paper.quantity import PaperStore, Quantity
 from subspace_lab.studies.grass_paper.variants import Variants, larger, methods
 
 
-def _measure(store: PaperStore, variants: Callable[[Profile], Variants], name: str) -> pd.DataFrame:
+def _measure(store: PaperStore, *, variants: Callable[[Profile], Variants], name: str) -> pd.DataFrame:
     """The `summary` of some variants, the lowest held-out loss first; it is also written as CSV and LaTeX."""
     rows = store.read(RESULTS)
     rows = rows[rows["method"].isin(variants(store.profile)) & ~rows["captured"]] if len(rows) else rows
@@ -32,16 +33,6 @@ def _measure(store: PaperStore, variants: Callable[[Profile], Variants], name: s
     with publish(store.path / TABLES / f"{name}.tex") as aside:
         aside.write_text(latex_table(table), encoding="utf-8")
     return table
-
-
-def measure(store: PaperStore) -> pd.DataFrame:
-    """The `summary` of every method and of both nulls."""
-    return _measure(store, methods, "tables")
-
-
-def measure_larger(store: PaperStore) -> pd.DataFrame:
-    """The `summary` of the methods of the larger size."""
-    return _measure(store, larger, "larger")
 
 
 _PANELS = {
@@ -134,14 +125,14 @@ _COLUMNS = {
 
 QUANTITY = Quantity(
     title="Table 1",
-    measure=measure,
+    measure=partial(_measure, variants=methods, name="tables"),
     pictures={"tables": every_method, "pareto": pareto},
     columns=_COLUMNS,
     variants=methods,
 )
 LARGER = Quantity(
     title="Table 2, the larger size",
-    measure=measure_larger,
+    measure=partial(_measure, variants=larger, name="larger"),
     pictures={"larger": every_method, "larger_pareto": pareto},
     columns=_COLUMNS,
     variants=larger,

@@ -142,7 +142,7 @@ def test_the_tables_have_every_method_of_the_profile_and_no_other(tmp_path: Path
     losses = {"galore": {1e-3: [5.0], 3e-3: [4.0, 4.4]}, "grasswalk": {1e-3: [3.9, 4.1]}, "svd": {1e-3: [1.0]}}
     cells = trainings(losses).assign(tokens=100, state_bytes=8, state_bytes_formula=8, peak_bytes=16, base_bytes=4)
     (tmp_path / "tables").mkdir()
-    found = methods_overview.measure(Tables(PROFILES["cpu"], tmp_path, results=cells.assign(reason="")))
+    found = methods_overview.QUANTITY.measure(Tables(PROFILES["cpu"], tmp_path, results=cells.assign(reason="")))
     assert records(found, "method lr edge lrs seeds failed") == [
         ("grasswalk", 1e-3, "only", 1, 2, 0), ("galore", 3e-3, "high", 2, 2, 0),
     ]  # fmt: skip
@@ -169,6 +169,6 @@ def test_the_tables_have_every_method_of_the_profile_and_no_other(tmp_path: Path
 
 @pytest.mark.parametrize("module", [ablation, methods_overview, random_bases, recovery, refresh, sensitivity])
 def test_where_there_is_nothing_there_is_no_row(module, tmp_path: Path) -> None:
-    assert module.measure(Tables(PROFILES["cpu"], tmp_path)).empty
+    assert module.QUANTITY.measure(Tables(PROFILES["cpu"], tmp_path)).empty
     other = trainings({"something else": {1e-3: [4.0]}})
-    assert module.measure(Tables(PROFILES["cpu"], tmp_path, results=other)).empty
+    assert module.QUANTITY.measure(Tables(PROFILES["cpu"], tmp_path, results=other)).empty
