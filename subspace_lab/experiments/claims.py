@@ -72,7 +72,7 @@ class Claim:
     Attributes:
         name: Its heading on the page.
         text: The claim, and where it is made.
-        figures: Names of the pictures that show it.
+        figures: Names of the pictures that show it; it is not measured while the first has no table.
         measure: Makes its statements from the tables in a store, each with an interval of its own; an empty list while
             a table is missing.
     """

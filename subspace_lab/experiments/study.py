@@ -193,7 +193,7 @@ def conduct(
 
 
 def draw(study: Study, store: Store, names: Sequence[str] | None = None) -> None:
-    """Draw the tables that are there, make those that their trials suffice for, and finish; no trial is run.
+    """Draw the tables that are there, and finish; no trial is run and no table is made.
 
     Args:
         study: The study.
@@ -205,7 +205,8 @@ def draw(study: Study, store: Store, names: Sequence[str] | None = None) -> None
     """
     with store.writing():
         for name in study.quantities if names is None else names:
-            _conclude(study, store, name, again=False)
+            if store.has(name):
+                _conclude(study, store, name, again=False)
         study.finish(store)
 
 

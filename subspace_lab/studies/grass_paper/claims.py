@@ -225,7 +225,7 @@ CLAIMS = (
     Claim(
         "The null",
         "Not claimed but needed by all of the above: a rule that moves the basis is better than never moving it.",
-        ("fig3",), _null,
+        ("tables", "fig3"), _null,
     ),
     Claim(
         "The limiter",

@@ -20,7 +20,8 @@ def write(store: PaperStore, path: Path, pictures: Path) -> None:
     tables, figures = (
         Path(os.path.relpath(str(place), str(path.parent))).as_posix() for place in (store.path, pictures)
     )
-    found = {claim.name: claim.statements(store) for claim in CLAIMS}
+    of = {picture: name for name, quantity in QUANTITIES.items() for picture in quantity.pictures}
+    found = {claim.name: claim.statements(store) if store.has(of.get(claim.figures[0], "")) else [] for claim in CLAIMS}
     parts = [_head(store), _verdicts(found), f"## How it is decided\n\n{RULES}\n\n{_protocol(store.profile)}"]
     parts += [_claim(claim, found[claim.name]) for claim in CLAIMS]
     parts += [_table(store), _pictures(pictures, tables, figures), _failures(store)]

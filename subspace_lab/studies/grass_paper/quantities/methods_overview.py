@@ -16,7 +16,7 @@ from subspace_lab.figures.style import COLOURS, INK, Layout, picture
 from subspace_lab.figures.tables import finite
 from subspace_lab.runs.files import publish
 from subspace_lab.studies.grass_paper.profiles import Profile
-from subspace_lab.studies.grass_paper.quantities.drawing import point_style, shown
+from subspace_lab.studies.grass_paper.quantities.drawing import note_handle, point_style, shown
 from subspace_lab.studies.grass_paper.quantity import PaperStore, Quantity
 from subspace_lab.studies.grass_paper.variants import Variants, larger, methods
 
@@ -60,6 +60,9 @@ def every_method(table: pd.DataFrame, layout: Layout) -> Figure:
         if column == "eval_loss":
             half = (table["eval_high"] - table["eval_loss"]).where(table["eval_high"].notna())
             ax.errorbar(values, table.index, xerr=half, fmt="o", color=colour, elinewidth=1)
+            ax.set_xlim(right=(end := _end(values)))
+            for place, value in values[values > end].items():
+                ax.text(end, place, f"{value:.2f} → ", ha="right", va="center", fontsize=layout.font_size - 2)
         else:
             ax.barh(table.index, values, color=colour, height=0.6)
         ax.set_xlabel(label if layout.columns > 2 else label.replace(", ", "\n").replace("and ", "and\n"))
@@ -98,12 +101,22 @@ def pareto(table: pd.DataFrame, layout: Layout) -> Figure:
         ]
         best = table.assign(cost=costs).sort_values(["cost", "eval_loss"])
         best = best[best["eval_loss"] < best["eval_loss"].cummin().shift(fill_value=float("inf"))]
+        ax.set_ylim(top=_end(table["eval_loss"]))
         ax.step(best["cost"], best["eval_loss"], where="post", color=INK, linewidth=0.8, zorder=1.5)
         ax.set_xlabel(label)
         ax.set_ylabel("held-out loss")
         ax.label_outer()
+    outside = table[table["eval_loss"] > _end(table["eval_loss"])]
+    key += [note_handle(f"above: {shown(row['method'])}, {row['eval_loss']:.2f}") for row in outside.to_dict("records")]
     figure.legend(handles=key, loc="outside lower left", ncols=3 if layout.columns > 2 else 2)
     return figure
+
+
+def _end(losses: pd.Series[float]) -> float:
+    """Where an axis of losses ends: what lies far above the others is named beside it, not drawn."""
+    low, middle, high = (float(value) for value in losses.quantile([0, 0.5, 1]))
+    room = 0.05 * (high - low) or 0.05
+    return min(high + room, low + 6 * (middle - low) + room) if middle > low else high + room
 
 
 def _half(row: dict[Hashable, Any]) -> float:

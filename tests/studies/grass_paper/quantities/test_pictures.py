@@ -46,7 +46,7 @@ TABLES = {
     "tables": rows(method=METHODS).assign(seeds=3, eval_high=lambda t: t["eval_loss"] + 0.1, state_bytes=1e6,
                                           wall_s=9.0),
 }  # fmt: skip
-TABLES |= {"fig1_depth": TABLES["fig1"], "fig2_raw": TABLES["fig2"]}
+TABLES |= {"fig1_depth": TABLES["fig1"], "fig2_raw": TABLES["fig2"], "pareto": TABLES["tables"]}
 PICTURES = {name: picture for quantity in QUANTITIES.values() for name, picture in quantity.pictures.items()}
 each_picture = pytest.mark.parametrize("name", TABLES)
 
@@ -125,3 +125,36 @@ def test_refresh_shares_are_percent():
 def test_no_zeta_is_called_none():
     ax = PICTURES["sensitivity"].draw(TABLES["sensitivity"]).axes[3]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "2", "none"]
+
+
+def of_methods(*losses: float) -> pd.DataFrame:
+    """Methods whose state is 1, 2, 3, ... MB, and whose time falls."""
+    places = range(len(losses))
+    return pd.DataFrame({
+        "method": METHODS[: len(losses)], "seeds": 3, "eval_loss": losses,
+        "eval_high": [loss + 0.01 for loss in losses],
+        "state_bytes": [1e6 * (place + 1) for place in places], "wall_s": [9.0 - place for place in places],
+    })  # fmt: skip
+
+
+def test_the_line_joins_what_nothing_beats_in_both():
+    """By state 4.0, then 3.8; by time, from the right, 3.9 and 3.8."""
+    figure = PICTURES["pareto"].draw(of_methods(4.0, 3.8, 3.95, 3.9))
+    lines = [
+        [tuple(point) for point in line.get_xydata().round(6)]
+        for ax in figure.axes
+        for line in ax.lines
+        if line.get_drawstyle() == "steps-post"
+    ]
+    assert lines == [[(1.0, 4.0), (2.0, 3.8)], [(6.0, 3.9), (8.0, 3.8)]]
+
+
+def test_a_method_far_above_the_others_is_named_beside_the_axis():
+    table = of_methods(3.8, 3.81, 3.83, 3.85, 5.2)
+    pareto, every = (PICTURES[name].draw(table) for name in ("pareto", "tables"))
+    assert pareto.axes[0].get_ylim()[1] < 4.2
+    assert "above: OnlineSubspaceDescent, 5.20" in [text.get_text() for text in pareto.findobj(Text)]
+    assert every.axes[0].get_xlim()[1] < 4.2
+    assert "5.20 → " in [text.get_text() for text in every.findobj(Text)]
+    near = PICTURES["pareto"].draw(table.head(4))
+    assert not any(text.get_text().startswith("above:") for text in near.findobj(Text))
