@@ -107,7 +107,7 @@ def test_a_table_of_another_schema_is_refused_by_file_and_column(name: str, tmp_
 
 
 @pytest.mark.parametrize(
-    ("name", "column", "value"), [("tables", "eval_loss", float("inf")), ("ackley", "value", float("nan"))]
+    ("name", "column", "value"), [("projection_angles", "bin_low", float("nan")), ("ackley", "value", float("nan"))]
 )
 def test_values_that_cannot_be_drawn_are_one_line(tmp_path: Path, name: str, column: str, value: object) -> None:
     shutil.copytree(RESULTS, tmp_path / "copy")
