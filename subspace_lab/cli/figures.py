@@ -49,9 +49,9 @@ def figures(
     """
     chosen, how = None if only is None else split(only), execution.arguments()
     if dry_run:
-        values = {"page": page, "pictures": pictures, "workers": how.pop("workers")}
-        flags = [name for name, is_given in (("recompute", recompute), ("draw-only", draw_only)) if is_given]
-        _refuse([*flags, *(name for name, one in values.items() if one is not None)])
+        refuse_beside_dry_run(
+            recompute=recompute, draw_only=draw_only, page=page, pictures=pictures, workers=how.pop("workers")
+        )
         from subspace_lab.studies.grass_paper.dry_run import plan_lines
 
         for line in plan_lines(out_dir, profile, only=chosen, longer=longer, **how):
@@ -66,6 +66,10 @@ def figures(
     print(f"figures: {pictures or out_dir}\ntables: {out_dir / 'tables'}\nclaims: {written}")
 
 
-def _refuse(given: list[str]) -> None:
-    for name in given:
-        raise ValueError(f"--{name} has no effect on --dry-run, which begins nothing; leave it out")
+def refuse_beside_dry_run(**given: object) -> None:
+    """ValueError for an option that was given and has no effect on a dry run, by its name in Python."""
+    for name, value in given.items():
+        if value not in {None, False}:
+            raise ValueError(
+                f"--{name.replace('_', '-')} has no effect on --dry-run, which begins nothing; leave it out"
+            )

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable
 
 import pandas as pd
 
-from subspace_lab.analysis.ranks import nearest_rank
-from subspace_lab.analysis.trends import change_over_depth, change_over_training, evenness
-from subspace_lab.experiments.claims import MATCH, Claim, Statement, below, statement
+from subspace_lab.experiments.claims import MATCH, Claim, Statement, below
+from subspace_lab.experiments.gradient_claims import core_energy, energy_over_depth, energy_over_training, flatness
 from subspace_lab.experiments.statistics import best_rows
 from subspace_lab.experiments.store import RESULTS
 from subspace_lab.studies.grass_paper.quantity import PaperStore
@@ -17,69 +16,12 @@ from subspace_lab.studies.grass_paper.variants import RANDOM_NULL, part_name
 _PEERS = ("galore", "apollo", "ldadam", "frugal", "subtrack")
 
 
-def _usual_share(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the rank nearest a quarter of the width, the habit of the field."""
-    rank = nearest_rank(table["rank"], float(table["m"].median()) / 4)
-    return table.loc[table["rank"] == rank]
-
-
-def _w1(store: PaperStore) -> list[Statement]:
-    table = store.read("fig1")
-    if table.empty:
-        return []
-    rows = _usual_share(table)
-    ratio = rows.groupby("seed")["ratio"].mean()
-    noise = rows.groupby("seed")["null_noise"].mean()
-    share = f"r/m = 1/{rows['m'].median() / rows['rank'].iloc[0]:g}"
-    return [
-        statement(f"at {share} the ratio is above 0.5 (0.5 minus ratio)", 0.5 - ratio, unit=""),
-        statement(f"at {share} it is above that of noise's own space (noise minus ratio)", noise - ratio, unit=""),
-    ]
-
-
-def _w2(store: PaperStore) -> list[Statement]:
-    text = "the ratio falls over training (last third minus first third)"
-    return _at_each_rank(store, text, lambda rows: change_over_training(rows, by=("seed", "kind", "depth")))
-
-
-def _w3(store: PaperStore) -> list[Statement]:
-    text = "the ratio falls over depth (last block minus first, along a fitted line)"
-    return _at_each_rank(store, text, lambda rows: change_over_depth(rows, by=("seed", "kind")))
-
-
-def _at_each_rank(store: PaperStore, text: str, change: Callable[[pd.DataFrame], pd.Series[float]]) -> list[Statement]:
-    table = store.read("fig1")
-    if table.empty:
-        return []
-    width, found = float(table["m"].median()), []
-    for rank in sorted(map(int, set(table["rank"]))):
-        by_seed = change(table.loc[table["rank"] == rank]).groupby("seed").mean()
-        found.append(statement(f"at r/m = 1/{width / rank:g} {text}", by_seed, unit=""))
-    return found
+def _energy(measure: Callable[[pd.DataFrame], list[Statement]]) -> Callable[[PaperStore], list[Statement]]:
+    return lambda store: measure(store.read("fig1"))
 
 
 def _w4(store: PaperStore) -> list[Statement]:
-    table = store.read("fig2")
-    if table.empty:
-        return []
-    first = table[table["index"] == 0]
-    largest = first.groupby("seed")[["normalized", "null_noise"]].mean()
-    by_kind = first.groupby(["seed", "kind"])["normalized"].mean().unstack()
-    others = by_kind.drop(columns="down_proj").max(axis=1) if "down_proj" in by_kind else None
-    even = evenness(table, by=("seed", "kind", "step")).rename("evenness").reset_index()
-    growth = change_over_training(even, "evenness", by=("seed", "kind")).groupby("seed").mean()
-    found = [
-        statement(
-            "the largest value is below that of noise (value minus noise's, over ‖G‖²)",
-            largest["normalized"] - largest["null_noise"], unit="",
-        )
-    ]  # fmt: skip
-    if others is not None:
-        text = "it is largest for down_proj (largest other minus down_proj)"
-        found.append(statement(text, others - by_kind["down_proj"], unit=""))
-    if len(growth):
-        found.append(statement("values get more even (20th over 1st, first minus last step shown)", -growth, unit=""))
-    return found
+    return flatness(store.read("fig2"))
 
 
 def _compared(store: PaperStore, pairs: Iterable[tuple[str, str, str]], margin: float = 0) -> list[Statement]:
@@ -178,9 +120,12 @@ def _subtrack(store: PaperStore) -> list[Statement]:
 
 
 CLAIMS = (
-    Claim("W1", "A small core subspace holds most of the gradient's energy: ratio above 0.5 (Fig. 1).", ("fig1",), _w1),
-    Claim("W2", "The ratio declines over training (Fig. 1).", ("fig1",), _w2),
-    Claim("W3", "Deeper layers have smaller ratios (Fig. 1).", ("fig1_depth",), _w3),
+    Claim(
+        "W1", "A small core subspace holds most of the gradient's energy: ratio above 0.5 (Fig. 1).", ("fig1",),
+        _energy(core_energy),
+    ),
+    Claim("W2", "The ratio declines over training (Fig. 1).", ("fig1",), _energy(energy_over_training)),
+    Claim("W3", "Deeper layers have smaller ratios (Fig. 1).", ("fig1_depth",), _energy(energy_over_depth)),
     Claim(
         "W4",
         "The landscape of subspaces is nearly flat: the top-20 singular values of the error's derivative are tiny, "

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from subspace_lab._paths import local_path
-from subspace_lab.experiments.executors.choose import Kind, check_execution
-from subspace_lab.experiments.executors.slurm import check_options
-from subspace_lab.experiments.executors.torchrun import command
+from subspace_lab.experiments.dry_run import command_of, slurm_lines
+from subspace_lab.experiments.executors.choose import Kind
 from subspace_lab.experiments.grid import Wanted
-from subspace_lab.runs.errors import RunError, in_shell
+from subspace_lab.runs.errors import RunError
 from subspace_lab.studies.grass_paper.out_dir import PAPER
 from subspace_lab.studies.grass_paper.profiles import profile_named
 from subspace_lab.studies.grass_paper.quantities import QUANTITIES, chosen
@@ -38,11 +37,7 @@ def plan_lines(
         setting is not known yet, and the sum at the end.
     """
     scale, names = profile_named(profile, longer=longer), chosen(only)
-    check_execution(executor, None, slurm)
-    if executor == "slurm":
-        check_options(slurm or {})
-        options = "".join(f" --{name}={value}" for name, value in (slurm or {}).items())
-        yield f"# by Slurm, a job for every training, in which its command runs:{options or ' (no options)'}"
+    yield from slurm_lines(executor, slurm)
     trials_dir = local_path(out_dir, error=RunError) / PAPER.trials
     study, listed = study_of(scale), set[str]()
     for name in names:
@@ -71,18 +66,4 @@ def _lines(wanted: Wanted, trials_dir: Path, processes: int) -> Iterator[str]:
     yield f"#   {config.tokens:,} tokens; per process {report.total / _GIGA:.2f} GB beside activations: {parts}"
     if not wanted.is_known:
         return
-    alone = ["subspace-lab", "train", str(trials_dir / trial.label), *_settings(config)]
-    yield " ".join(map(in_shell, alone if processes == 1 else command(trials_dir, trial.label, processes)))
-
-
-def _settings(config: TrainConfig) -> list[str]:
-    """The settings of a training that differ from the defaults, as flags of the command line."""
-    words, defaults = [], TrainConfig(data="stdlib").to_dict()
-    for name, value in config.to_dict().items():
-        flag = f"--{name.replace('_', '-')}"
-        if name == "optimizer_options":
-            for option, chosen in (value or {}).items():
-                words += [f"{flag}.{option.replace('_', '-')}", str(chosen).lower()]
-        elif value != defaults[name]:
-            words += [flag, *(map(str, value) if isinstance(value, list) else [str(value).lower()])]
-    return words
+    yield command_of(trials_dir, trial, processes)

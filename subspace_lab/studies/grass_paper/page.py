@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from subspace_lab.experiments.claims import RULES, SUPPORTED, Claim, Statement, together
+from subspace_lab.experiments.claims import RULES, Claim, Statement, together
+from subspace_lab.experiments.page import statement_table, verdict_table, without_result
 from subspace_lab.experiments.present import legend, rows_of
 from subspace_lab.report.pages import markdown_table
 from subspace_lab.runs.files import publish
@@ -80,23 +81,14 @@ def _protocol(profile: Profile) -> str:
 
 
 def _verdicts(found: dict[str, list[Statement]]) -> str:
-    rows = []
-    for name, statements in found.items():
-        supported = sum(one.verdict == SUPPORTED for one in statements)
-        verdict = together(statements) if statements else "not measured yet"
-        rows.append((name, f"*{verdict}*", f"{supported} of {len(statements)}"))
-    return "\n".join(["## In short", "", *markdown_table(("claim", "verdict", "statements supported"), rows)])
+    return "\n".join(["## In short", "", *markdown_table(*verdict_table(found))])
 
 
 def _claim(claim: Claim, statements: list[Statement]) -> str:
     head = f"## {claim.name}\n\n{claim.text}\n\n"
     if not statements:
         return head + f"Not measured yet: {', '.join(claim.figures)}."
-    rows = []
-    for one in statements:
-        ends = "-" if one.low != one.low else f"[{one.low:+.4f}, {one.high:+.4f}]"
-        rows.append((one.text, f"{one.mean:+.4f} {one.unit}".rstrip(), ends, one.seeds, one.verdict))
-    lines = markdown_table(("statement", "mean", "interval", "seeds", "verdict"), rows)
+    lines = markdown_table(*statement_table(statements))
     return head + f"**{together(statements).capitalize()}.**\n\n" + "\n".join(lines)
 
 
@@ -124,8 +116,5 @@ def _pictures(pictures: Path, tables: str, figures: str) -> str:
 
 
 def _failures(store: PaperStore) -> str:
-    lost = store.results[~store.results["status"].isin(["complete", "pending"])]
-    if lost.empty:
-        return ""
-    lines = [f"- {row['cell']}: {row['status']} ({row['reason']})" for row in lost.to_dict("records")]
-    return "## Trainings without a result\n\n" + "\n".join(lines)
+    lines = without_result(store.results)
+    return "## Trainings without a result\n\n" + "\n".join(lines) if lines else ""

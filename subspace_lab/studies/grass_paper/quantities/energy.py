@@ -5,18 +5,17 @@ from __future__ import annotations
 from itertools import cycle
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from subspace_lab._text import count
+from subspace_lab.experiments.captured import ENERGY, energy_ratios
 from subspace_lab.figures.axis import limits, step_axis
 from subspace_lab.figures.labels import wrapped
 from subspace_lab.figures.panels import FIXED, NOISE, grid, line_style
 from subspace_lab.figures.style import Layout, picture
 from subspace_lab.figures.tables import finite
-from subspace_lab.studies.grass_paper.captured_tables import ENERGY
 from subspace_lab.studies.grass_paper.quantity import PaperStore, Quantity
 from subspace_lab.studies.grass_paper.variants import adamw, every_seed
 
@@ -27,18 +26,9 @@ _COLUMNS = {
 
 
 def measure(store: PaperStore) -> pd.DataFrame:
-    """The energy ratios of AdamW's captured runs.
-
-    Returns:
-        One row per (seed, step, kind, depth, rank): m, ratio, and as ratios null_noise (the own top-r space of Gaussian
-        noise) and null_isotropic (any fixed basis).
-    """
+    """The `energy_ratios` of AdamW's captured runs."""
     table = store.read(ENERGY)
-    if table.empty:
-        return table
-    rows = table[table["method"] == "adamw"]
-    nulls = {name: np.sqrt(rows[name]) for name in ("null_noise", "null_isotropic")}
-    return rows.assign(**nulls)[[*_COLUMNS]].reset_index(drop=True)
+    return table if table.empty else energy_ratios(table[table["method"] == "adamw"])
 
 
 _DASHES: tuple[Any, ...] = (NOISE["linestyle"], (0, (9, 2.5)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))

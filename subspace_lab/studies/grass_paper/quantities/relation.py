@@ -9,12 +9,12 @@ from matplotlib.lines import Line2D
 from scipy import stats
 
 from subspace_lab.analysis.trends import evenness
+from subspace_lab.experiments.captured import ENERGY, TANGENT
 from subspace_lab.experiments.statistics import best_rows
 from subspace_lab.experiments.store import RESULTS
 from subspace_lab.figures.axis import log_axis
 from subspace_lab.figures.style import Layout, picture
 from subspace_lab.figures.tables import finite
-from subspace_lab.studies.grass_paper.captured_tables import ENERGY, TANGENT
 from subspace_lab.studies.grass_paper.quantities.drawing import point_style, shown
 from subspace_lab.studies.grass_paper.quantity import PaperStore, Quantity
 from subspace_lab.studies.grass_paper.variants import methods

@@ -6,33 +6,19 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from subspace_lab._text import count
+from subspace_lab.experiments.captured import TANGENT, tangents_at_moments
 from subspace_lab.figures.axis import log_axis
 from subspace_lab.figures.panels import NOISE, NOISE_HANDLE, grid, stage_handles, stage_lines
 from subspace_lab.figures.style import Layout, picture
 from subspace_lab.figures.tables import AbsentError
-from subspace_lab.studies.grass_paper.captured_tables import TANGENT
 from subspace_lab.studies.grass_paper.quantity import PaperStore, Quantity
 from subspace_lab.studies.grass_paper.variants import adamw, every_seed
 
-_MOMENTS = 3  # of training at which they are shown
-
 
 def measure(store: PaperStore) -> pd.DataFrame:
-    """Early, in the middle and at the end of AdamW's captured runs, means over the layers of a kind.
-
-    Returns:
-        One row per (seed, step, kind, index): rank, lag_steps (age of the basis), singular_value, normalized (divided
-        by ||G||_F^2) and null_noise (normalized, of Gaussian noise).
-    """
+    """The `tangents_at_moments` of AdamW's captured runs."""
     table = store.read(TANGENT)
-    if table.empty:
-        return table
-    rows = table[table["method"] == "adamw"]
-    steps = sorted(rows["step"].unique())
-    shown = {steps[round(place * (len(steps) - 1) / (_MOMENTS - 1))] for place in range(_MOMENTS)}
-    keys = ["seed", "step", "kind", "index", "rank", "lag_steps"]
-    values = ["singular_value", "normalized", "null_noise"]
-    return rows[rows["step"].isin(shown)].groupby(keys, as_index=False, sort=False)[values].mean()
+    return table if table.empty else tangents_at_moments(table[table["method"] == "adamw"])
 
 
 def _draw(table: pd.DataFrame, layout: Layout, *, y: str, ylabel: str) -> Figure:
