@@ -162,8 +162,9 @@ class Search:
         for variant in self.starts:
             state, trials = self._state(variant, rows_of)
             found += [Wanted(trial) for trial in trials]
+            like = self._trials(variant, state.best)[0]
             later = [
-                dataclasses.replace(self._trials(variant, state.best)[0], label=f"{variant} search {place}")
+                dataclasses.replace(like, label=f"{like.label} search {place}")
                 for place in range(state.left * len(self.seeds))
             ]
             found += [Wanted(trial, is_known=False) for trial in later]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from subspace_lab.experiments.grid import Make, unique
 from subspace_lab.experiments.protocol import BETA2, RATES, TUNING_SEEDS, tuned_phases
 from subspace_lab.experiments.search import Axis, Costs, Point, Search, Searched, Stage, search
 from subspace_lab.experiments.variants import Trainings, common_config, parse_methods
@@ -103,6 +105,21 @@ def test_as_a_phase_it_asks_for_both_neighbours_at_once_and_counts_what_may_come
     results.add([one.trial for one in second[2:]], 3, math.nan, status="diverged")
     assert phase.best("a", results) == {"lr": 0.1}
     assert all(one.is_known for one in phase.wanted(results))
+
+
+def test_two_searches_of_the_same_variant_are_counted_apart() -> None:
+    """Such as on two tasks, whose trials have other labels; of one and the same search they are counted once."""
+
+    def labelled(task: str) -> Make:
+        return lambda variant, setting, seed, phase: dataclasses.replace(
+            make(variant, setting, seed, phase), label=f"{task} {variant}", config={"task": task, **setting}
+        )
+
+    stages = {"a": [Stage((Axis("lr", (0.1, 0.2, 0.3)),), 2)]}
+    one, other = (Search({"a": {"lr": 0.2}}, stages, (7,), labelled(task)) for task in ("one", "other"))
+    for phases, number in (((one, other), 6), ((one, one), 3)):
+        wanted = unique(each for phase in phases for each in phase.wanted(Results()))
+        assert len(wanted) == number
 
 
 def test_where_higher_is_better_the_highest_is_the_best() -> None:
