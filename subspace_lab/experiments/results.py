@@ -29,18 +29,19 @@ _OF_OUTCOME = ("status", "reason", "attempts", "state_bytes", "peak_bytes", "bas
 _OF_CURVE = ("tokens", "train_loss", "wall_s", "step_s", "refresh_s", "refresh_share")
 
 
-def measured_row(trials_dir: Path, cell: str, metric: Metric = LOSS) -> dict[str, Any]:
+def measured_row(trials_dir: Path, cell: str, metric: Metric = LOSS, also: Sequence[Metric] = ()) -> dict[str, Any]:
     """The measured columns of a trial's row, whatever became of it.
 
     The metric is that of a complete trial, before its last step; ``train_loss`` is the mean over the last tenth of the
     steps. Times are those of training alone, over all attempts, without evaluations, checkpoints and the start.
 
     Returns:
-        The columns of `MEASURED` and the metric; RunError if the metrics cannot be read.
+        The columns of `MEASURED`, the metric and those of `also`, empty where it did not measure them; RunError if the
+        metrics cannot be read.
     """
     outcome = read_outcome(trials_dir, cell)
     row: dict[str, Any] = {name: getattr(outcome, name) for name in _OF_OUTCOME} | {"steps_done": 0}
-    row |= dict.fromkeys((*_OF_CURVE, metric.name))
+    row |= dict.fromkeys((*_OF_CURVE, metric.name, *(one.name for one in also)))
     curve = _metrics(trials_dir / cell, [metric.name])
     if not curve.empty:
         wall, refreshes = curve["seconds"].sum(), curve["refresh_seconds"].sum()
@@ -49,7 +50,7 @@ def measured_row(trials_dir: Path, cell: str, metric: Metric = LOSS) -> dict[str
             "step_s": curve["seconds"].median(), "refresh_s": refreshes, "refresh_share": refreshes / wall,
         }  # fmt: skip
     if outcome.status == "complete":
-        row[metric.name] = outcome.metrics.get(metric.name)
+        row |= {one.name: outcome.metrics.get(one.name) for one in (metric, *also)}
         if not curve.empty:
             row["train_loss"] = curve["loss"].iloc[-max(1, len(curve) // _LAST) :].mean()
             last = curve[metric.name].iloc[-1]

@@ -54,6 +54,7 @@ class Kind:
         columns: Further columns and dtypes of the result table.
         describe: The values of these columns for a trial.
         shares: Names in ``metrics.jsonl`` that the curves keep beside loss and metric.
+        also: What else of a trial's last evaluation the result table has, empty where a trial did not measure it.
         points: Largest number of points of a curve; None for every step.
         grows: Name of the setting that a later call may add entries to, if there is one.
         upgrade: Reads the settings and the tables of a directory of format 1; rows of its ``results`` have ``format`` 1
@@ -69,6 +70,7 @@ class Kind:
     columns: Mapping[str, str] = field(default_factory=dict)
     describe: Callable[[Trial], Mapping[str, Any]] = lambda _: {}
     shares: tuple[str, ...] = ()
+    also: tuple[Metric, ...] = ()
     points: int | None = None
     grows: str = ""
     upgrade: Callable[[Path, dict[str, Any]], tuple[dict[str, Any], dict[str, pd.DataFrame]]] | None = None
@@ -77,9 +79,10 @@ class Kind:
     def schemas(self) -> dict[str, dict[str, str]]:
         """Columns of the result table and of the curves."""
         metric = {self.metric.name: "float64"}
+        also = {one.name: "float64" for one in self.also}
         carried = {name: dtype for name, dtype in self.factors.items() if name in _CARRIED}
         return {
-            RESULTS: {**KEYS, **self.factors, **MEASURED, **metric, **self.columns},
+            RESULTS: {**KEYS, **self.factors, **MEASURED, **metric, **also, **self.columns},
             CURVES: {**CURVE, **carried, **metric, **dict.fromkeys(self.shares, "float64")},
         }
 
@@ -267,7 +270,7 @@ class Store:
         before = {row["cell"]: row["status"] for row in rows if self._differs(row, drawn)}
         if not before:
             return
-        changed = {cell: measured_row(self.trials_dir, cell, self.kind.metric) for cell in before}
+        changed = {cell: measured_row(self.trials_dir, cell, self.kind.metric, self.kind.also) for cell in before}
         rows = [{**row, **changed.get(row["cell"], {})} for row in self._records()]
         now = self._joined(self.results.iloc[:0], rows)
         complete = [cell for cell, row in changed.items() if row["status"] == "complete" != before[cell]]

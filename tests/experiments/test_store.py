@@ -107,6 +107,22 @@ def test_what_trials_left_is_taken_into_the_tables(store: Store) -> None:
     assert store.missing(trials, retry=("diverged",)) == trials[1:]
 
 
+def test_what_else_was_evaluated_is_in_the_table_where_a_trial_measured_it(tmp_path: Path) -> None:
+    kind = dataclasses.replace(TOY, also=(Metric("eval_exact", "higher", ""), Metric("eval_f1", "higher", "")))
+    store = Store.begin(tmp_path / "toy", kind, SETTINGS)
+    trials = [trial(1), trial(2), trial(3)]
+    store.enroll(trials)
+    for one, status in zip(trials, ("complete", "complete", "cut"), strict=True):
+        ran(store, one, status)
+        metrics = {} if one is trials[1] else {"eval_exact": 0.25}
+        write_outcome(store.trials_dir, one.name, Outcome(status, "why", attempts=1, metrics=metrics))
+    store.refresh()
+    assert store.results["eval_exact"].fillna(-1).tolist() == [0.25, -1, -1]
+    assert store.results["eval_f1"].isna().all()
+    assert dict(store.results.dtypes.astype(str)) == kind.schemas["results"]
+    assert not {"eval_exact", "eval_f1"} & {*store.curves}
+
+
 def test_nothing_is_left_of_an_earlier_attempt(store: Store) -> None:
     store.enroll([trial()])
     ran(store, trial())
