@@ -15,6 +15,7 @@ from subspace_lab.cli.compare import compare
 from subspace_lab.cli.console import one_line, prepare_streams, settle_streams, tell
 from subspace_lab.cli.demo import demo
 from subspace_lab.cli.figures import figures
+from subspace_lab.cli.finetuning import finetuning
 from subspace_lab.cli.memory import memory
 from subspace_lab.cli.parameters import check_whole
 from subspace_lab.cli.recommend import recommend
@@ -28,7 +29,7 @@ app = App(
     group_parameters=Group("Parameters", validator=check_whole),
     suppress_keyboard_interrupt=False,  # main says how to go on
 )
-for _command in (train, compare, figures, analyze, report, verify, recommend, memory, demo):
+for _command in (train, compare, figures, finetuning, analyze, report, verify, recommend, memory, demo):
     app.command(_command)
 
 

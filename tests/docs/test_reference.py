@@ -25,8 +25,8 @@ from tests.docs.pages import ROOT
 REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
 COMMANDS = [name for name in app if not name.startswith("-")]
 SUBPACKAGES = (
-    "analysis", "capture", "figures", "numerics", "optim", "report", "runs", "studies.grass_paper",
-    "studies.optimizers", "training",
+    "analysis", "capture", "figures", "numerics", "optim", "report", "runs", "studies.finetuning",
+    "studies.grass_paper", "studies.optimizers", "training",
 )  # fmt: skip
 METHOD_CLASSES = [kind for kind in sl.optim.METHODS.values() if kind is not torch.optim.AdamW] + [sl.optim.SubspaceAdam]
 TABLES = ("energy", "spectrum", "spectrum_summary", "spectrum_null", "angles", "curvature")
