@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from subspace_lab._text import count
 from subspace_lab.experiments.grid import Grid, Phase, Wanted
 from subspace_lab.experiments.phases import Evaluate
 from subspace_lab.experiments.protocol import TUNING_SEEDS
@@ -97,13 +98,16 @@ def budget_lines(wanted: Sequence[Wanted], profile: Profile) -> list[str]:
     for one in wanted:
         key = (_part(one.trial.factors), int(one.trial.config["steps"]))
         counts[key] = counts.get(key, 0) + 1
-    lines = [f"{part}: {number} trainings of {steps} steps" for (part, steps), number in counts.items()]
+    lines = [
+        f"{part}: {count(number, 'training')} of {count(steps, 'step')}" for (part, steps), number in counts.items()
+    ]
     steps = sum(number * steps for (_, steps), number in counts.items())
     hours = (steps * profile.seconds_per_step + len(wanted) * profile.around_s) / 3600
     return [
         *lines,
-        f"in all {len(wanted)} trainings, {steps} steps: about {hours:.2g} hours one after the other, at "
-        f"{profile.seconds_per_step:g} s a step, and {profile.around_s:g} s a training for loading and evaluation",
+        f"in all {count(len(wanted), 'training')}, {count(steps, 'step')}: about {hours:.2g} hours one after the "
+        f"other, at {profile.seconds_per_step:g} s a step, and {profile.around_s:g} s a training for loading and "
+        "evaluation",
     ]
 
 
