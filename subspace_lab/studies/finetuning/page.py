@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from subspace_lab._text import count
 from subspace_lab.experiments.claims import MATCH, RULES, Claim, Statement, together
 from subspace_lab.experiments.page import statement_table, verdict_table, without_result
 from subspace_lab.experiments.present import EDGE, number
@@ -66,9 +67,11 @@ def scale(profile: Profile) -> str:
     scratch = next(reversed(what.values()))
     only = "" if len(profile.tasks) > 1 else " (the second task is left out where bfloat16 is not faster than float32)"
     return (
-        f"{model} on {' and '.join(f'`{task}`' for task in profile.tasks)}{only}, {len(profile.methods)} methods: "
-        f"{config.steps} steps of {config.batch_size * config.accumulation} rows, {profile.seeds} seeds, in "
-        f"{config.precision}. Gradients are those of AdamW over {config.steps} steps, {profile.captured_seeds} seeds: "
+        f"{model} on {' and '.join(f'`{task}`' for task in profile.tasks)}{only}, "
+        f"{count(len(profile.methods), 'method')}: "
+        f"{config.steps} steps of {config.batch_size * config.accumulation} rows, {count(profile.seeds, 'seed')}, in "
+        f"{config.precision}. Gradients are those of AdamW over {config.steps} steps, "
+        f"{count(profile.captured_seeds, 'seed')}: "
         "of "
         f"the model on `{profile.tasks[0]}` and on `{what[TEXT].data}`, and of `{scratch.preset}` from scratch."
     )

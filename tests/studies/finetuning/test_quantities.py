@@ -74,7 +74,7 @@ def test_blocks_have_their_own_means_and_their_place_in_the_model():
 
 
 def test_captured_runs_are_measured_and_others_are_not(tmp_path):
-    """The median width is 32: shares of 4 and 16 are ranks 8 and 2; the derivative is at 8."""
+    """The median width is 32: shares of 4, 16 and 64 are ranks 8, 2 and 1; the derivative is at 8."""
     shapes = {f"blocks.{depth}.{kind}.weight": (32, 40) for depth in range(3) for kind in ("q_proj", "down_proj")}
     made = noise(shapes)
     write_run(tmp_path / "run", made, steps=3, every=1, keep="gram")
@@ -84,7 +84,7 @@ def test_captured_runs_are_measured_and_others_are_not(tmp_path):
     energies, tangents = store.read("captured_energy"), store.read("captured_tangent")
     for found in (energies, tangents):
         assert {*records(found, "cell source seed")} == {("run", "text", 2)}
-    assert set(energies["rank"]) == {2, 8}
+    assert set(energies["rank"]) == {1, 2, 8}
     assert set(tangents["rank"]) == {8}
     sigma = np.linalg.svd(made(1)["blocks.2.q_proj.weight"].numpy(), compute_uv=False)
     row = energies.query("step == 1 and kind == 'q_proj' and depth == 2 and rank == 8")

@@ -45,7 +45,10 @@ def test_a_training_of_the_table_is_that_of_its_directory(whole: Path) -> None:
 def test_gradients_of_all_sources_over_all_blocks(whole: Path) -> None:
     table = pd.read_parquet(whole / "tables" / "gradients.parquet")
     assert table.groupby(["source", "seed", "share"])["depth"].nunique().to_dict() == {
-        (source, seed, share): 4 for source in ("task", "text", "scratch") for seed in range(2) for share in (4.0, 16.0)
+        (source, seed, share): 4
+        for source in ("task", "text", "scratch")
+        for seed in range(2)
+        for share in (4.0, 16.0, 64.0)
     }
     assert table["ratio"].between(0, 1).all()
 
