@@ -19,6 +19,7 @@
 # the time.
 
 # %%
+import warnings
 from pathlib import Path
 
 import torch
@@ -30,6 +31,8 @@ from subspace_lab.training import TrainConfig, train
 
 # %matplotlib inline
 # %config InlineBackend.print_figure_kwargs = {"bbox_inches": "tight", "facecolor": "white"}
+
+warnings.filterwarnings("ignore", message="IProgress not found")  # of the progress bars of data sets
 
 # %% [markdown]
 # ## Three trainings
