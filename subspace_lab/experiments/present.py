@@ -130,9 +130,7 @@ def verdicts(table: pd.DataFrame, results: pd.DataFrame) -> list[str]:
     first, others = table.iloc[0], table.iloc[1:]
     alike = others[others["gap_low"] <= 0]["method"]
     if len(alike):
-        lines.append(
-            f"not distinguishable from {first['method']} (95 %, paired by seed, adjusted by Holm): {', '.join(alike)}"
-        )
+        lines.append(f"not distinguishable from {first['method']} (95 %, paired by seed, Holm): {', '.join(alike)}")
     if len(others) and table["seeds"].any() and table["gap_low"].iloc[1:].isna().any():
         lines.append("too few seeds to distinguish all methods")
     unfinished = results[results["status"] != "complete"]

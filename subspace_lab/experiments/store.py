@@ -124,10 +124,8 @@ class Store:
             kept = {name: manifest[name] for name in _KEPT if name in manifest}
             return cls(path, kind, {**_new_manifest(kind, settings), **kept}, tables)
         if version != FORMAT_VERSION:
-            raise RunError(
-                f"{file} has format version {version!r}, this release reads {FORMAT_VERSION}; choose another "
-                "directory, or the release that wrote it"
-            )
+            what = "choose another directory" if version == 1 else "upgrade subspace_lab, or restore it from a copy"
+            raise RunError(f"{file} has format version {version!r}, this release reads {FORMAT_VERSION}; {what}")
         for name in ("environment", "settings"):
             if not isinstance(manifest.get(name), dict):
                 raise RunError(f"{file} has no valid {name!r}; restore it from a copy")

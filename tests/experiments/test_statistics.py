@@ -57,9 +57,7 @@ def test_gaps_are_paired_by_seed():
 def test_noise_is_not_told_apart_and_what_failed_is_named():
     cells = results(a=A, b={0.003: [3.2, 3.5, 3.8]}, c={0.001: [2.9, 3.3, 3.8]}, d={0.01: [math.nan] * 3})
     lines = verdicts(summary(cells), cells)
-    assert (
-        lines[0] == "not distinguishable from a (95 %, paired by seed, adjusted by Holm): c"
-    )  # b is 0.2 worse with every seed
+    assert lines[0] == "not distinguishable from a (95 %, paired by seed, Holm): c"  # b is 0.2 worse with every seed
     assert lines[-3:] == [f"diverged: d_lr0.01_seed{seed}" for seed in range(3)]
     assert "--retry" in lines[-4]
 

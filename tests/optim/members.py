@@ -60,7 +60,6 @@ MEMBERS = [
     Member("GoLore", CORE, {"random_after": 5}, {"pace": 4, "random_after": 300}, is_random=True),
     Member("LDAdam", CORE | {"error"}, training={"update_interval": 1}),
     Member("Fira", RECOVERED, training={"pace": 4}),
-    Member("Fira", RECOVERED, {"limiter": "before_bias_correction"}, {"pace": 4}, label="fira-before-bias-correction"),
     Member("APOLLO", COUNTS | MOMENTS | {"recovery_norm"}, is_random=True),
     Member("FRUGAL", COUNTS | MOMENTS | {"indices"}, is_random=True),
     Member(
