@@ -217,8 +217,8 @@ def _absorb(study: Study, store: Store, trials: Iterable[Trial] | None = None) -
 def _run(study: Study, store: Store, name: str, executor: Executor, *, retry: Collection[str]) -> bool:
     """Run the trials that a quantity lacks, phase by phase; whether there were any."""
     tried: set[str] = set()
-    others = study.known(store)
     for phase in study.quantities[name].phases:
+        others = study.known(store)  # what the phase before made known, in other quantities too
         while trials := [one for one in _missing(study, phase, store, retry) if one.hash not in tried]:
             every = [*others, *study.known(store, [name])]
             if study.data_hash is not None:

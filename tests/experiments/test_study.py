@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from subspace_lab.experiments.grid import Grid, Setting
+from subspace_lab.experiments.grid import Grid, Lookup, Setting, Wanted
 from subspace_lab.experiments.outcome import read_outcome, write_outcome
 from subspace_lab.experiments.phases import Evaluate
 from subspace_lab.experiments.statistics import summary
@@ -111,6 +111,27 @@ def test_trials_begin_from_those_of_other_quantities_and_of_earlier_calls(tmp_pa
     again = Counting()
     conduct(study, begin(store.path), again)
     assert again.ran == []
+
+
+class FromTheBest:
+    """Begins from the evaluation of the best setting, once tuning has found it, with a seed that tuned nothing."""
+
+    def wanted(self, rows_of: Lookup) -> list[Wanted]:
+        setting = GRID.best("low", rows_of)
+        if setting is None:
+            return [Wanted(make("low", {"lr": None}, 9, "evaluate"), is_known=False)]
+        parent, child = (make("low", one, 2, "evaluate") for one in (setting, {"lr": 0.7}))
+        return [Wanted(dataclasses.replace(child, parents=(parent.hash,)))]
+
+
+def test_what_begins_from_the_best_of_another_quantity_finds_its_weights(tmp_path: Path) -> None:
+    """It becomes known while that quantity is run, before the trial that it begins from."""
+    totals = toy_study().quantities["totals"]
+    quantities = {"totals": totals, "children": Quantity("children", (FromTheBest(),))}
+    study, store = Study(quantities, plugins=("tests.experiments.toy",)), begin(tmp_path / "toy")
+    conduct(study, store, executor := Counting())
+    assert len(executor.ran) == len(set(executor.ran)) == len(store.results)
+    assert set(store.results["status"]) == {"complete"}
 
 
 def test_a_base_whose_weights_are_not_there_runs_again_for_what_begins_from_it(tmp_path: Path) -> None:
