@@ -41,6 +41,11 @@ class Member:
     has_subspaces: bool = True
     label: str = ""
 
+    @property
+    def may_be_unlimited(self) -> bool:
+        """Whether its limiter can be switched off; one whose kind is said cannot."""
+        return "recovery_norm" in self.keys and "limiter" not in self.options
+
     def __str__(self) -> str:
         return self.label or self.name
 
@@ -60,6 +65,7 @@ MEMBERS = [
     Member("GoLore", CORE, {"random_after": 5}, {"pace": 4, "random_after": 300}, is_random=True),
     Member("LDAdam", CORE | {"error"}, training={"update_interval": 1}),
     Member("Fira", RECOVERED, training={"pace": 4}),
+    Member("Fira", RECOVERED, {"limiter": "before_bias_correction"}, {"pace": 4}, label="fira-before-bias-correction"),
     Member("APOLLO", COUNTS | MOMENTS | {"recovery_norm"}, is_random=True),
     Member("FRUGAL", COUNTS | MOMENTS | {"indices"}, is_random=True),
     Member(

@@ -101,7 +101,7 @@ def test_a_gradient_beyond_the_limit_is_scaled_to_it(member, rank):
 @pytest.mark.parametrize("shape", [(16, 32), (32, 16)], ids=str)
 def test_a_part_that_was_ordinary_and_is_now_tiny(member, shape, shrink):
     """A factor |O| / |A| that cannot be squared, with the limiter and without it."""
-    for zeta in ({}, {"zeta": None}) if "recovery_norm" in member.keys else ({},):
+    for zeta in ({}, {"zeta": None}) if member.may_be_unlimited else ({},):
         p = nn.Parameter(torch.zeros(shape))
         optimizer = member.build([{"params": [p], "rank": 4}], update_interval=100, **zeta)
         for step in range(3):
@@ -261,7 +261,7 @@ def test_limiter_and_shares_are_those_of_matrices_with_a_gradient():
 @pytest.mark.parametrize("where", ["column", "all"])
 def test_factors_stay_numbers_in_the_dtype_of_the_products(member, dtype, size, where):
     """A float64 state of parameters of fewer digits holds factors that these cannot."""
-    choices = [{}, {"zeta": None}] if "recovery_norm" in member.keys else [{}]
+    choices = [{}, {"zeta": None}] if member.may_be_unlimited else [{}]
     choices += [{"scaling": "tensor"}] if member.name == "APOLLO" else []
     for more in choices:
         p = nn.Parameter(normal((16, 24), 9).to(dtype))
