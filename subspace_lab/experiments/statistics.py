@@ -125,6 +125,24 @@ def paired(values: pd.Series[float], others: pd.Series[float]) -> dict[str, floa
     return {"gap": float(difference.mean()), "gap_low": low, "gap_high": high}
 
 
+def pareto_front(table: pd.DataFrame, cost: str) -> pd.DataFrame:
+    """The rows of a `summary` that no other one beats in ``eval_loss`` and in a cost, by that column.
+
+    Costs that agree to three digits are equal: recovery adds one number per matrix to a state, which decides nothing.
+
+    Args:
+        table: Its rows.
+        cost: A column of positive numbers.
+
+    Returns:
+        Some of the rows, the cheapest first.
+    """
+    size = table[cost].map(lambda value: float(f"{value:.3g}"))
+    ordered = table.assign(size=size).sort_values(["size", "eval_loss"]).drop(columns="size")
+    before = ordered["eval_loss"].cummin().shift()
+    return ordered[before.isna() | (ordered["eval_loss"] < before)]
+
+
 def _at_best(trials: pd.DataFrame, metric: Metric) -> pd.Series[bool]:
     """Which rows of a variant have its best setting: the one that was evaluated, where that was apart from tuning."""
     phases = trials["phase"] if "phase" in trials else pd.Series("evaluate", trials.index)

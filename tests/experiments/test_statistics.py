@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from subspace_lab.experiments.present import latex_table, legend, rows_of, verdicts
-from subspace_lab.experiments.statistics import best_rows, best_setting, summary
+from subspace_lab.experiments.statistics import best_rows, best_setting, pareto_front, summary
 from subspace_lab.training.tasks.base import Metric
 
 A = {0.001: [4.0, 4.2, 4.4], 0.003: [3.0, 3.3, 3.6], 0.01: [3.5, 3.5, 3.5]}
@@ -209,3 +209,20 @@ def test_trials_of_the_tuning_choose_the_setting_and_do_not_count():
     waiting = summary(tuned)  # nothing is evaluated yet
     assert waiting.loc[0, "seeds"] == 0
     assert waiting["eval_loss"].isna().all()
+
+
+def test_the_front_is_what_nobody_beats():
+    draw = np.random.default_rng(1)
+    for _ in range(50):
+        table = pd.DataFrame({"state_bytes": draw.integers(1, 8, 9), "eval_loss": draw.integers(1, 8, 9)})
+        points = set(zip(table["state_bytes"], table["eval_loss"], strict=True))
+        expected = {(s, e) for s, e in points if not any((a <= s and b <= e) and (a, b) != (s, e) for a, b in points)}
+        front = pareto_front(table, "state_bytes")
+        assert set(zip(front["state_bytes"], front["eval_loss"], strict=True)) == expected
+
+
+def test_a_few_bytes_of_state_are_no_advantage():
+    """GaLore has one number less per matrix than a method with recovery, which is better here."""
+    table = pd.DataFrame({"state_bytes": [2_890_000, 2_890_112, 7_250_000], "eval_loss": [5.9, 5.7, 5.6]})
+    front = pareto_front(table, "state_bytes")
+    assert front["eval_loss"].tolist() == [5.7, 5.6]

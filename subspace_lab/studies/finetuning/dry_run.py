@@ -42,8 +42,7 @@ def plan_lines(
             kept = ", gradients captured" if factors["source"] else ""
             yield (
                 f"# {factors['method']} on {factors['task']}, {rate}, seed {config.seed}, {config.steps} steps of at "
-                "most "
-                f"{config.tokens // (config.steps or 1):,} tokens{kept}"
+                f"most {config.tokens // (config.steps or 1):,} tokens{kept}"
             )
             if wanted.is_known:
                 yield command_of(root / FINETUNING.trials, wanted.trial)

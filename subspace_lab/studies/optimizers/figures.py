@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from subspace_lab.experiments.statistics import best_rows
+from subspace_lab.experiments.statistics import best_rows, pareto_front
 from subspace_lab.figures.axis import log_axis, step_axis
 from subspace_lab.figures.labels import end_labels, shortened
 from subspace_lab.figures.panels import line_style
@@ -132,7 +132,7 @@ def loss_by_state(tables: Tables, layout: Layout) -> Figure:
     low, high = float(table["megabytes"].min()) / 1.25, float(table["megabytes"].max()) * 1.25
     log_axis(ax, x=True, low=low, high=high)
     ax.set_xlim(low, high)
-    front = pareto_front(table)
+    front = pareto_front(table, "state_bytes")
     ax.plot(front["megabytes"], front["eval_loss"], color=INK, linewidth=0.9, linestyle=NULL_DASHES[0], zorder=1.5)
     for row in table.to_dict("records"):  # the lowest loss comes first
         spread = None if pd.isna(row["eval_sd"]) else row["eval_sd"]
@@ -144,15 +144,6 @@ def loss_by_state(tables: Tables, layout: Layout) -> Figure:
         figure.legend(loc="outside right upper")
     ax.set(xlabel="optimizer state (MB)", ylabel="held-out loss")
     return figure
-
-
-def pareto_front(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows that no other one beats in ``state_bytes`` and ``eval_loss``, by state."""
-    # States that agree to three digits are equal: recovery adds one number per matrix, which decides nothing.
-    size = table["state_bytes"].map(lambda value: float(f"{value:.3g}"))
-    ordered = table.assign(size=size).sort_values(["size", "eval_loss"]).drop(columns="size")
-    before = ordered["eval_loss"].cummin().shift()
-    return ordered[before.isna() | (ordered["eval_loss"] < before)]
 
 
 FIGURES = {"loss_over_steps": loss_over_steps, "loss_over_time": loss_over_time, "loss_by_state": loss_by_state}

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from subspace_lab.experiments.statistics import summary
 from subspace_lab.figures import NARROW, PAGE, AbsentError
-from subspace_lab.studies.optimizers.figures import FIGURES, Tables, pareto_front
+from subspace_lab.studies.optimizers.figures import FIGURES, Tables
 
 METHODS = {"walk": (2.0, 1e6), "galore": (2.4, 2e6), "adamw": (1.9, 9e6), "bad": (3.0, 9.1e6)}
 STEPS, SEEDS, LRS = 150, 3, (0.001, 0.01)
@@ -79,22 +79,6 @@ def test_states_and_losses_are_those_of_the_table():
     assert front.get_xdata().tolist() == [1.0, 9.0]  # walk and adamw
     (key,) = figure.legends
     assert [text.get_text() for text in key.texts] == ["adamw", "walk", "galore", "bad"]  # by loss
-
-
-def test_the_front_is_what_nobody_beats():
-    draw = np.random.default_rng(1)
-    for _ in range(50):
-        table = pd.DataFrame({"state_bytes": draw.integers(1, 8, 9), "eval_loss": draw.integers(1, 8, 9)})
-        points = set(zip(table["state_bytes"], table["eval_loss"], strict=True))
-        expected = {(s, e) for s, e in points if not any((a <= s and b <= e) and (a, b) != (s, e) for a, b in points)}
-        front = pareto_front(table)
-        assert set(zip(front["state_bytes"], front["eval_loss"], strict=True)) == expected
-
-
-def test_a_few_bytes_of_state_are_no_advantage():
-    """GaLore has one number less per matrix than a method with recovery, which is better here."""
-    front = pareto_front(pd.DataFrame({"state_bytes": [2_890_000, 2_890_112, 7_250_000], "eval_loss": [5.9, 5.7, 5.6]}))
-    assert front["eval_loss"].tolist() == [5.7, 5.6]
 
 
 @pytest.mark.parametrize("name", FIGURES)

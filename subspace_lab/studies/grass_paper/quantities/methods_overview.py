@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from subspace_lab.experiments.present import latex_table
-from subspace_lab.experiments.statistics import summary
+from subspace_lab.experiments.statistics import pareto_front, summary
 from subspace_lab.experiments.store import RESULTS, TABLES
 from subspace_lab.figures.style import COLOURS, INK, Layout, picture
 from subspace_lab.figures.tables import finite
@@ -90,7 +90,7 @@ def pareto(table: pd.DataFrame, layout: Layout) -> Figure:
     rows_of_panels = 1 if layout.columns > 2 else 2
     figure = Figure(figsize=(layout.width, 0.5 + 2.9 * rows_of_panels), layout="constrained")
     axes = figure.subplots(rows_of_panels, 2 // rows_of_panels, sharey=True, squeeze=False).flat
-    key = []
+    key, end = [], _end(table["eval_loss"])
     for ax, (column, (label, unit)) in zip(axes, _COSTS.items(), strict=True):
         costs = table[column].astype("float64") / unit
         key = [
@@ -99,14 +99,13 @@ def pareto(table: pd.DataFrame, layout: Layout) -> Figure:
                 costs, table.to_dict("records"), map(point_style, range(len(table))), strict=True
             )
         ]
-        best = table.assign(cost=costs).sort_values(["cost", "eval_loss"])
-        best = best[best["eval_loss"] < best["eval_loss"].cummin().shift(fill_value=float("inf"))]
-        ax.set_ylim(top=_end(table["eval_loss"]))
-        ax.step(best["cost"], best["eval_loss"], where="post", color=INK, linewidth=0.8, zorder=1.5)
+        ax.set_ylim(top=end)
+        front = pareto_front(table, column)
+        ax.step(front[column] / unit, front["eval_loss"], where="post", color=INK, linewidth=0.8, zorder=1.5)
         ax.set_xlabel(label)
         ax.set_ylabel("held-out loss")
         ax.label_outer()
-    outside = table[table["eval_loss"] > _end(table["eval_loss"])]
+    outside = table[table["eval_loss"] > end]
     key += [note_handle(f"above: {shown(row['method'])}, {row['eval_loss']:.2f}") for row in outside.to_dict("records")]
     figure.legend(handles=key, loc="outside lower left", ncols=3 if layout.columns > 2 else 2)
     return figure
