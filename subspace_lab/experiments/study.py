@@ -20,7 +20,7 @@ from subspace_lab.experiments.executors.base import Executor
 from subspace_lab.experiments.grid import Lookup, Phase, Wanted, unique
 from subspace_lab.experiments.outcome import read_outcome
 from subspace_lab.experiments.schedule import has_weights, is_complete, run_missing
-from subspace_lab.experiments.store import TABLES, Store
+from subspace_lab.experiments.store import TABLES, Kind, Store
 from subspace_lab.experiments.trial import Trial
 from subspace_lab.figures.all import save_all
 from subspace_lab.figures.style import Picture
@@ -190,6 +190,24 @@ def conduct(
                 f"trials that are not complete: {len(lost)} ({lost[0].label} {outcome.status}: {outcome.reason}); "
                 "the same command continues them"
             )
+
+
+def check_draw_only(path: Path, kind: Kind, **given: object) -> None:
+    """Refuse to draw what is not there, and options of training beside.
+
+    Args:
+        path: Directory of the study.
+        kind: Its layout.
+        given: Options by name, as they were given; those that are None, False or empty were not.
+
+    Raises:
+        ValueError: If an option was given that trains.
+        RunError: If the directory holds no study of the kind.
+    """
+    for name, value in given.items():
+        if value:
+            raise ValueError(f"{name} has no effect on draw_only, which trains nothing; leave it out")
+    Store.open(path, kind)
 
 
 def draw(study: Study, store: Store, names: Sequence[str] | None = None) -> None:

@@ -13,7 +13,7 @@ from subspace_lab._paths import local_path
 from subspace_lab.experiments.executors.choose import Kind, executor_of, workers_of
 from subspace_lab.experiments.hashing import content_hash
 from subspace_lab.experiments.store import Store
-from subspace_lab.experiments.study import Study, conduct, draw, say
+from subspace_lab.experiments.study import Study, check_draw_only, conduct, draw, say
 from subspace_lab.runs.errors import RunError
 from subspace_lab.studies.finetuning import page as pages
 from subspace_lab.studies.finetuning.out_dir import FINETUNING, open_store, settled
@@ -81,10 +81,11 @@ def fine_tune(
         ModuleNotFoundError: Without the packages that it needs.
         StudyInterrupted: After Ctrl-C.
     """
-    if draw_only and recompute:
-        raise ValueError("recompute has no effect on draw_only, which trains nothing; leave it out")
     needed()
     root = local_path(out_dir, error=RunError)
+    if draw_only:
+        elsewhere = None if executor == "local" else executor
+        check_draw_only(root, FINETUNING, executor=elsewhere, workers=workers, slurm=slurm, recompute=recompute)
     scale = settled(root, checked(profile_named(profile), executor))
     target = local_path(page, error=RunError) if page else root / PAGE
     drawings = local_path(pictures, error=RunError) if pictures else root

@@ -11,7 +11,7 @@ from subspace_lab._extras import require
 from subspace_lab._paths import local_path
 from subspace_lab.experiments.executors.choose import Kind, executor_of, workers_of
 from subspace_lab.experiments.hashing import content_hash
-from subspace_lab.experiments.study import Study, conduct, draw
+from subspace_lab.experiments.study import Study, check_draw_only, conduct, draw
 from subspace_lab.runs.errors import RunError
 from subspace_lab.studies.grass_paper import page as pages
 from subspace_lab.studies.grass_paper.captured_tables import absorb
@@ -85,11 +85,12 @@ def regenerate(
         ModuleNotFoundError: Without the packages that it needs.
         StudyInterrupted: After Ctrl-C.
     """
-    if draw_only and recompute:
-        raise ValueError("recompute has no effect on draw_only, which trains nothing; leave it out")
     require("transformers", extra="hf")
     scale, names = profile_named(profile, longer=longer), chosen(None if only is None else list(only))
     root = local_path(out_dir, error=RunError)
+    if draw_only:
+        elsewhere = None if executor == "local" else executor
+        check_draw_only(root, PAPER, executor=elsewhere, workers=workers, slurm=slurm, recompute=recompute)
     target = local_path(page, error=RunError) if page else root / PAGE
     drawings = local_path(pictures, error=RunError) if pictures else root
     running = executor_of(root / PAPER.trials, executor, workers, slurm, processes=scale.processes)
@@ -98,7 +99,7 @@ def regenerate(
     def find_data() -> str:
         return _data_hash(scale)
 
-    trains = any(QUANTITIES[name].variants(scale) for name in names)
+    trains = not draw_only and any(QUANTITIES[name].variants(scale) for name in names)
     study = dataclasses.replace(
         study_of(scale, store.data_hash(find_data) if trains else ""), data_hash=find_data, pictures=drawings,
         finish=lambda _: pages.write(store, target, drawings),

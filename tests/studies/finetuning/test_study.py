@@ -82,6 +82,8 @@ def test_tables_are_enough_to_draw_again_and_nothing_is_trained(whole: Path, tmp
     assert (path / "finetuning.png").read_bytes() == (whole / "finetuning.png").read_bytes()
     with pytest.raises(ValueError, match="recompute has no effect on draw_only"):
         fine_tune(path, profile="smoke", draw_only=True, recompute=True)
+    with pytest.raises(ValueError, match="workers has no effect on draw_only"):
+        fine_tune(path, profile="smoke", draw_only=True, workers=2)
     monkeypatch.setitem(profiles.PROFILES, "smoke", profiles.dataclasses.replace(smoke, tasks=("arithmetic",)))
     with pytest.raises(RunError, match="holds a fine-tuning study of another profile"):
         fine_tune(path, profile="smoke")

@@ -222,6 +222,8 @@ def test_draw_only_trains_and_makes_nothing_and_writes_the_page_of_what_is_there
         ({"profile": "smoke", "executor": "slrum"}, "there is no executor 'slrum'; nearest: slurm "),
         ({"profile": "smoke", "slurm": {"time": 5}}, "options of Slurm have no effect on executor='local'"),
         ({"profile": "smoke", "draw_only": True, "recompute": True}, "recompute has no effect on draw_only"),
+        ({"profile": "smoke", "draw_only": True, "workers": 2}, "workers has no effect on draw_only"),
+        ({"profile": "smoke", "draw_only": True, "executor": "slurm"}, "executor has no effect on draw_only"),
         ({"profile": "paper", "longer": True}, "longer has no use with profile paper"),
         ({"profile": "paper", "workers": 2}, "workers=2 has no use here: 8 processes share a training"),
     ],
@@ -253,6 +255,10 @@ def test_a_directory_of_something_else(tmp_path, small):
         regenerate(tmp_path, profile="smoke")
     with pytest.raises(RunError, match="is a file"):
         regenerate(tmp_path / "letter.txt", profile="smoke")
+    for nothing in (tmp_path, tmp_path / "new"):
+        with pytest.raises(RunError, match="holds no regenerated figures; give the directory of one"):
+            regenerate(nothing, profile="smoke", draw_only=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["letter.txt"]
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"format": "subspace_lab.evidence", "profile": {}}', "[" * 100_000])
