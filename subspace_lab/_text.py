@@ -28,6 +28,21 @@ def count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
+def first_line(error: Exception) -> str:
+    r"""What an error of another library says, in one line: its first, or its name.
+
+    Args:
+        error: The error.
+
+    Returns:
+        Text.
+
+    >>> first_line(ValueError("no such file\nTraceback")), first_line(KeyError())
+    ('no such file', 'KeyError')
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def percent(share: float) -> str:
     """A share with one decimal; what is neither nothing nor everything does not round to it.
 

@@ -43,7 +43,7 @@ def attribution_alignment(
             row is ``sign(s) exp(|s|) * x_i``, which fits standardized inputs, too; rows without attributions count.
 
     Returns:
-        A scalar to be added to the loss; 0 where no row has attributions.
+        A scalar to be added to the loss; 0 in the paper's form where no row has attributions.
 
     Raises:
         ValueError: If the shapes do not fit, a score or `gamma` is not a finite number, all scores are zero, or the

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
+from subspace_lab._checks import is_choice
 from subspace_lab.figures.axis import step_axis
 from subspace_lab.figures.panels import line_style
 from subspace_lab.figures.style import Layout, styled_figure
@@ -17,7 +18,7 @@ TITLE = "Task metrics"
 CAPTION = (
     "The metrics of the task on its held-out rows, the same rows every time, at every evaluation: shares from 0 to 1, "
     "and correlations from -1 to 1. An arrow says which direction is better. Held-out rows share no prompt with those "
-    "trained on. Of 32 rows one is 0.03: smaller differences between two evaluations are a single reply."
+    "trained on. One reply is one part in the number of rows: of 32 rows, 0.03."
 )
 _LOSS = "eval_loss"
 _ARROWS = {"lower": "↓", "higher": "↑"}
@@ -57,7 +58,7 @@ def metrics_of(run: Run) -> list[TaskMetric]:
     return [
         TaskMetric(of["name"], of["better"], str(of.get("unit", "")))
         for of in (named if isinstance(named, list) else [])
-        if isinstance(of, dict) and isinstance(of.get("name"), str) and of.get("better") in _ARROWS
+        if isinstance(of, dict) and isinstance(of.get("name"), str) and is_choice(of.get("better"), _ARROWS)
     ]
 
 

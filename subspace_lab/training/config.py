@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, get_args
 from subspace_lab._checks import check_choice, is_decay_rates, is_number, plain_number, positive_number, whole_number
 from subspace_lab._text import named_settings, unknown
 from subspace_lab.training.presets import FINE_TUNING, Recipe, preset
-from subspace_lab.training.tasks.names import DEFAULT_TASK, TASKS, check_task, columns_of
+from subspace_lab.training.tasks.names import DEFAULT_TASK, OWN_DATA, TASKS, check_task, columns_of
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Adapter = Literal["lora"]
@@ -142,7 +142,8 @@ class TrainConfig:
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         given = self.optimizer_options if isinstance(self.optimizer_options, Mapping) else {}
         for key in settings:
-            if key == "optimizer" or key in given or getattr(self, key, None) != defaults.get(key):
+            is_set = key in defaults and getattr(self, key) != defaults[key]
+            if key == "optimizer" or key in given or is_set:
                 raise ValueError(f"optimizer={self.optimizer!r} says {key}, which is given beside it; leave one out")
         options = {key: value for key, value in settings.items() if key not in defaults}
         for key, value in ({**settings, "optimizer": name}).items():
@@ -294,6 +295,9 @@ def _check_choices(config: TrainConfig) -> None:
         if isinstance(patterns := getattr(config, name), str):
             raise ValueError(f"{name} must be a tuple of patterns, got the text {patterns!r}; write ({patterns!r},)")
     check_task(config.task, config.columns)
+    data = config.data or TASKS[config.task].data
+    if config.columns and data in OWN_DATA:
+        raise ValueError(f"columns has no effect on data={data!r}, which comes with the task; leave it out")
     if config.data is not None and not isinstance(config.data, str):
         raise ValueError(f"data must be a text, a path for example, got {config.data!r}")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from subspace_lab._paths import local_path
+from subspace_lab._text import first_line
 from subspace_lab.runs import RunError
 from subspace_lab.training import smollm2
 from subspace_lab.training.gguf_files import converted
@@ -106,6 +107,8 @@ def is_encoder(model: str) -> bool:
     Raises:
         ValueError: If its configuration cannot be loaded; one line.
     """
+    if _is_gguf(Path(find_model(model))):
+        return False  # what it is converted to writes
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
@@ -149,8 +152,7 @@ def _in_a_line(what: str, model: str, otherwise: str) -> Iterator[None]:
     except (ModuleNotFoundError, RunError, MemoryError):
         raise
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{what} {model!r} cannot be loaded: {reason}; {otherwise}") from error
+        raise ValueError(f"{what} {model!r} cannot be loaded: {first_line(error)}; {otherwise}") from error
 
 
 def _is_gguf(path: Path) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 
 from subspace_lab._extras import require
 from subspace_lab._paths import local_path
+from subspace_lab._text import first_line
 from subspace_lab.training.hub import without_waiting_for_the_hub
 
 _NOT_STDLIB = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
@@ -127,7 +128,7 @@ def _stream(where: str, *arguments: str, data_files: list[str] | None) -> Iterat
         with nullcontext() if is_there else without_waiting_for_the_hub():
             yield from datasets.load_dataset(*arguments, data_files=data_files, split="train", streaming=True)
     except Exception as error:  # datasets, pyarrow, fsspec and the hub's client each have their own
-        raise ValueError(f"data {where!r} cannot be read: {_first_line(error)}") from error
+        raise ValueError(f"data {where!r} cannot be read: {first_line(error)}") from error
 
 
 def _text_field(where: str, row: Mapping[str, Any]) -> str:
@@ -138,10 +139,6 @@ def _text_field(where: str, row: Mapping[str, Any]) -> str:
         raise ValueError(f"data {where!r} has no field 'text' and {len(texts)} other fields of text "
                          f"({', '.join(row)}); rename one to 'text'")  # fmt: skip
     return texts[0]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _read_text(path: Path) -> str:

@@ -65,7 +65,8 @@ def test_section(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(tag == "svg" for tag, _ in page.tags) == 2
 
 
-@pytest.mark.parametrize("metrics", [None, [], "all", [3], [{"name": "eval_exact"}], [{"name": 1, "better": "lower"}]])
+@pytest.mark.parametrize("metrics", [None, [], "all", [3], [{"name": "eval_exact"}], [{"name": 1, "better": "lower"}],
+                                     [{"name": "eval_exact", "better": ["lower"]}]])  # fmt: skip
 def test_other_runs_have_none(metrics: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("subspace_lab.report.sections.FIGURES", {})
     run = run_of_task(tmp_path / "run", metrics)

@@ -84,6 +84,7 @@ def test_open_fields_match_what_a_run_began_with():
         ({"preset": "llama-2m", "model": "hf:a/b"}, "not both"),
         ({"model": "hf:a/b", "vocab_size": 10}, "vocab_size=10 has no effect"),
         ({"precision": "float16"}, "precision must be one of 'auto', 'float32', 'bfloat16', got 'float16'"),
+        ({"optimizer": "adamw:lr=0.1", "lr": 0.2}, "says lr, which is given beside it"),
         ({"layers": "*.mlp.*"}, r"write \('\*.mlp.\*',\)"),
     ],
 )
@@ -91,6 +92,12 @@ def test_impossible_values_are_one_line(values, message):
     with pytest.raises(ValueError, match=message) as caught:
         TrainConfig(**values)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["tokens", "resolved", "to_dict"])
+def test_what_is_no_setting_is_an_option_of_the_optimizer(name):
+    """Whether there is one is for the optimizer to say; it is not read as a property of the configuration."""
+    assert TrainConfig(optimizer=f"adamw:{name}=5").optimizer_options == {name: 5}
 
 
 def test_a_warm_up_longer_than_the_training_is_refused():

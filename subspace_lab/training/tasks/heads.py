@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from subspace_lab.training.config import TrainConfig
 from subspace_lab.training.pretrained import pretrained_tokenizer
-from subspace_lab.training.tasks.base import Batch
+from subspace_lab.training.tasks.base import Batch, Metric
 from subspace_lab.training.tasks.exercise import Exercise, Head
 from subspace_lab.training.tasks.labelled import Encoded, LabelledTask
 from subspace_lab.training.tasks.rows import Row
@@ -49,6 +49,8 @@ class HeadTask(LabelledTask):
         self._tokenizer = tokenizer
         self._most = config.sequence_length
         super().__init__(config, exercise, self._encoded, workers)
+        if not self.head.labels:
+            self.metrics = (Metric(unit=""), *exercise.metrics)  # a squared error is not in nats
 
     @classmethod
     def of(cls, config: TrainConfig, exercise: Exercise, workers: Workers) -> Self:

@@ -57,8 +57,6 @@ class LabelledTask(ABC):
         train: The rows to train on.
         held_out: The rows held out.
         metrics: The loss, and what the exercise measures.
-        tokens_per_row: The mean over the rows to train on, rounded.
-        largest_token: The largest token number.
     """
 
     def __init__(
@@ -69,11 +67,19 @@ class LabelledTask(ABC):
         self.train: list[Encoded] = [encode(row) for row in exercise.split.train]
         self.held_out: list[Encoded] = [encode(row) for row in exercise.split.held_out]
         self.metrics: tuple[Metric, ...] = (LOSS, *exercise.metrics)
-        self.tokens_per_row = max(1, round(float(np.mean([row.length for row in self.train]))))
-        self.largest_token = max(max([*of.prompt, *of.response]) for of in (*self.train, *self.held_out))
         self._batch_size = config.batch_size
         self._eval_rows = config.eval_batches * config.batch_size
         self._workers = workers
+
+    @cached_property
+    def tokens_per_row(self) -> int:
+        """The mean over the rows to train on, rounded."""
+        return max(1, round(float(np.mean([row.length for row in self.train]))))
+
+    @cached_property
+    def largest_token(self) -> int:
+        """The largest token number."""
+        return max(max([*of.prompt, *of.response]) for of in (*self.train, *self.held_out))
 
     @cached_property
     def identity(self) -> str:

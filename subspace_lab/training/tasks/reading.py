@@ -9,14 +9,17 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from subspace_lab._extras import require
 from subspace_lab._paths import local_path
+from subspace_lab._text import first_line
 from subspace_lab.training.hub import without_waiting_for_the_hub
 
 _HELD_OUT = (("validation", "valid", "val", "dev", "eval"), ("test",))  # names of a part, the likelier ones first
+_KNOWN = {word for group in _HELD_OUT for word in group}
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,10 @@ class Table:
     rows: list[Mapping[str, Any]]
     names: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def columns(self) -> list[str]:
-        """Of the first row; rows may lack some."""
-        return [*self.rows[0]] if self.rows else []
+        """Of all rows, in the order in which they come; a row may lack some."""
+        return [*dict.fromkeys(column for row in self.rows for column in row)]
 
 
 def read_tables(data: str) -> tuple[Table, Table | None]:
@@ -51,7 +54,8 @@ def read_tables(data: str) -> tuple[Table, Table | None]:
     Raises:
         ValueError: If there is nothing of that name, it cannot be read, or has no rows.
     """
-    parts = _dataset(data.removeprefix("hf:")) if data.startswith("hf:") else _files(data)
+    is_dataset = data.startswith("hf:") and not data.startswith("hf://")
+    parts = _dataset(data.removeprefix("hf:")) if is_dataset else _files(data)
     train, held_out = _named_parts([*parts])
     found = _joined(data, parts, train)
     if not found.rows:
@@ -66,9 +70,8 @@ def read_tables(data: str) -> tuple[Table, Table | None]:
 
 def _named_parts(names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Names of what is trained on and of what is held out, by the words in them."""
-    words = {name: {*re.split(r"[^a-z]+", Path(name).stem.lower())} for name in names}
-    known = {word for group in _HELD_OUT for word in group}
-    train = [name for name in names if not words[name] & known]
+    words = {name: _words(name) for name in names}
+    train = [name for name in names if not words[name] & _KNOWN]
     if not train:
         return [*names], []
     for group in _HELD_OUT:
@@ -76,6 +79,10 @@ def _named_parts(names: Sequence[str]) -> tuple[list[str], list[str]]:
         if found:
             return train, found
     return train, []
+
+
+def _words(name: str) -> set[str]:
+    return {*re.split(r"[^a-z]+", Path(name).stem.lower())}
 
 
 def _joined(data: str, parts: Mapping[str, Callable[[], Table]], names: Sequence[str]) -> Table:
@@ -199,18 +206,19 @@ _READERS: dict[str, Callable[[Path], Read]] = {
 def _dataset(name: str) -> dict[str, Callable[[], Table]]:
     """A data set of the hub, or a local directory of one, by way of `datasets`."""
     datasets = require("datasets", extra="finetune")
-    is_here = Path(name).expanduser().exists()
+    is_here = name.startswith("~") or Path(name).exists()
     path, _, subset = (name, "", "") if is_here else name.partition(":")
     path = str(local_path(path)) if is_here else path
     try:
         with nullcontext() if is_here else without_waiting_for_the_hub():
             loaded = datasets.load_dataset(path, *([subset] if subset else []))
     except Exception as error:  # datasets, pyarrow, fsspec and the hub's client each have their own
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"data 'hf:{name}' cannot be read: {reason}") from error
+        raise ValueError(f"data 'hf:{name}' cannot be read: {first_line(error)}") from error
 
     def reader(part: str) -> Callable[[], Table]:
         names = {key: of.names for key, of in loaded[part].features.items() if isinstance(of, datasets.ClassLabel)}
         return lambda: Table(f"hf:{name} ({part})", loaded[part].to_list(), names)
 
-    return {part: reader(part) for part in loaded}
+    # Parts without labels, such as IMDB's "unsupervised", stand beside "train".
+    wanted = [part for part in loaded if part == "train" or "train" not in loaded or _words(part) & _KNOWN]
+    return {part: reader(part) for part in wanted}

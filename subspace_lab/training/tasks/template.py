@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from subspace_lab._text import first_line
 from subspace_lab.training.config import TrainConfig
 from subspace_lab.training.pretrained import pretrained_tokenizer
 from subspace_lab.training.sources import Source
@@ -117,8 +118,7 @@ class Template:
         try:
             text = self.chat.apply_chat_template([*turns], tokenize=False, add_generation_prompt=asks)
         except Exception as error:  # a template may raise anything
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ValueError(f"the chat template of {self.name} refuses a row: {reason}") from error
+            raise ValueError(f"the chat template of {self.name} refuses a row: {first_line(error)}") from error
         return str(text)
 
 

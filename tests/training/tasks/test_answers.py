@@ -184,4 +184,6 @@ def test_rows_that_are_too_long_are_left_out_and_counted(
     kept = task_of(settings(rows, plain, sequence_length=most), ALONE)
     left = sum(length > most for length in lengths)
     assert len(kept.train) + len(kept.held_out) == len(lengths) - left
+    assert kept.tokens_per_row == round(sum(of.length for of in kept.train) / len(kept.train))
+    assert kept.largest_token == max(max([*of.prompt, *of.response]) for of in (*kept.train, *kept.held_out))
     assert f"{left} rows have more than sequence_length={most} tokens and are left out" in capsys.readouterr().err

@@ -134,6 +134,7 @@ def test_metrics_of_numbers_are_those_of_scipy(encoder: Path, tmp_path: Path) ->
     task = task_of(config, ALONE)
     trainer = Trainer(config, task, ALONE)
     assert trainer.model.classifier.out_features == 1
+    assert (task.metrics[0].name, task.metrics[0].unit) == ("eval_loss", "")
     found = trainer.evaluate()
     right = np.array([of.row.label for of in task.held_out])
     numbers = predictions(trainer, task.held_out)[:, 0]

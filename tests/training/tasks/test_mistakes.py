@@ -106,6 +106,10 @@ MISTAKES = {  # task, data, further settings, message
     "twice": ("file", lambda p: rows(p / "r.jsonl", GOOD), {"columns": "prompt=a,prompt=b"}, "says prompt twice"),
     "columns of plain text": ("language", lambda p: None, {"columns": "prompt=a"},
                               "columns has no effect on task='language'"),
+    "columns of rows that come with a task": ("sentiment", lambda p: None, {"columns": "text=a"},
+                                              "columns has no effect on data='templates', which comes with the task"),
+    "columns of such rows by name": ("questions", lambda p: "stdlib", {"columns": "prompt=a"},
+                                     "columns has no effect on data='stdlib'"),
 }  # fmt: skip
 
 

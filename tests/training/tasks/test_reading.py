@@ -72,6 +72,12 @@ def test_alpaca(tmp_path: Path) -> None:
     assert found == {("do 0\nwith this", "done"), ("do 1", "done"), ("do 2", "done")}
 
 
+def test_a_column_may_begin_in_a_later_row(tmp_path: Path) -> None:
+    rows = [{"instruction": "first", "output": "done"}, {"instruction": "then", "input": "this", "output": "done"}]
+    found = everything(write_rows(tmp_path / "rows.jsonl", rows), "instructions")
+    assert found == {("first", "done"), ("then\nthis", "done")}
+
+
 def test_gsm8k(tmp_path: Path) -> None:
     rows = [
         {"question": f"how many {n}?", "answer": f"5 * {n} = <<5*{n}={5 * n}>>{5 * n}\n#### {5 * n}"} for n in range(9)
@@ -120,6 +126,31 @@ def test_names_of_classes_come_with_parquet_of_datasets(tmp_path: Path) -> None:
     from_hub = read_tables(f"hf:{tmp_path / 'set'}")[0]
     assert from_hub.names == {"label": ["no", "ok"]}
     assert from_hub.rows == read_tables(str(tmp_path / "set" / "train.parquet"))[0].rows
+
+
+@pytest.mark.parametrize(
+    ("parts", "train", "held_out"),
+    [
+        (("train", "test", "unsupervised"), {"train 0"}, {"test 0"}),
+        (("train", "validation_matched", "extra"), {"train 0"}, {"validation_matched 0"}),
+        (("first", "second"), {"first 0", "second 0"}, None),
+    ],
+)
+def test_parts_of_a_data_set_beside_its_training_part_are_left_out(
+    parts: tuple[str, ...], train: set[str], held_out: set[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    made = {part: datasets.Dataset.from_dict({"text": [f"{part} 0"], "label": [-1]}) for part in parts}
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_: datasets.DatasetDict(made))
+    found = read_tables("hf:someone/something")
+    assert [None if table is None else {row["text"] for row in table.rows} for table in found] == [train, held_out]
+
+
+@pytest.mark.parametrize("data", ["hf:~nobody-of-this-name/rows", "hf://datasets/a/b"])
+def test_places_that_are_none_are_one_line(data: str) -> None:
+    with pytest.raises(ValueError, match=r"nobody-of-this-name|hf://") as caught:
+        read_tables(data)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("task", "data"), [("sentiment", "templates"), ("questions", "stdlib"),
