@@ -94,6 +94,7 @@ class Store:
         path: The directory.
         kind: Its layout.
         manifest: The content of its manifest, in format 2.
+        changed: Directories of the trials whose rows have changed since it was opened.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Store:
         self.path, self.kind, self.manifest = path, kind, manifest
         self._old = old or {}  # tables of format 1 that are not written in format 2 yet
         self._tables = dict(self._old)
+        self.changed: set[str] = set()
         self._of: pd.DataFrame | None = None  # the result table that the following two are of
         self._rows: list[Row] = []
         self._places: dict[Key, int] = {}
@@ -275,6 +277,7 @@ class Store:
         absorb(now[now["cell"].isin(complete)])
         self._refresh_curves(changed)
         self.write(RESULTS, now)  # last: where a row is complete, everything of the trial is there
+        self.changed |= changed.keys()
 
     def forget(self, trials: Sequence[Trial]) -> None:
         """Remove everything that is known of some trials, including their directories."""

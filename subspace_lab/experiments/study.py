@@ -174,9 +174,12 @@ def conduct(
         try:
             with executor:
                 for name in chosen:
-                    changed = _run(study, store, name, executor, retry=retry)
-                    if _conclude(study, store, name, again=changed) or changed:
+                    has_run = _run(study, store, name, executor, retry=retry)
+                    if _conclude(study, store, name, again=_is_stale(study, store, name)) or has_run:
                         study.finish(store)
+            for name in study.quantities:
+                if name not in chosen and store.has(name) and _is_stale(study, store, name):
+                    _conclude(study, store, name, again=True)
             study.finish(store)
         except KeyboardInterrupt:
             _absorb(study, store)
@@ -286,6 +289,11 @@ def _missing(study: Study, phase: Phase, store: Store, retry: Collection[str]) -
             waiting += filter(has_to_run, parents)
     store.enroll([*found.values()])
     return [*found.values()]
+
+
+def _is_stale(study: Study, store: Store, name: str) -> bool:
+    """Whether trials of a quantity have changed, be it that another quantity, which shares them, ran them."""
+    return any(store.cell_of(trial) in store.changed for trial in study.known(store, [name]))
 
 
 def _conclude(study: Study, store: Store, name: str, *, again: bool) -> bool:

@@ -113,6 +113,23 @@ def test_trials_begin_from_those_of_other_quantities_and_of_earlier_calls(tmp_pa
     assert again.ran == []
 
 
+@pytest.mark.parametrize("names", [None, ["totals"]])
+def test_tables_that_share_trials_are_made_again_whichever_quantity_runs_them(
+    tmp_path: Path, names: list[str] | None
+) -> None:
+    totals = toy_study().quantities["totals"]
+    study = Study({"totals": totals, "same": totals}, plugins=("tests.experiments.toy",))
+    store = begin(tmp_path / "toy")
+    with pytest.raises(StudyInterrupted):
+        conduct(study, store, Counting(3))
+    assert len(store.read("same")) == 3
+    conduct(study, store := begin(store.path), Counting(), names=names)
+    pd.testing.assert_frame_equal(store.read("same"), measured(store))
+    before = (store.path / "tables" / "same.parquet").stat().st_mtime_ns
+    conduct(study, begin(store.path), Counting(), names=names)
+    assert (store.path / "tables" / "same.parquet").stat().st_mtime_ns == before
+
+
 class FromTheBest:
     """Begins from the evaluation of the best setting, once tuning has found it, with a seed that tuned nothing."""
 
