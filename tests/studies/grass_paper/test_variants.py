@@ -83,6 +83,13 @@ def test_the_larger_size_of_a_laptop_is_tuned_on_few_steps():
         for trial in (one.trial for phase in (search, evaluation) for one in phase.wanted(known))
     }
     assert seen == {(300, 4096, "llama-7m", True), (1000, 4096, "llama-7m", False)}
+    for name, method, steps, tuned_on in (
+        ("cpu", "adamw llama-7m", 1000, 300), ("paper", "adamw llama-7b", 10_000, 1000),
+    ):  # fmt: skip
+        search, evaluation = phases(QUANTITIES["larger"], PROFILES[name], trainings(PROFILES[name], ""))
+        setting = {**search.starts[method], "warmup": tuned_on // 20}
+        whole = evaluation.make(method, setting, 0, "evaluate").config
+        assert (whole["steps"], whole["warmup"]) == (steps, steps // 20)  # a twentieth of either length
     short = trainings(PROFILES["paper"], "").short("adamw llama-7b", {"lr": 1e-3}, 1000, "tune")
     assert (short.config["steps"], short.config["warmup"]) == (1000, 100)
 
