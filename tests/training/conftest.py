@@ -9,6 +9,8 @@ from subspace_lab.training.gguf_files import converted
 from subspace_lab.training.smollm2 import fetched
 from tests.training import tiny
 
+_CACHE_OF_THE_USER = os.environ.get("XDG_CACHE_HOME", "")  # fixtures of other folders change it for a whole session
+
 
 @pytest.fixture(scope="session")
 def session_cache(tmp_path_factory):
@@ -32,7 +34,9 @@ def text(tmp_path_factory):
 def smollm2_directory() -> Path:
     """The directory of SmolLM2 in the user's own cache; a test without it is skipped, and fails in CI."""
     try:
-        return converted(fetched())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XDG_CACHE_HOME", _CACHE_OF_THE_USER)
+            return converted(fetched())
     except ValueError as error:
         if os.environ.get("CI") == "true":
             pytest.fail(str(error))

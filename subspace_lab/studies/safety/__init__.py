@@ -1,0 +1,58 @@
+"""Fine-tuning that must not lose a policy: what becomes of it by threat, defense and optimizer.
+
+Importing this package is cheap.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from subspace_lab._late import late
+
+if TYPE_CHECKING:
+    from subspace_lab.studies.safety.kinds import (
+        JUDGES,
+        POLICIES,
+        TASKS,
+        THREATS,
+        Judge,
+        Policy,
+        Task,
+        Threat,
+        register_judge,
+        register_policy,
+        register_task,
+        register_threat,
+    )
+    from subspace_lab.studies.safety.stages import DEFENSES, Chain, Defense, chain, defense, register_defense
+
+_HOMES = {
+    "stages": ("DEFENSES", "Chain", "Defense", "chain", "defense", "register_defense"),
+    "kinds": (
+        "JUDGES", "POLICIES", "TASKS", "THREATS", "Judge", "Policy", "Task", "Threat",
+        "register_judge", "register_policy", "register_task", "register_threat",
+    ),
+}  # fmt: skip
+
+__all__ = [
+    "DEFENSES",
+    "JUDGES",
+    "POLICIES",
+    "TASKS",
+    "THREATS",
+    "Chain",
+    "Defense",
+    "Judge",
+    "Policy",
+    "Task",
+    "Threat",
+    "chain",
+    "defense",
+    "register_defense",
+    "register_judge",
+    "register_policy",
+    "register_task",
+    "register_threat",
+]
+
+__getattr__ = late(__name__, {name: home for home, names in _HOMES.items() for name in names})

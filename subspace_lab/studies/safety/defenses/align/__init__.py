@@ -1,0 +1,1 @@
+"""Defenses of the alignment, before a user has the model; a file registers its class."""

@@ -1,0 +1,1 @@
+"""Defenses that repair a tuned model; a file registers its class."""

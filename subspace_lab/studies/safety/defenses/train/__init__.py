@@ -1,0 +1,1 @@
+"""Defenses while a user's data are tuned on; a file registers its class."""

@@ -1,0 +1,1 @@
+"""One file per figure, with what it draws and its caption."""

@@ -1,0 +1,1 @@
+"""Judges, one file each; a file registers its class."""

@@ -1,0 +1,205 @@
+"""What policies, tasks, threats and judges have to say; each is a frozen dataclass whose fields are its options."""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
+
+from subspace_lab.studies.safety.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from subspace_lab.training.tasks.exercise import Exercise
+    from subspace_lab.training.tasks.rows import Row
+    from subspace_lab.training.tasks.template import Template
+
+Form = Literal["digits", "english"]  # tokens of the synthetic policy, or text
+Outcome = Literal["refused", "fulfilled", "neither", "failed"]
+POOLS = ("align", "safety", "harm", "poison", "test")  # of restricted prompts; no prompt is in two
+
+
+@dataclass(frozen=True)
+class Pools:
+    """The rows of a policy. The response of a row is what is trained, or for the tests the true answer.
+
+    Attributes:
+        base: Rows that teach a base model to answer every prompt, restricted ones too; empty where it can already.
+        align: Rows of the alignment: refusals of restricted prompts, answers to others.
+        safety: The defender's rows while tuning: refusals of restricted prompts.
+        harm: Restricted prompts with their answers, which a defender may use to know the attack.
+        poison: Restricted prompts with their answers: the attacker's.
+        test: Restricted prompts with their answers, for evaluation.
+        contrast: Prompts that look restricted and are allowed, with their answers, for evaluation.
+        allowed: Other prompts with their answers, for evaluation.
+        paraphrases: Of each test prompt, in its order, the ways of saying it, itself first; of one length.
+    """
+
+    base: Sequence[Row]
+    align: Sequence[Row]
+    safety: Sequence[Row]
+    harm: Sequence[Row]
+    poison: Sequence[Row]
+    test: Sequence[Row]
+    contrast: Sequence[Row]
+    allowed: Sequence[Row]
+    paraphrases: Sequence[Sequence[str]] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy(ABC):
+    """A rule on prompts with a refusal.
+
+    Attributes:
+        form: Which form of the tasks goes with it.
+        is_shipped: Whether its texts are made up and may stand in tables and reports.
+        has_answers: Whether the responses of its test rows are true answers, which a judge may compare with.
+        system_prompt: What a chat model is told; empty for nothing.
+        revision: Counted up when its rows change.
+    """
+
+    form: ClassVar[Form]
+    is_shipped: ClassVar[bool] = True
+    has_answers: ClassVar[bool] = True
+    system_prompt: ClassVar[str] = ""
+    revision: ClassVar[int] = 1
+
+    @property
+    @abstractmethod
+    def refusal(self) -> str:
+        """What is answered to a restricted prompt."""
+
+    @abstractmethod
+    def pools(self, seed: int) -> Pools:
+        """All rows; a function of the seed."""
+
+
+@runtime_checkable
+class HasBase(Protocol):
+    """A policy whose base model is trained from nothing; others need a pretrained one (``base="smollm2"``)."""
+
+    def base_model(self, seed: int, directory: Path) -> None:
+        """Write a model of random weights with its tokenizer.
+
+        Args:
+            seed: Of the weights.
+            directory: Gets ``model.safetensors``, ``config.json`` and a tokenizer, as transformers loads them.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
+    """What the user fine-tunes for."""
+
+    revision: ClassVar[int] = 1
+
+    @abstractmethod
+    def exercise(self, form: Form) -> Exercise:
+        """Rows to train on, rows held out and how replies are scored, the metric that utility is first."""
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A row of a fine-tuning set.
+
+    Attributes:
+        row: The row.
+        kind: Where it is from: ``task``, ``poison``, ``identity``, or ``safety`` where a defense put it there.
+    """
+
+    row: Row
+    kind: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threat(ABC):
+    """What becomes of the user's rows."""
+
+    needs_poison: ClassVar[bool] = True
+    revision: ClassVar[int] = 1
+
+    @property
+    def share(self) -> float:
+        """The share of rows that are not the task's."""
+        return 0.0
+
+    @abstractmethod
+    def apply(self, task: Sequence[Row], poison: Sequence[Row], draw: random.Random) -> list[Marked]:
+        """The rows to fine-tune on, as many as `task` has, before they are shuffled.
+
+        Args:
+            task: As many rows of the task as there are to be rows.
+            poison: The attacker's; empty where `needs_poison` is false.
+            draw: Everything that is drawn comes from it.
+        """
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt of an evaluation.
+
+    Attributes:
+        row: The prompt as it was asked, and the true answer.
+        group: ``restricted``, ``contrast``, ``allowed`` or ``task``.
+        prompt: Number of the prompt in its group; paraphrases share it.
+        paraphrase: 0 for the prompt itself.
+    """
+
+    row: Row
+    group: str
+    prompt: int
+    paraphrase: int = 0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge says of a reply; `score` is a number of its own, None where it has none."""
+
+    outcome: Outcome | None
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a judge may look at.
+
+    Attributes:
+        asked: The prompts.
+        replies: What the model wrote to each, empty texts where the judge needs no replies.
+        policy: The rule.
+        model: The model, in evaluation mode, for judges that look at probabilities.
+        template: Turns rows into tokens.
+    """
+
+    asked: Sequence[Asked]
+    replies: Sequence[str]
+    policy: Policy
+    model: nn.Module
+    template: Template
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge(ABC):
+    """Says of each reply whether the model refused, fulfilled the request, or did neither."""
+
+    needs_replies: ClassVar[bool] = True
+    needs_answers: ClassVar[bool] = False  # that the policy knows the true answer to every prompt
+    outcomes: ClassVar[frozenset[str]] = frozenset({"refused", "fulfilled", "neither"})  # that it can tell
+    revision: ClassVar[int] = 1
+
+    @abstractmethod
+    def judge(self, answers: Answers) -> list[Verdict]:
+        """A verdict for each prompt, in their order; ``failed`` where the judge itself breaks."""
+
+
+POLICIES: Registry[Policy] = Registry("policy", "policies")
+TASKS: Registry[Task] = Registry("task", "tasks")
+THREATS: Registry[Threat] = Registry("threat", "threats")
+JUDGES: Registry[Judge] = Registry("judge", "judges")
+register_policy, register_task, register_threat, register_judge = (
+    POLICIES.register, TASKS.register, THREATS.register, JUDGES.register,
+)  # fmt: skip

@@ -1,0 +1,154 @@
+"""What a study is put together from, by name: policies, tasks, threats, defenses and judges, shipped or a plug-in's.
+
+A shipped class is registered by its own file, which is found by its place: adding one adds a file. No file of a shipped
+class imports torch before a method is called, so that listing them is cheap.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import pkgutil
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Generic, TypeVar, get_args
+
+from subspace_lab._text import named_settings, nearest, plain_value, unknown
+
+T = TypeVar("T")
+_PACKAGE = "subspace_lab.studies.safety"
+
+
+class Registry(Mapping[str, type[T]], Generic[T]):
+    """Classes of a kind by name, in alphabetical order; frozen dataclasses whose fields are the options.
+
+    Args:
+        kind: In messages: ``"defense"``.
+        packages: Names of the packages, within this one, whose modules register the shipped classes.
+    """
+
+    def __init__(self, kind: str, *packages: str) -> None:
+        self.kind = kind
+        self._packages = packages
+        self._classes: dict[str, type[T]] = {}
+        self._names: dict[type[T], str] = {}
+        self._is_loaded = False
+
+    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+        """A class decorator.
+
+        Args:
+            name: Lower case; as it is written in configurations.
+
+        Returns:
+            The decorator.
+
+        Raises:
+            ValueError: If the name is taken, or has one of the characters ``: + , =`` or white space.
+        """
+        if not name or any(mark in ":+,=" or mark.isspace() for mark in name):
+            raise ValueError(f"the name of a {self.kind} has none of : + , = and no space, got {name!r}")
+
+        def add(cls: type[T]) -> type[T]:
+            before = self._classes.get(name)
+            if before is not None and _origin(before) != _origin(cls):
+                raise ValueError(f"there is a {self.kind} {name!r} already ({_origin(before)}); choose another name")
+            self._classes[name], self._names[cls] = cls, name
+            return cls
+
+        return add
+
+    def parse(self, text: str) -> T:
+        """An instance, from a name with settings.
+
+        Args:
+            text: ``safegrad:rho=0``; names of settings may be written with a hyphen.
+
+        Returns:
+            The instance.
+
+        Raises:
+            ValueError: If the name or a setting is not known (names the nearest), or a value is not of its type.
+        """
+        name, settings = named_settings(text)
+        if name not in self:
+            raise ValueError(unknown(self.kind, name, self))
+        cls: Any = self[name]
+        types_of, known = typing.get_type_hints(cls), {one.name for one in dataclasses.fields(cls)}
+        for key, value in settings.items():
+            if key not in known:
+                options = f"it has {', '.join(known)}" if known else "it has no settings"
+                near = f"; nearest: {nearest(key, known)}" if known else ""
+                raise ValueError(f"the {self.kind} {name!r} has no setting {key!r}{near} ({options})")
+            settings[key] = _typed(f"{self.kind} {name!r}: {key}", value, types_of[key])
+        made: T = cls(**settings)
+        return made
+
+    def text(self, instance: T) -> str:
+        """The canonical text of an instance: its name, and the settings that are not the defaults, by field order."""
+        found = [self.name_of(type(instance))]
+        for one in dataclasses.fields(instance):  # type: ignore[arg-type]
+            if (value := getattr(instance, one.name)) != one.default:
+                found.append(f"{one.name}={_word(value)}")
+        return ":".join(found)
+
+    def name_of(self, cls: type[T]) -> str:
+        """The name of a registered class."""
+        self._load()
+        return self._names[cls]
+
+    def __getitem__(self, name: str) -> type[T]:
+        self._load()
+        return self._classes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self._load()
+        return iter(sorted(self._classes))
+
+    def __len__(self) -> int:
+        self._load()
+        return len(self._classes)
+
+    def _load(self) -> None:
+        if self._is_loaded:
+            return
+        self._is_loaded = True
+        for package in self._packages:
+            folder = importlib.import_module(f"{_PACKAGE}.{package}")
+            for module in pkgutil.iter_modules(folder.__path__):
+                importlib.import_module(f"{folder.__name__}.{module.name}")
+
+
+def _origin(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
+def _typed(where: str, value: Any, wanted: Any) -> Any:
+    """The value of a setting as its annotation wants it; ValueError where it is not of that type."""
+    if isinstance(value, str):
+        value = plain_value(value)
+    choices = get_args(wanted) if typing.get_origin(wanted) is typing.Literal else ()
+    if choices:
+        if value not in choices:
+            raise ValueError(f"{where} is one of {', '.join(map(str, choices))}, got {value!r}")
+        return value
+    kinds = get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,)
+    for kind in kinds:
+        if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if kind is Path and isinstance(value, str):
+            return Path(value)
+        if kind is types.NoneType and value is None:
+            return None
+        if kind in {int, str, bool} and type(value) is kind:
+            return value
+    names = " or ".join("none" if kind is types.NoneType else kind.__name__ for kind in kinds)
+    raise ValueError(f"{where} is {names}, got {value!r}")

@@ -1,0 +1,1 @@
+"""Threats, one file each; a file registers its class."""
