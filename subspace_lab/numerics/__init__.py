@@ -1,6 +1,12 @@
 """Linear algebra that knows nothing of training: spectra, Grassmann geometry, null references."""
 
-from subspace_lab.numerics.grassmann import overlap, principal_angles, subspace_error, subspace_error_tangent
+from subspace_lab.numerics.grassmann import (
+    null_overlap,
+    overlap,
+    principal_angles,
+    subspace_error,
+    subspace_error_tangent,
+)
 from subspace_lab.numerics.null_angles import null_cosines
 from subspace_lab.numerics.nulls import null_isotropic, null_noise, null_noise_margin, null_spectrum, null_tangent
 from subspace_lab.numerics.orientation import Side, default_side, flatten, gram, orient
@@ -28,6 +34,7 @@ __all__ = [
     "null_isotropic",
     "null_noise",
     "null_noise_margin",
+    "null_overlap",
     "null_spectrum",
     "null_tangent",
     "orient",

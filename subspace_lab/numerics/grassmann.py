@@ -13,9 +13,10 @@ _STEEP = 0.99995  # the sine above which an arcsin loses more than a factor of 1
 _SHALLOW = 0.005  # the sine below which the root of an eigenvalue loses more than a factor of 100
 
 
-def principal_angles(S1: Float[Tensor, "m r"], S2: Float[Tensor, "m r2"]) -> Float[Tensor, " r"]:
+def principal_angles(S1: Float[Tensor, "m r1"], S2: Float[Tensor, "m2 r2"]) -> Float[Tensor, " r"]:
     """Principal angles between the spans of two orthonormal bases, in radians, ascending.
 
+    Of spaces of different dimensions there are ``r = min(r1, r2)`` angles; S2 is the smaller space in what follows.
     Sines are the singular values of the residual ``R = S2 - S1 (S1^T S2)``, cosines those of ``S2^T S1``. An arccos
     returns noise for angles under the square root of the rounding (1e-8 in float64), an arcsin for those as near to
     90 degrees (Björck and Golub 1973, "Numerical methods for computing angles between linear subspaces"). Each SVD is
@@ -26,27 +27,26 @@ def principal_angles(S1: Float[Tensor, "m r"], S2: Float[Tensor, "m r2"]) -> Flo
     orthonormal.
 
     Args:
-        S1: Orthonormal basis (m, r).
-        S2: Orthonormal basis (m, r) of a space of the same dimension.
+        S1: Orthonormal basis (m, r1).
+        S2: Orthonormal basis (m, r2).
 
     Returns:
         The r angles in radians, in [0, pi/2], ascending, exact to a hundred roundings of the inputs' dtype.
 
     Raises:
-        ValueError: If the two shapes differ.
+        ValueError: If the bases are not of the same m.
 
     >>> import math
     >>> line = lambda a: torch.tensor([[math.cos(a)], [math.sin(a)]], dtype=torch.float64)
     >>> bool(abs(principal_angles(line(0.0), line(1e-9)) - 1e-9) < 1e-15)
     True
     """
-    if S1.shape != S2.shape:
-        raise ValueError(f"bases of one shape are needed, got {tuple(S1.shape)} and {tuple(S2.shape)}")
-    M = S2.mT @ S1  # (r, r)
+    S1, S2 = _larger_first(S1, S2)
+    M = S2.mT @ S1  # (r, r1)
     residual = torch.addmm(S2.mT, M, S1.mT, alpha=-1).mT  # (m, r), by columns in memory as LAPACK wants it
     sines = torch.linalg.eigvalsh(residual.mT @ residual).clamp_(0, 1).sqrt_()  # ascending
     if sines.numel() and bool(sines[0] < _SHALLOW):
-        triangle = torch.geqrf(residual)[0][: S1.shape[1]].triu()  # R of its QR
+        triangle = torch.geqrf(residual)[0][: S2.shape[1]].triu()  # R of its QR
         sines = torch.linalg.svdvals(triangle).clamp_max_(1).flip(0)
     angles: Tensor = sines.asin()
     if angles.numel() and bool(sines[-1] > _STEEP):
@@ -55,19 +55,47 @@ def principal_angles(S1: Float[Tensor, "m r"], S2: Float[Tensor, "m r2"]) -> Flo
     return angles
 
 
-def overlap(S1: Float[Tensor, "m r"], S2: Float[Tensor, "m r"]) -> float:
-    """``||S1^T S2||_F^2 / r``: the mean squared cosine of the principal angles (Schneider et al., arXiv 2401.06604).
+def overlap(S1: Float[Tensor, "m r1"], S2: Float[Tensor, "m2 r2"]) -> float:
+    """``||S1^T S2||_F^2 / min(r1, r2)``: the mean squared cosine of the principal angles (arXiv 2401.06604).
 
-    Two independent uniformly random subspaces overlap by r/m on average.
+    Two independent uniformly random subspaces overlap by ``max(r1, r2) / m`` on average (`null_overlap`).
 
     Args:
-        S1: Orthonormal basis (m, r).
-        S2: Orthonormal basis (m, r).
+        S1: Orthonormal basis (m, r1).
+        S2: Orthonormal basis (m, r2).
 
     Returns:
-        A number in [0, 1].
+        A number in [0, 1], the same in either order.
+
+    Raises:
+        ValueError: If the bases are not of the same m.
     """
-    return float((S1.mT @ S2).square().sum()) / S1.shape[1]
+    S1, S2 = _larger_first(S1, S2)
+    return float((S1.mT @ S2).square().sum()) / S2.shape[1]
+
+
+def null_overlap(r1: int, r2: int, m: int) -> float:
+    """The mean `overlap` of two independent uniformly random subspaces: ``max(r1, r2) / m``.
+
+    Args:
+        r1: Dimension of the first one, at least 1; m where it is larger.
+        r2: Dimension of the second one.
+        m: Dimension of the whole space.
+
+    Returns:
+        A fraction in (0, 1].
+
+    >>> null_overlap(4, 16, 64)
+    0.25
+    """
+    return min(max(r1, r2), m) / m
+
+
+def _larger_first(S1: Tensor, S2: Tensor) -> tuple[Tensor, Tensor]:
+    """The two bases, those of one dimension in the order given."""
+    if S1.shape[0] != S2.shape[0]:
+        raise ValueError(f"bases of one space are needed, got {tuple(S1.shape)} and {tuple(S2.shape)}")
+    return (S2, S1) if S2.shape[1] > S1.shape[1] else (S1, S2)
 
 
 def subspace_error(C: Float[Tensor, "m m"], S: Float[Tensor, "m r"]) -> float:

@@ -60,9 +60,36 @@ def test_angles_are_those_of_the_spans_not_of_the_bases():
     np.testing.assert_allclose(numerics.principal_angles(S, S @ orthonormal(5, 5, 6)), 0, atol=1e-14)
 
 
-def test_unequal_shapes_are_refused():
-    with pytest.raises(ValueError, match="bases of one shape"):
-        numerics.principal_angles(orthonormal(8, 2, 0), orthonormal(8, 3, 0))
+@pytest.mark.parametrize(("m", "r1", "r2"), [(12, 1, 5), (12, 3, 12), (64, 40, 7)])
+def test_of_unequal_ranks_there_are_as_many_angles_as_the_smaller_has_in_either_order(m, r1, r2):
+    S1, S2 = orthonormal(m, r1, 3), orthonormal(m, r2, 4)
+    expected = np.sort(scipy.linalg.subspace_angles(S1.numpy(), S2.numpy()))
+    got = numerics.principal_angles(S1, S2)
+    assert len(got) == min(r1, r2)
+    np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-13)
+    assert torch.equal(got, numerics.principal_angles(S2, S1))
+    assert numerics.overlap(S1, S2) == numerics.overlap(S2, S1) == pytest.approx((np.cos(expected) ** 2).mean())
+
+
+def test_a_space_within_a_larger_one_has_angles_of_zero_and_overlaps_wholly():
+    S = orthonormal(20, 9, 5)
+    within = S @ orthonormal(9, 4, 6)
+    np.testing.assert_allclose(numerics.principal_angles(within, S), 0, atol=1e-14)
+    assert numerics.overlap(within, S) == pytest.approx(1, rel=1e-14)
+
+
+def test_planted_angles_to_a_larger_space_are_exact():
+    Q = orthonormal(64, 40, 0)
+    angles = torch.tensor([1e-8, 1e-4, 0.3, 1.5], dtype=torch.float64)
+    larger = Q[:, :16] @ orthonormal(16, 16, 1)
+    got = numerics.principal_angles(rotated(Q[:, :4], Q[:, 16:20], angles, 2), larger)
+    np.testing.assert_allclose(got, angles, rtol=1e-6)
+
+
+def test_bases_of_different_spaces_are_refused():
+    for measure in (numerics.principal_angles, numerics.overlap):
+        with pytest.raises(ValueError, match="bases of one space"):
+            measure(orthonormal(8, 2, 0), orthonormal(9, 2, 0))
 
 
 def test_overlap_is_the_mean_squared_cosine_and_r_over_m_at_random():
@@ -72,6 +99,14 @@ def test_overlap_is_the_mean_squared_cosine_and_r_over_m_at_random():
     assert numerics.overlap(S1, S2) == pytest.approx((cosines**2).mean())
     overlaps = [numerics.overlap(S1, orthonormal(64, 16, seed)) for seed in range(2, 102)]
     assert np.mean(overlaps) == pytest.approx(16 / 64, abs=4 * np.std(overlaps) / 10)
+
+
+def test_random_spaces_of_unequal_ranks_overlap_by_the_larger_over_m():
+    S1 = orthonormal(64, 4, 0)
+    overlaps = [numerics.overlap(S1, orthonormal(64, 16, seed)) for seed in range(2, 102)]
+    assert numerics.null_overlap(4, 16, 64) == numerics.null_overlap(16, 4, 64) == 0.25
+    assert np.mean(overlaps) == pytest.approx(0.25, abs=4 * np.std(overlaps) / 10)
+    assert numerics.null_overlap(80, 2, 64) == 1
 
 
 def test_tangent_is_the_derivative_of_the_subspace_error():
