@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         register_task,
         register_threat,
     )
+    from subspace_lab.studies.safety.referee.updates import PairOverlap, pair
     from subspace_lab.studies.safety.stages import DEFENSES, Chain, Defense, chain, defense, register_defense
 
 _HOMES = {
@@ -32,6 +33,7 @@ _HOMES = {
         "JUDGES", "POLICIES", "TASKS", "THREATS", "Judge", "Policy", "Task", "Threat",
         "register_judge", "register_policy", "register_task", "register_threat",
     ),
+    "referee.updates": ("PairOverlap", "pair"),
 }  # fmt: skip
 
 __all__ = [
@@ -43,11 +45,13 @@ __all__ = [
     "Chain",
     "Defense",
     "Judge",
+    "PairOverlap",
     "Policy",
     "Task",
     "Threat",
     "chain",
     "defense",
+    "pair",
     "register_defense",
     "register_judge",
     "register_policy",
