@@ -17,7 +17,7 @@ def replies(model: nn.Module, prompts: Sequence[Sequence[int]], new_tokens: int,
     Args:
         model: A causal language model of transformers, in evaluation mode.
         prompts: Token numbers, at least one each.
-        new_tokens: The most that are written.
+        new_tokens: The most that are written; fewer where the longest prompt leaves the model no more positions.
         end: The token that ends a reply; it also fills shorter prompts from the left, where it is not attended to.
 
     Returns:
@@ -25,6 +25,9 @@ def replies(model: nn.Module, prompts: Sequence[Sequence[int]], new_tokens: int,
     """
     device = next(model.parameters()).device
     length = max(map(len, prompts))
+    positions = getattr(model.config, "max_position_embeddings", None) or length + new_tokens
+    if (new_tokens := min(new_tokens, positions - length)) < 1:
+        return [[] for _ in prompts]
     tokens = torch.full((len(prompts), length), end)
     mask = torch.zeros((len(prompts), length), dtype=torch.int64)
     for place, prompt in enumerate(prompts):
