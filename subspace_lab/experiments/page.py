@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from subspace_lab.experiments.claims import SUPPORTED, Statement, together
+from subspace_lab.experiments.study import Quantity
 
 Table = tuple[tuple[str, ...], list[tuple[Any, ...]]]  # headings and rows
 
@@ -35,3 +38,25 @@ def without_result(results: pd.DataFrame) -> list[str]:
     """A line for each trial that ended without a result: its directory, its status and the reason."""
     lost = results[~results["status"].isin(["complete", "pending"])]
     return [f"- {row['cell']}: {row['status']} ({row['reason']})" for row in lost.to_dict("records")]
+
+
+def picture_parts(quantities: Mapping[str, Quantity], root: Path, pictures: Path, page: Path) -> list[str]:
+    """The pictures that are there, each with its caption and the table that it is drawn from.
+
+    Args:
+        quantities: By the names of their tables.
+        root: Directory of the study.
+        pictures: Directory of the pictures.
+        page: The page, from which links lead.
+
+    Returns:
+        Parts of a page in Markdown.
+    """
+    tables, figures = (Path(os.path.relpath(str(place), str(page.parent))).as_posix() for place in (root, pictures))
+    parts = ["## Figures"]
+    for name, quantity in quantities.items():
+        for file, one in quantity.pictures.items():
+            if (pictures / f"{file}.png").is_file():
+                parts.append(f"### {one.title}\n\n![{one.title}]({figures}/{file}.png)\n\n{one.caption}")
+                parts.append(f"From `{tables}/tables/{name}.parquet`.")
+    return parts

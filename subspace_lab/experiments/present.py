@@ -53,7 +53,12 @@ def _rate(row: Mapping[Hashable, Any], *, apart: bool) -> str:
     if not row["seeds"]:
         return "-"
     rest = f"/{row['lr_rest']:g}" if apart else ""
-    return f"{row['lr']:g}{rest}{EDGE if row['edge'] else ''}"
+    return f"{row['lr']:g}{rest}{EDGE if _is_at_edge(row) else ''}"
+
+
+def _is_at_edge(row: Mapping[Hashable, Any]) -> bool:
+    """Whether a rate is at an end of what was tried; a single rate of the rest may have been said or inherited."""
+    return bool(row["edge"]) or row.get("edge_rest", "") in {"low", "high"}
 
 
 def _gap(row: Mapping[Hashable, Any]) -> str:
@@ -100,7 +105,7 @@ def legend(table: pd.DataFrame) -> list[str]:
         f"peak: {_measured_of(table)}",
         "step: median; refresh: share of the time that goes into subspaces",
     ]
-    if ((table["edge"] != "") & (table["seeds"] > 0)).any():
+    if any(row["seeds"] > 0 and _is_at_edge(row) for row in table.to_dict("records")):
         lines.append(f"{EDGE} at the end of its grid: a better learning rate may lie beyond")
     return lines
 

@@ -72,10 +72,11 @@ def search_of(
         start |= {"beta2": config.betas[1], "warmup": config.warmup}
         said = {*settings} | ({"beta2"} if "betas" in settings else set())
         starts[name] = {key: value for key, value in start.items() if key not in said}
-        stages[name] = [
-            Stage(tuple(axis for axis in chosen if axis.name not in said and len(axis.values) > 1), room)
+        searched = [
+            (tuple(axis for axis in chosen if axis.name not in said and len(axis.values) > 1), room)
             for chosen, room in ((axes, budget.rates), (fine, budget.fine))
         ]
+        stages[name] = [Stage(free, room) for free, room in searched if free]
     return Search(starts, stages, TUNING_SEEDS, make)
 
 

@@ -158,6 +158,15 @@ def test_the_protocol_tunes_each_method_on_a_seed_that_is_not_evaluated() -> Non
     assert (trial.config["warmup"], trial.config["lr_rest"], trial.factors["beta2"]) == (5, 1e-2, 0.95)
 
 
+def test_what_a_method_says_itself_is_not_counted() -> None:
+    """Six rates after the first training, and three of beta2 and the warm-up where one of these is open."""
+    methods = parse_methods(["galore:beta2=0.99:warmup=7", "galore:lr-rest=0.02:warmup=7"])
+    make = Trainings(common_config(TrainConfig(preset="llama-2m", steps=100)), methods, "")
+    tuning, _ = tuned_phases(methods, make)
+    assert [len(stages) for stages in tuning.stages.values()] == [1, 2]
+    assert len(tuning.wanted(lambda _: [])) == (1 + 6) + (1 + 6 + 3)
+
+
 @pytest.mark.parametrize(("value", "near"), [(1e-4, [3.33e-5, 3e-4]), (3e-2, [1e-2, 0.09]), (0.09, [3e-2, 0.27])])
 def test_neighbours_on_a_ladder(value: float, near: list[float]) -> None:
     assert Axis("lr", LADDER, grows=True).neighbours(value) == pytest.approx(near)

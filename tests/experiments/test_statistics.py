@@ -77,6 +77,17 @@ def test_each_rate_has_an_edge_of_its_own(best, edge, edge_rest):
     table = results(a={lr: [4.0 - (place == best)] for place, lr in enumerate((0.1, 0.2, 0.3))})
     row = summary(table.assign(lr_rest=[0.9, 0.5, 0.7])).iloc[0]
     assert (row["edge"], row["edge_rest"]) == (edge, edge_rest)
+    shown = summary(table.assign(lr_rest=[0.9, 0.5, 0.7]))
+    assert rows_of(shown)["lr"][0].endswith("*") == (edge != "" or edge_rest != "")
+    assert ("end of its grid" in latex_table(shown)) == (edge != "" or edge_rest != "")
+
+
+@pytest.mark.parametrize("edge_rest", ["", "only", "low"])
+def test_a_rate_of_the_rest_at_an_end_is_marked_and_a_single_one_is_not(edge_rest):
+    """A single one was said or inherited, so that nothing was searched."""
+    table = summary(results(a=A)).assign(lr_rest=0.5, edge="", edge_rest=edge_rest)
+    assert rows_of(table)["lr"][0] == ("0.003/0.5*" if edge_rest == "low" else "0.003/0.5")
+    assert ("end of its grid" in latex_table(table)) == (edge_rest == "low")
 
 
 def test_tuned_on_few_seeds_and_measured_on_more():

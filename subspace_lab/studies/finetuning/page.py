@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pandas as pd
 
 from subspace_lab._text import count
 from subspace_lab.experiments.claims import MATCH, RULES, Claim, Statement, together
-from subspace_lab.experiments.page import statement_table, verdict_table, without_result
+from subspace_lab.experiments.page import picture_parts, statement_table, verdict_table, without_result
 from subspace_lab.experiments.present import EDGE, number
 from subspace_lab.experiments.protocol import TUNING_SEEDS
 from subspace_lab.experiments.study import Quantity
@@ -25,9 +24,6 @@ from subspace_lab.studies.finetuning.trials import SOURCES, TEXT, sources_of
 
 def write(store: FinetuningStore, quantities: Mapping[str, Quantity], path: Path, pictures: Path) -> None:
     """Write the page to `path`, with relative links to the tables and to the directory of the pictures."""
-    tables, figures = (
-        Path(os.path.relpath(str(place), str(path.parent))).as_posix() for place in (store.path, pictures)
-    )
     found = {claim.name: claim.statements(store) for claim in CLAIMS}
     parts = [
         _head(store),
@@ -36,7 +32,7 @@ def write(store: FinetuningStore, quantities: Mapping[str, Quantity], path: Path
     ]
     parts += [*_methods(store), _sources(store)]
     parts += [_claim(claim, found[claim.name]) for claim in CLAIMS]
-    parts += ["## Figures", *_pictures(quantities, pictures, tables, figures)]
+    parts += picture_parts(quantities, store.path, pictures, path)
     if lost := without_result(store.results):
         parts.append("## Trainings without a result\n\n" + "\n".join(lost))
     with publish(path) as aside:
@@ -158,11 +154,3 @@ def _claim(claim: Claim, statements: list[Statement]) -> str:
     return (
         head + f"**{together(statements).capitalize()}.**\n\n" + "\n".join(markdown_table(*statement_table(statements)))
     )
-
-
-def _pictures(quantities: Mapping[str, Quantity], pictures: Path, tables: str, figures: str) -> Iterator[str]:
-    for name, quantity in quantities.items():
-        for file, one in quantity.pictures.items():
-            if (pictures / f"{file}.png").is_file():
-                yield f"### {one.title}\n\n![{one.title}]({figures}/{file}.png)\n\n{one.caption}"
-                yield f"From `{tables}/tables/{name}.parquet`."

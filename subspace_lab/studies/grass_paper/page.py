@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from subspace_lab.experiments.claims import RULES, Claim, Statement, together
-from subspace_lab.experiments.page import statement_table, verdict_table, without_result
+from subspace_lab.experiments.page import picture_parts, statement_table, verdict_table, without_result
 from subspace_lab.experiments.present import legend, rows_of
 from subspace_lab.report.pages import markdown_table
 from subspace_lab.runs.files import publish
@@ -18,14 +17,11 @@ from subspace_lab.studies.grass_paper.quantity import PaperStore
 
 def write(store: PaperStore, path: Path, pictures: Path) -> None:
     """Write the page to `path`, with relative links to the tables and to the directory of the pictures."""
-    tables, figures = (
-        Path(os.path.relpath(str(place), str(path.parent))).as_posix() for place in (store.path, pictures)
-    )
     of = {picture: name for name, quantity in QUANTITIES.items() for picture in quantity.pictures}
     found = {claim.name: claim.statements(store) if store.has(of.get(claim.figures[0], "")) else [] for claim in CLAIMS}
     parts = [_head(store), _verdicts(found), f"## How it is decided\n\n{RULES}\n\n{_protocol(store.profile)}"]
     parts += [_claim(claim, found[claim.name]) for claim in CLAIMS]
-    parts += [_table(store), _pictures(pictures, tables, figures), _failures(store)]
+    parts += [_table(store), *picture_parts(QUANTITIES, store.path, pictures, path), _failures(store)]
     with publish(path) as aside:
         aside.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
 
@@ -103,16 +99,6 @@ def _table(store: PaperStore) -> str:
     )
     notes = [f"- {line}" for line in (*legend(table), gap)]
     return "\n".join(["## Every method", "", *markdown_table(rows.columns, rows.itertuples(index=False)), "", *notes])
-
-
-def _pictures(pictures: Path, tables: str, figures: str) -> str:
-    parts = ["## Figures"]
-    for name, quantity in QUANTITIES.items():
-        for file, picture in quantity.pictures.items():
-            if (pictures / f"{file}.png").is_file():
-                parts.append(f"### {picture.title}\n\n![{picture.title}]({figures}/{file}.png)\n\n{picture.caption}")
-                parts.append(f"From `{tables}/tables/{name}.parquet`.")
-    return "\n\n".join(parts)
 
 
 def _failures(store: PaperStore) -> str:

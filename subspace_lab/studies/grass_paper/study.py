@@ -96,17 +96,17 @@ def regenerate(
     running = executor_of(root / PAPER.trials, executor, workers, slurm, processes=scale.processes)
     store = open_store(root, scale)
 
-    def find_data() -> str:
-        return _data_hash(scale)
-
-    trains = not draw_only and any(QUANTITIES[name].variants(scale) for name in names)
-    study = dataclasses.replace(
-        study_of(scale, store.data_hash(find_data) if trains else ""), data_hash=find_data, pictures=drawings,
-        finish=lambda _: pages.write(store, target, drawings),
-    )  # fmt: skip
+    study = Study(QUANTITIES, finish=lambda _: pages.write(store, target, drawings), pictures=drawings)
     if draw_only:
         draw(study, store, names)
         return target
+
+    def find_data() -> str:
+        return _data_hash(scale)
+
+    trains = any(QUANTITIES[name].variants(scale) for name in names)
+    recorded = store.data_hash(find_data) if trains else ""
+    study = dataclasses.replace(study_of(scale, recorded), data_hash=find_data, finish=study.finish, pictures=drawings)
     conduct(
         study, store, running, names=names, workers=workers_of(executor, workers, processes=scale.processes),
         retry=("failed",), recompute=recompute,

@@ -7,7 +7,7 @@
       cells/<name>/             the run directory of a trial; <name>.json has its outcome, <name>.log what it printed
       results.parquet           one row per trial, whatever became of it
       curves.parquet            one row per step of every trial
-      table.csv, table.tex      one row per method, at its best learning rate
+      table.csv, table.tex      one row per method, at its best setting
       figures/  report.html
 """
 
@@ -117,7 +117,7 @@ class Comparison(Tables):
         manifest: The content of ``comparison.json``.
         results: One row per trial, whatever became of it.
         curves: One row per step of every trial.
-        table: One row per method, at its best learning rate; see `subspace_lab.experiments.statistics.summary`.
+        table: One row per method, at its best setting; see `subspace_lab.experiments.statistics.summary`.
     """
 
     def __init__(self, store: Store) -> None:

@@ -31,7 +31,7 @@ class Tables:
     Attributes:
         results: One row per trial.
         curves: One row per step of every trial.
-        table: One row per method, at its best learning rate.
+        table: One row per method, at its best setting.
     """
 
     results: pd.DataFrame
@@ -90,7 +90,7 @@ def _set_height(ax: Axes, curves: Iterable[pd.DataFrame]) -> None:
 
 @picture(
     "Loss over steps",
-    "The training loss of every method at its best learning rate, averaged over blocks of steps; the line is the mean "
+    "The training loss of every method at its best setting, averaged over blocks of steps; the line is the mean "
     "over seeds, the band reaches from the lowest to the highest seed. All methods see the same batches and begin with "
     "the same weights, so that wiggles in common are the data's. The steep beginning is cut off. Overlapping bands do "
     "not prove that two methods are equal, since seeds are paired: the table has the paired differences.",
@@ -114,7 +114,7 @@ def loss_over_time(tables: Tables, layout: Layout) -> Figure:
 
 @picture(
     "Loss by optimizer state",
-    "The loss on held-out text of every method at its best learning rate (mean over seeds, the bar is one standard "
+    "The loss on held-out text of every method at its best setting (mean over seeds, the bar is one standard "
     "deviation to either side) against the bytes of its optimizer's tensors. Lower and further left is better; the "
     "dashed line joins the methods that no other one beats in both. Where bars overlap, other seeds may change that "
     "line. Embeddings, head and norms are full-rank AdamW in all methods: in a small model they are most of the state, "

@@ -96,7 +96,7 @@ def methods_of(plan_path: Path, rank: int) -> dict[str, dict[str, Any]]:
 
 
 def gap_to(results: pd.DataFrame, method: str = "default") -> dict[str, float]:
-    """Held-out loss of the plan minus that of a method, each at its best learning rate; as `paired` returns it."""
+    """Held-out loss of the plan minus that of a method, each at its best setting; as `paired` returns it."""
     rows = best_rows(results).set_index("seed")
     plan, other = (rows.loc[rows["method"] == name, "eval_loss"] for name in ("plan", method))
     return paired(plan, other)

@@ -29,11 +29,11 @@ QUANTITIES: dict[str, Quantity] = {  # by the names of their tables, in the orde
     "recovery": recovery.QUANTITY,
     "random_bases": random_bases.QUANTITY,
     "sensitivity": sensitivity.QUANTITY,
-    "refresh": refresh.QUANTITY,
     "relation": relation.QUANTITY,
     "ackley": ackley.QUANTITY,
     "projection_angles": projection_angles.QUANTITY,
     "larger": methods_overview.LARGER,
+    "refresh": refresh.QUANTITY,  # of both sizes
 }
 
 

@@ -37,7 +37,7 @@ _SHARES = ["bulk_share", "recovery_share", "limiter", "limited_share"]
 
 
 def measure(store: PaperStore) -> pd.DataFrame:
-    """The losses of all parts at their best learning rates.
+    """The losses of all parts at their best settings.
 
     Returns:
         One row per (rule, moments, recovery, seed): method, lr, edge, eval_loss, train_loss, and means over the logged
@@ -65,12 +65,13 @@ _ROWS = {"keep": "no AO", "transport": "AO"}
 @picture(
     "Rule, moments and recovery",
     "Held-out loss of every rule for the basis. Rows: moments are kept or transported (AO). Columns: without recovery "
-    "scaling, with it (RS), and with it but without its limiter. The learning rate is tuned for each of the thirty "
-    "cells. Points are seeds, bars their means. The dashed line is the mean of the basis that is never refreshed: a "
-    "rule that does not lie below it gains nothing from updating the basis. The number under the points, in the "
-    "panels with the limiter, is the factor that the limiter applied to the recovered part, mean over steps and "
-    "matrices; where it differs, the rules are not compared under the same RS. Overlapping points do not prove that "
-    "two rules are equal: differences are paired by seed, and the page lists them.",
+    "scaling, with it (RS), and with it but without its limiter. Rules with AO and RS are tuned over all settings; the "
+    "other cells take theirs over, with the rate of the matrices searched again. Points are seeds, bars their means. "
+    "The dashed line is the mean of the basis that is never refreshed: a rule that does not lie below it gains nothing "
+    "from updating the basis. The number under the points, in the panels with the limiter, is the factor that the "
+    "limiter applied to the recovered part, mean over steps and matrices; where it differs, the rules are not compared "
+    "under the same RS. Overlapping points do not prove that two rules are equal: differences are paired by seed, and "
+    "the page lists them.",
 )
 def losses(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw a panel per moments and recovery, with the seeds of every rule in it."""

@@ -46,8 +46,9 @@ def measure(store: PaperStore) -> pd.DataFrame:
     "Random bases of four kinds",
     "Held-out loss with four kinds of random bases: a walk, a walk with a jump at every fifth refresh (hybrid), a "
     "jump at every refresh (QR of a Gaussian matrix), and random coordinates, which need no QR. Moments are "
-    "transported, and the part outside of the core is recovered. Points are seeds, bars their means; the learning "
-    "rate is tuned for each kind.",
+    "transported, and the part outside of the core is recovered. Points are seeds, bars their means. Walks and "
+    "jumps with the limiter are tuned over all settings; the others take the setting of walks or jumps over, with the "
+    "rate of the matrices searched again.",
 )
 def losses(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the seeds of every rule, a panel with the limiter and one without."""

@@ -18,7 +18,7 @@ from subspace_lab.studies.grass_paper.variants import part_name
 
 
 def measure(store: PaperStore) -> pd.DataFrame:
-    """The shares over the steps, with projection-aware moments and at the best learning rates.
+    """The shares over the steps, with projection-aware moments and at the best settings.
 
     Returns:
         One row per (rule, recovery, seed, step): bulk_share ||G - S A|| / ||G||, recovery_share ||L|| / ||G||, limiter.

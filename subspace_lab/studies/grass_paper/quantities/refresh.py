@@ -10,23 +10,27 @@ from subspace_lab.experiments.statistics import best_rows
 from subspace_lab.experiments.store import RESULTS
 from subspace_lab.figures.style import COLOURS, Layout, picture
 from subspace_lab.figures.tables import finite
-from subspace_lab.studies.grass_paper.profiles import NULL
+from subspace_lab.studies.grass_paper.profiles import NULL, Profile
 from subspace_lab.studies.grass_paper.quantities.drawing import shown
 from subspace_lab.studies.grass_paper.quantity import PaperStore, Quantity
-from subspace_lab.studies.grass_paper.variants import RANDOM_NULL, larger, methods
+from subspace_lab.studies.grass_paper.variants import RANDOM_NULL, Variants, larger, methods
 
 _TIMES = ("refresh_share", "refresh_s", "wall_s", "step_s")
 _COLUMNS = {"method": "str", "seed": "int", **dict.fromkeys(_TIMES, "float")}
 
 
+def _of_both_sizes(profile: Profile) -> Variants:
+    return methods(profile) | larger(profile)
+
+
 def measure(store: PaperStore) -> pd.DataFrame:
-    """Times of all methods with a subspace, at their best learning rates.
+    """Times of all methods with a subspace, at their best settings.
 
     Returns:
         One row per (method, seed): refresh_share, refresh_s, wall_s, step_s (median).
     """
-    every = methods(store.profile) | larger(store.profile)
-    names = [name for name in every if not name.startswith(("adamw", "badam", NULL, RANDOM_NULL))]
+    without = ("adamw", "badam", NULL, RANDOM_NULL)
+    names = [name for name in _of_both_sizes(store.profile) if not name.startswith(without)]
     rows = best_rows(store.read(RESULTS), names)
     if rows.empty:
         return pd.DataFrame()
@@ -61,5 +65,5 @@ QUANTITY = Quantity(
     measure=measure,
     pictures={"refresh": time_shares},
     columns=_COLUMNS,
-    variants=methods,
+    variants=_of_both_sizes,
 )

@@ -59,7 +59,7 @@ _PANELS = {"energy": "‖SᵀG‖ / ‖G‖", "flatness": "evenness, σ₂₀ / 
 
 @picture(
     "Energy, flatness and loss",
-    "Each point is a method, from one captured run at its best learning rate. Horizontal axes, means over the second "
+    "Each point is a method, from one captured run at its best setting. Horizontal axes, means over the second "
     "half of training: the energy ratio at the methods' rank, the evenness of the derivative's singular values (20th "
     "over 1st), and the 1st singular value over ‖G‖². Vertical axis: mean held-out loss. ρ is Spearman's correlation "
     "over methods, with its p value. About a dozen methods with much else in common cannot establish a cause, and a "

@@ -48,7 +48,7 @@ def sensitivity(profile: Profile) -> Variants:
 
 
 def measure(store: PaperStore) -> pd.DataFrame:
-    """Losses, each with one setting changed and the learning rate tuned again.
+    """Losses, each with one setting changed and the rate of the matrices searched again.
 
     Returns:
         One row per (setting, value, seed): usual (whether it is GrassWalk's default here), lr, edge, eval_loss; zeta's
@@ -75,11 +75,10 @@ _LABELS = {
 
 @picture(
     "Sensitivity of GrassWalk",
-    "Held-out loss of GrassWalk with one setting changed and the learning rate tuned again. Points are seeds, bars "
-    "their means; the dashed line is the mean at the usual settings. A higher rank needs more state, a shorter "
-    "interval more time. The scale multiplies the step of the matrices, but not the step of the embeddings, the head "
-    "and the norms. Where the loss depends on the scale, it depends on the balance of the two, and the default "
-    "balance differs between methods.",
+    "Held-out loss of GrassWalk with one setting changed and the rate of the matrices searched again. Points are "
+    "seeds, bars their means; the dashed line is the mean at the usual settings. A higher rank needs more state, a "
+    "shorter interval more time. The scale multiplies the step of the matrices; their rate is searched again at each "
+    "scale, so that it should make no difference.",
 )
 def losses(table: pd.DataFrame, layout: Layout) -> Figure:
     """Draw the seeds of every value, a panel per setting."""
