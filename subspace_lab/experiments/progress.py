@@ -57,8 +57,8 @@ class TrialsProgress:
         self._done += 1
         self._bars.remove_task(self._tasks.pop(name))
         self._bars.update(self._all, completed=self._done)
-        value = outcome.metrics.get(self._metric, float("nan"))
-        how = f"{self._metric} {value:.4f}" if outcome.status == "complete" else outcome.status
+        value = outcome.metrics.get(self._metric)
+        how = f"{self._metric} {value:.4f}" if outcome.status == "complete" and value is not None else outcome.status
         reason = f" ({outcome.reason})" if outcome.reason else ""
         self._say(f"{self._done}/{self._total} {name}: {how}{reason}")
 

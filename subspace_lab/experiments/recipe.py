@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from subspace_lab._reading import read_json
 from subspace_lab.experiments.hashing import source_hash
+from subspace_lab.experiments.plugins import is_shipped
 from subspace_lab.runs import Run, RunError
 from subspace_lab.runs.files import file_hash, publish, publish_json
 from subspace_lab.runs.metrics import check_number, read_metrics
@@ -119,13 +120,24 @@ RECIPES: dict[str, Recipe] = {"train": Train()}
 
 
 def recipe_named(name: str, plugins: Sequence[str] = ()) -> Recipe:
-    """A key of `RECIPES`, or ``module:attribute`` of a plug-in whose module the caller named; ValueError for others."""
+    """A recipe by its name.
+
+    Args:
+        name: A key of `RECIPES`, or ``module:attribute`` of this package or of a plug-in.
+        plugins: Modules that the caller named.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        ValueError: If it is not known, or of a module that is not of this package and was not named.
+    """
     module, colon, attribute = name.partition(":")
     if name in RECIPES:
         return RECIPES[name]
     if not colon:
         raise ValueError(f"the recipe {name!r} is not known (known: {', '.join(RECIPES)}, or module:attribute)")
-    if module not in plugins:
+    if module not in plugins and not is_shipped(module):
         raise ValueError(f"the recipe {name!r} is of the plug-in {module!r}, which was not named; give plugins=")
     try:
         found: Recipe = getattr(importlib.import_module(module), attribute)
@@ -140,7 +152,7 @@ def content_of(
     """What a trial's hash covers, including the source of a plug-in's recipe; see `Recipe.identity`."""
     content = dict(recipe_named(recipe, plugins).identity(config, data_hash=data_hash))
     module, colon, _ = recipe.partition(":")
-    return {**content, "source": source_hash(module)} if colon else content
+    return {**content, "source": source_hash(module)} if colon and not is_shipped(module) else content
 
 
 def last_metrics(directory: Path) -> dict[str, float]:

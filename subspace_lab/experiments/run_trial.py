@@ -10,6 +10,7 @@ import torch
 
 from subspace_lab.experiments.executors.base import Request
 from subspace_lab.experiments.outcome import Outcome, peak_memory, read_outcome, write_outcome
+from subspace_lab.experiments.plugins import import_plugins
 from subspace_lab.experiments.recipe import is_first, recipe_named, weights_hash
 from subspace_lab.runs.manifest import MANIFEST
 from subspace_lab.training import DivergedError, TrainingInterrupted
@@ -29,6 +30,7 @@ def run_trial(request: Request) -> None:
         torch.cuda.reset_peak_memory_stats()
     end: dict[str, Any]
     try:
+        import_plugins(request.plugins)
         parents = {parent: trials_dir / name for parent, name in request.parents.items()}
         begun_from = {parent: weights_hash(path) or "" for parent, path in parents.items()}
         resume = (directory / MANIFEST).exists() if request.resume is None else request.resume

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Iterator
@@ -96,6 +97,8 @@ def train(
                 _check_vocabulary(trainer.model, own.largest_token)
             config = dataclasses.replace(config, layers=config.layers or linear_layers(trainer.model))
             hooks = hooks or StepHooks()
+            if hooks.backward is not None and team.size > 1:
+                raise ValueError(f"a backward pass of your own is of one process, this training has {team.size}")
             start = load_checkpoint(run_dir, trainer.model, trainer.optimizer, hooks.state) if resume else 0
             with (
                 catch_interrupt() as interrupt,
@@ -199,7 +202,7 @@ class _Loop:
     def _step(self, step: int, progress: TrainingProgress) -> None:
         trainer = self._trainer
         metrics = self._evaluate(step)
-        loss = trainer.backward(step)
+        loss = self._backward(step)
         if self._hooks.before is not None:
             self._hooks.before(step, trainer.model)
         norm = trainer.gradient_norm()
@@ -223,6 +226,11 @@ class _Loop:
             self._hooks.after(step, trainer.model)
         trainer.optimizer.zero_grad()
         progress.show(step, loss, next(iter(metrics.values()), None), seconds)
+
+    def _backward(self, step: int) -> float:
+        plain = functools.partial(self._trainer.backward, step)
+        own = self._hooks.backward
+        return plain() if own is None else own(step, self._trainer.model, plain)
 
     def _check_own(self) -> None:
         """A training is for its run directory: it ends where that is gone."""

@@ -132,6 +132,32 @@ def test_hooks_change_the_gradient_that_is_captured_and_resume_with_their_state(
     assert (again.seen, again.sum.tolist()) == (whole.seen, whole.sum.tolist()) == (STEPS, [6.0, 15.0])
 
 
+def test_a_hook_that_replaces_the_backward_pass_decides_the_gradient_and_what_is_left_alone(tmp_path):
+    """Half of the gradient of the first matrix, and none of the rest, which momentum would move if it were zero."""
+    losses = []
+
+    def backward(step, model, plain):
+        loss = plain()
+        losses.append(loss)
+        for name, p in model.named_parameters():
+            p.grad = p.grad * 0.5 if name == "0.weight" else p.grad if step == 0 else None
+        return loss
+
+    model = own_model()
+    hooks = StepHooks(backward=backward)
+    run = Run.open(train(tmp_path / "own", settings(), feed=Regression(), model=model, hooks=hooks))
+    plain = Run.open(train(tmp_path / "plain", settings(), feed=Regression(), model=own_model()))
+    torch.testing.assert_close(run.gradient(0, "0.weight"), plain.gradient(0, "0.weight") * 0.5)
+    assert [*run.metrics["loss"]] == losses
+    after = {}
+    for steps in (1, STEPS):
+        after[steps] = own_model()
+        train(tmp_path / f"{steps}", settings(steps=steps, warmup=0, min_lr_ratio=1.0), feed=Regression(),
+              model=after[steps], hooks=hooks)  # fmt: skip
+    one, all_of = (dict(after[steps].named_parameters()) for steps in (1, STEPS))
+    assert {name for name in one if torch.equal(one[name], all_of[name])} == {*one} - {"0.weight"}
+
+
 def test_a_resume_without_the_hooks_is_refused(tmp_path):
     with pytest.raises(RuntimeError, match="stopped here"):
         train(tmp_path / "run", settings(), feed=Regression(), model=own_model(), hooks=Counted(stop_at=5).hooks)

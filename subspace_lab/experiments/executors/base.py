@@ -20,7 +20,7 @@ class Request:
         parents: Content hash to directory name of the trials that it begins from.
         attempt: From 1 on, resumed attempts included.
         keeps_weights: Whether other trials begin from its weights.
-        plugins: Modules that may be imported for the recipe.
+        plugins: Modules that the caller named, imported before the recipe is looked up.
         environment: Variables of its process, for its GPU for example.
         resume: Whether an earlier attempt is continued; None looks for one (only where one process runs the trial).
     """
