@@ -65,11 +65,31 @@ def effective_updates(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     Raises:
         ValueError: If the model has no such adapters.
     """
-    adapted = [(path, m) for path, m in model.named_modules() if hasattr(m, "base_layer") and hasattr(m, "lora_A")]
+    adapted = [(path, m) for path, m in model.named_modules() if is_adapted(m)]
     if not adapted:
         raise ValueError(f"{type(model).__name__} has no LoRA adapters; train with adapter='lora', or add some by peft")
     for path, module in adapted:
-        yield f"{path}.weight" if path else "weight", _update(module)
+        yield f"{path}.weight" if path else "weight", update_of(module)
+
+
+def is_adapted(module: nn.Module) -> bool:
+    """Whether a module is a layer with adapters."""
+    return hasattr(module, "base_layer") and hasattr(module, "lora_A")
+
+
+@torch.no_grad()
+def update_of(module: nn.Module) -> Tensor:
+    """What the adapters of a layer add to its weight: ``(alpha / r) B A``, in the shape of the weight.
+
+    Args:
+        module: A layer with adapters.
+
+    Returns:
+        The update; several adapters are added.
+    """
+    parts = [module.get_delta_weight(name) for name in module.lora_A]  # type: ignore[operator, union-attr]
+    total: Tensor = sum(parts[1:], start=parts[0])
+    return total
 
 
 def frozen_beside_adapters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -129,10 +149,3 @@ def _is_new_head(model: nn.Module, name: str) -> bool:
     """Whether a parameter is of a classification head: outside of the pretrained part."""
     backbone = getattr(model, "base_model_prefix", "")
     return type(model).__name__.endswith("ForSequenceClassification") and not name.startswith(f"{backbone}.")
-
-
-def _update(module: nn.Module) -> Tensor:
-    with torch.no_grad():
-        parts = [module.get_delta_weight(name) for name in module.lora_A]  # type: ignore[operator, union-attr]
-    total: Tensor = sum(parts[1:], start=parts[0])
-    return total

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from subspace_lab._late import late
 
 if TYPE_CHECKING:
+    from subspace_lab.studies.safety import matrix
+    from subspace_lab.studies.safety.context import step_of
     from subspace_lab.studies.safety.kinds import (
         JUDGES,
         POLICIES,
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from subspace_lab.studies.safety.stages import DEFENSES, Chain, Defense, chain, defense, register_defense
 
 _HOMES = {
+    "": ("matrix",),
+    "context": ("step_of",),
     "stages": ("DEFENSES", "Chain", "Defense", "chain", "defense", "register_defense"),
     "kinds": (
         "JUDGES", "POLICIES", "TASKS", "THREATS", "Judge", "Policy", "Task", "Threat",
@@ -51,12 +55,14 @@ __all__ = [
     "Threat",
     "chain",
     "defense",
+    "matrix",
     "pair",
     "register_defense",
     "register_judge",
     "register_policy",
     "register_task",
     "register_threat",
+    "step_of",
 ]
 
 __getattr__ = late(__name__, {name: home for home, names in _HOMES.items() for name in names})
