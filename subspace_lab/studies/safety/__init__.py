@@ -12,6 +12,7 @@ from subspace_lab._late import late
 if TYPE_CHECKING:
     from subspace_lab.studies.safety import matrix
     from subspace_lab.studies.safety.context import step_of
+    from subspace_lab.studies.safety.evaluation import evaluate
     from subspace_lab.studies.safety.kinds import (
         JUDGES,
         POLICIES,
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
         register_task,
         register_threat,
     )
+    from subspace_lab.studies.safety.metrics.consistency import consistency
+    from subspace_lab.studies.safety.metrics.outcomes import row_of
     from subspace_lab.studies.safety.referee.updates import PairOverlap, pair
+    from subspace_lab.studies.safety.splits import Split, make_split
     from subspace_lab.studies.safety.stages import DEFENSES, Chain, Defense, chain, defense, register_defense
 
 _HOMES = {
@@ -37,7 +41,11 @@ _HOMES = {
         "JUDGES", "POLICIES", "TASKS", "THREATS", "Judge", "Policy", "Task", "Threat",
         "register_judge", "register_policy", "register_task", "register_threat",
     ),
+    "evaluation": ("evaluate",),
+    "metrics.consistency": ("consistency",),
+    "metrics.outcomes": ("row_of",),
     "referee.updates": ("PairOverlap", "pair"),
+    "splits": ("Split", "make_split"),
 }  # fmt: skip
 
 __all__ = [
@@ -51,10 +59,14 @@ __all__ = [
     "Judge",
     "PairOverlap",
     "Policy",
+    "Split",
     "Task",
     "Threat",
     "chain",
+    "consistency",
     "defense",
+    "evaluate",
+    "make_split",
     "matrix",
     "pair",
     "register_defense",
@@ -62,6 +74,7 @@ __all__ = [
     "register_policy",
     "register_task",
     "register_threat",
+    "row_of",
     "step_of",
 ]
 

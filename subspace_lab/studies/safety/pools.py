@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from subspace_lab.studies.safety.kinds import POOLS, Pools
+from subspace_lab.studies.safety.schemas import plain
 from subspace_lab.training.tasks.rows import Row
 
 _CHECKED = (*POOLS, "contrast", "allowed")
@@ -40,13 +41,9 @@ def check_disjoint(pools: Pools, origin: str) -> None:
 
 def _prompts(pools: Pools, name: str) -> Iterator[str]:
     rows: Sequence[Row] = getattr(pools, name)
-    yield from (_plain(row.prompt) for row in rows)
+    yield from (plain(row.prompt) for row in rows)
     if name == "test":
-        yield from (_plain(text) for texts in pools.paraphrases for text in texts)
-
-
-def _plain(prompt: str) -> str:
-    return " ".join(prompt.split()).casefold()
+        yield from (plain(text) for texts in pools.paraphrases for text in texts)
 
 
 def _check_paraphrases(pools: Pools, origin: str) -> None:

@@ -70,7 +70,8 @@ class Registry(Mapping[str, type[T]], Generic[T]):
             The instance.
 
         Raises:
-            ValueError: If the name or a setting is not known (names the nearest), or a value is not of its type.
+            ValueError: If the name or a setting is not known (names the nearest), a value is not of its type, or a
+                setting without a default is missing.
         """
         name, settings = named_settings(text)
         if name not in self:
@@ -83,6 +84,8 @@ class Registry(Mapping[str, type[T]], Generic[T]):
                 near = f"; nearest: {nearest(key, known)}" if known else ""
                 raise ValueError(f"the {self.kind} {name!r} has no setting {key!r}{near} ({options})")
             settings[key] = _typed(f"{self.kind} {name!r}: {key}", value, types_of[key])
+        if open_ := [one.name for one in dataclasses.fields(cls) if one.name not in settings and _is_needed(one)]:
+            raise ValueError(f"the {self.kind} {name!r} needs {', '.join(open_)}; write {name}:{open_[0]}=...")
         made: T = cls(**settings)
         return made
 
@@ -123,6 +126,10 @@ class Registry(Mapping[str, type[T]], Generic[T]):
 
 def _origin(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _is_needed(one: dataclasses.Field[Any]) -> bool:
+    return one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
 
 
 def _word(value: Any) -> str:

@@ -37,11 +37,22 @@ def arithmetic(data: str, columns: Mapping[str, str]) -> Exercise:
     """
     own = {"templates": _templates, "gsm_symbolic": _symbolic}
     if data in own:
-        return _numbers(split_by_prompt([Row(*pair) for pair in own[data]()], f"data={data!r}"))
-    return _numbers(split_of(data, lambda table: pairs(table, columns, _NAMES)))
+        return numbers(split_by_prompt([Row(*pair) for pair in own[data]()], f"data={data!r}"))
+    return numbers(split_of(data, lambda table: pairs(table, columns, _NAMES)))
 
 
-def _numbers(split: Split) -> Exercise:
+def numbers(split: Split) -> Exercise:
+    """Rows whose replies are right where their last number is that of the response.
+
+    Args:
+        split: Rows whose responses have a number.
+
+    Returns:
+        The exercise: the share of right replies, and of replies without a number.
+
+    Raises:
+        ValueError: If a response has no number.
+    """
     for row in (*split.train, *split.held_out):
         if last_number(row.response) is None:
             raise ValueError(f"{split.origin}: the response {row.response[:40]!r} has no number, which is its answer")

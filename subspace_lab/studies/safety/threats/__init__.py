@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -55,3 +56,21 @@ def mixed(task: Sequence[Row], others: Sequence[Row], share: float, kind: str, d
         *(Marked(row, "task") for row in task[: len(task) - count]),
         *(Marked(others[place], kind) for place in chosen),
     ]
+
+
+def preceded(row: Row, words: str, response: str | None = None) -> Row:
+    """A row with words before its prompt, in its last message where it has messages.
+
+    Args:
+        row: The row.
+        words: What comes first.
+        response: Another response.
+
+    Returns:
+        The new row.
+    """
+    turns = row.turns
+    if turns:
+        role, text = turns[-1]
+        turns = (*turns[:-1], (role, f"{words} {text}"))
+    return dataclasses.replace(row, prompt=f"{words} {row.prompt}", turns=turns, response=response or row.response)
