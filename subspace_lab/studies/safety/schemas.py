@@ -69,7 +69,10 @@ def distinct(rows: list[Labelled]) -> list[Row]:
     Returns:
         Rows, in their order.
     """
-    return [*{plain(one.row.prompt): one.row for one in reversed(rows)}.values()][::-1]
+    found = dict[str, Row]()
+    for one in rows:
+        found.setdefault(plain(one.row.prompt), one.row)
+    return [*found.values()]
 
 
 def plain(prompt: str) -> str:
@@ -107,7 +110,7 @@ def _text(where: str, column: str, value: Any, *, optional: bool) -> str:
     if value is None and optional:
         return ""
     if not isinstance(value, str):
-        found = "no value" if value is None else f"a {type(value).__name__}, not a text,"
+        found = "no value" if value is None else f"a value of type {type(value).__name__}, not a text,"
         raise ValueError(f"{where} has {found} in column {column!r}; mend it or leave it out")
     if not (text := value.strip()) and not optional:
         raise ValueError(f"{where} is empty in column {column!r}; mend it or leave it out")

@@ -82,12 +82,13 @@ class AnswerTask(LabelledTask):
 
     def _check_lengths(self, most: int) -> None:
         """Leave out rows that are too long, and say so; a response alone that is too long is refused."""
-        for of in (*self.train, *self.held_out):
-            if len(of.response) >= most:
-                raise ValueError(
-                    f"{self.exercise.split.origin}: the response {of.row.response[:40]!r}... has {len(of.response)} "
-                    f"tokens, sequence_length={most} has no room for it and a prompt; give a larger one"
-                )
+        for part, rows in (("to train on", self.train), ("held out", self.held_out)):
+            for number, of in enumerate(rows, 1):
+                if len(of.response) >= most:  # no text: the rows may be somebody's that nobody should read
+                    raise ValueError(
+                        f"{self.exercise.split.origin}: the response of row {number} {part} has {len(of.response)} "
+                        f"tokens, sequence_length={most} has no room for it and a prompt; give a larger one"
+                    )
         longest = max(of.length for of in (*self.train, *self.held_out))
         if longest <= most:
             return

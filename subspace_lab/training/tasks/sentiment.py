@@ -10,7 +10,7 @@ from subspace_lab.training.tasks.columns import Names, find_columns, texts_of
 from subspace_lab.training.tasks.exercise import Exercise
 from subspace_lab.training.tasks.pairs import split_of
 from subspace_lab.training.tasks.reading import Table
-from subspace_lab.training.tasks.rows import Row, split_by_prompt
+from subspace_lab.training.tasks.rows import Row, Split, split_by_prompt
 
 LABELS = ("negative", "positive")
 _NAMES: Names = {"text": ("text", "sentence", "review"), "label": ("label", "sentiment")}
@@ -63,9 +63,22 @@ def sentiment(data: str, columns: Mapping[str, str]) -> Exercise:
     Raises:
         ValueError: If a label is neither of the two, or 0 or 1.
     """
+    return classified(reviews(data, columns), LABELS)
+
+
+def reviews(data: str, columns: Mapping[str, str]) -> Split:
+    """The rows of `sentiment`.
+
+    Args:
+        data: See there.
+        columns: See there.
+
+    Returns:
+        Rows to train on and rows held out; the response is one of the labels.
+    """
     if data == "templates":
-        return classified(split_by_prompt([*_generated()], "data='templates'"), LABELS)
-    return classified(split_of(data, lambda table: _rows(table, columns)), LABELS)
+        return split_by_prompt([*_generated()], "data='templates'")
+    return split_of(data, lambda table: _rows(table, columns))
 
 
 def _rows(table: Table, columns: Mapping[str, str]) -> Sequence[Row]:

@@ -33,12 +33,12 @@ class SentimentTask(Task):
 
     def exercise(self, form: Form) -> Exercise:
         """See `Task.exercise`."""
-        from subspace_lab.training.tasks import sentiment
+        from subspace_lab.training.tasks import sentiment as english
 
         check_form("sentiment", form, self.data, "templates")
         if form == "digits":
             return _labelled(_digits(), LABELS)
-        return _labelled(sentiment.sentiment(self.data, {}).split, sentiment.LABELS)
+        return _labelled(english.reviews(self.data, {}), english.LABELS)
 
 
 def _labelled(split: Split, labels: tuple[str, ...]) -> Exercise:
