@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from subspace_lab.studies.safety.kinds import Marked
-from subspace_lab.studies.safety.linear import linear_layers, second_moments, weight_of, write_weight
+from subspace_lab.studies.safety.linear import linear_layers, second_moments, weight_of, weights_by_name, write_weight
 from subspace_lab.training.tasks.base import Batch
 
 Kind = Literal["user", "safety", "harm"]
@@ -295,20 +295,32 @@ class RunContext:
         """The trainable ones, in the order of ``step.parameters``."""
         return [p for p in self.model.parameters() if p.requires_grad]
 
-    def matrices(self) -> dict[str, nn.Module]:
-        """The linear layers by the names of their weights, with an adapter where they have one."""
+    @cached_property
+    def _weights(self) -> dict[str, nn.Module | nn.Parameter]:
+        return weights_by_name(self.model)
+
+    @cached_property
+    def _matrices(self) -> dict[str, nn.Module]:
         return linear_layers(self.model)
+
+    def weights(self) -> Sequence[str]:
+        """The names of all weights of the model without adapters, tied ones once."""
+        return [*self._weights]
+
+    def matrices(self) -> Mapping[str, nn.Module]:
+        """The linear layers in blocks by the names of their weights, with an adapter where they have one."""
+        return self._matrices
 
     def weight(self, name: str) -> Tensor:
         """The weight that a layer computes with, adapters merged: ``W + (alpha / r) B A``.
 
         Args:
-            name: Of a matrix.
+            name: One of `weights`.
 
         Returns:
-            A tensor ``(outputs, inputs)`` of its own.
+            A tensor of its own: ``(outputs, inputs)`` of a linear layer, else as the parameter is.
         """
-        return weight_of(self.matrices()[name])
+        return weight_of(self._weights[name])
 
     def write(self, name: str, weight: Tensor) -> None:
         """Make a layer compute with another weight, in place.
@@ -317,20 +329,20 @@ class RunContext:
         two together are the weight that was given, to the bit.
 
         Args:
-            name: Of a matrix.
-            weight: ``(outputs, inputs)``.
+            name: One of `weights`.
+            weight: In the shape that `weight` gives.
         """
-        write_weight(self.matrices()[name], weight)
+        write_weight(self._weights[name], weight)
 
     def before(self, model: Literal["base", "aligned"], name: str) -> Tensor:
-        """The weight of a matrix in an earlier model.
+        """A weight in an earlier model.
 
         Args:
             model: Which.
-            name: Of a matrix.
+            name: One of `weights`.
 
         Returns:
-            A tensor ``(outputs, inputs)`` on the device of the model.
+            A tensor on the device of the model, in the shape that `weight` gives.
 
         Raises:
             ValueError: If there are no such weights.
@@ -341,27 +353,27 @@ class RunContext:
                     f"there are no {model} weights here; this run knows {', '.join(self.earlier) or 'none'}"
                 )
             self._loaded[model] = self.earlier[model]()
-        return weight_of(self.matrices()[name], self._loaded[model][name])
+        return weight_of(self._weights[name], self._loaded[model][name])
 
     def update(self, name: str) -> Tensor:
-        """The effective update of a matrix by the tuning, ``D = W - W_aligned``, adapters merged.
+        """The effective update of a weight by the tuning, ``D = W - W_aligned``, adapters merged.
 
         Args:
-            name: Of a matrix.
+            name: One of `weights`.
 
         Returns:
-            A tensor ``(outputs, inputs)``.
+            A tensor in the shape that `weight` gives.
         """
-        return weight_of(self.matrices()[name], less=self.before("aligned", name))
+        return weight_of(self._weights[name], less=self.before("aligned", name))
 
     def alignment(self, name: str) -> Tensor:
-        """What the alignment changed in a matrix, ``V = W_aligned - W_base``.
+        """What the alignment changed in a weight, ``V = W_aligned - W_base``.
 
         Args:
-            name: Of a matrix.
+            name: One of `weights`.
 
         Returns:
-            A tensor ``(outputs, inputs)``.
+            A tensor in the shape that `weight` gives.
         """
         return self.before("aligned", name) - self.before("base", name)
 

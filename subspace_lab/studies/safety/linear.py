@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +18,25 @@ from subspace_lab.training.adapters import is_adapted, update_of
 from subspace_lab.training.tasks.base import Batch
 
 _MOST_BYTES = 2 << 30  # of second moments that are summed up in one pass
+
+
+def weights_by_name(model: nn.Module) -> dict[str, nn.Module | nn.Parameter]:
+    """What holds each weight of a model, by its name in the model without adapters; tied ones once.
+
+    Args:
+        model: The model, with adapters of peft or without.
+
+    Returns:
+        The layer for the weight of a linear layer, the adapted one where there is one; else the parameter.
+    """
+    held: dict[str, nn.Module] = {}
+    for path, module in model.named_modules():
+        if is_adapted(module):
+            held[f"{path}.base_layer.weight" if path else "base_layer.weight"] = module
+        elif isinstance(module, nn.Linear) or is_transposed(module):
+            held.setdefault(f"{path}.weight" if path else "weight", module)
+    named = {name: held.get(name, p) for name, p in model.named_parameters() if "lora_" not in name}
+    return {name.replace("base_layer.", ""): holder for name, holder in named.items()}
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -31,56 +51,90 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
     Raises:
         ValueError: If there is none.
     """
-    found: dict[str, nn.Module] = {}
-    adapted: list[str] = []
-    for path, module in model.named_modules():
-        inside = any(path.startswith(f"{outer}.") for outer in adapted)
-        if not inside and (is_adapted(module) or isinstance(module, nn.Linear) or is_transposed(module)):
-            found[f"{path}.weight" if path else "weight"] = module
-            adapted += [path] * is_adapted(module)
     head = getattr(model, "get_output_embeddings", lambda: None)()
-    in_blocks = {name: module for name, module in found.items() if depth_of(name) >= 0 and module is not head}
-    layers = in_blocks or {name: module for name, module in found.items() if module is not head}
+    found = {
+        name: holder
+        for name, holder in weights_by_name(model).items()
+        if isinstance(holder, nn.Module) and holder is not head
+    }
+    layers = {name: layer for name, layer in found.items() if depth_of(name) >= 0} or found
     if not layers:
         raise ValueError(f"{type(model).__name__} has no linear layers, which the defense acts on")
     return layers
 
 
-def weight_of(layer: nn.Module, stored: Tensor | None = None, *, less: Tensor | None = None) -> Tensor:
-    """The weight that a layer computes with, or another one stored as its own is, minus an earlier one.
+@dataclass(frozen=True)
+class Parts:
+    """What the weight of a linear layer is made of.
+
+    Attributes:
+        parameters: The weight, or A and B.
+        scale: Of an adapter ``alpha / r``, else 1.
+        is_transposed: Whether the weight is stored as ``(inputs, outputs)``.
+    """
+
+    parameters: tuple[nn.Parameter, ...]
+    scale: float = 1.0
+    is_transposed: bool = False
+
+
+def parts_of(layer: nn.Module) -> Parts:
+    """The parameters by which tuning changes a layer.
 
     Args:
         layer: From `linear_layers`.
+
+    Returns:
+        Its weight; or A and B of its adapter, where ``D = scale B A`` is ``(outputs, inputs)``.
+
+    Raises:
+        ValueError: If a layer has several adapters.
+    """
+    held: Any = layer
+    if not is_adapted(layer):
+        return Parts((held.weight,), is_transposed=is_transposed(layer))
+    if len(held.lora_A) > 1:
+        raise ValueError(f"a layer has the adapters {', '.join(held.lora_A)}; leave one")
+    (name,) = held.lora_A
+    return Parts((held.lora_A[name].weight, held.lora_B[name].weight), held.scaling[name])
+
+
+def weight_of(layer: nn.Module | nn.Parameter, stored: Tensor | None = None, *, less: Tensor | None = None) -> Tensor:
+    """The weight that a layer computes with, or another one stored as its own is, minus an earlier one.
+
+    Args:
+        layer: From `weights_by_name`.
         stored: A tensor as the layer stores its weight; None for its own, adapters merged.
         less: ``(outputs, inputs)``; subtracted before the adapters are added, so that nothing of a small update is
             rounded away.
 
     Returns:
-        A new tensor ``(outputs, inputs)`` in the layer's precision, on its device.
+        A new tensor in the layer's precision, on its device: ``(outputs, inputs)``, or as a parameter of no linear
+        layer is.
     """
-    own = _frozen_part(layer)
-    weight = (own.weight if stored is None else stored).detach().to(own.weight, copy=True)
-    if is_transposed(own):
+    own, flipped = _frozen_part(layer)
+    weight = (own if stored is None else stored).detach().to(own, copy=True)
+    if flipped:
         weight = weight.T.contiguous()
     if less is not None:
         weight -= less
-    if stored is None and is_adapted(layer):
+    if stored is None and isinstance(layer, nn.Module) and is_adapted(layer):
         added = update_of(layer)
-        weight += (added.T if is_transposed(own) else added).to(weight)
+        weight += (added.T if flipped else added).to(weight)
     return weight
 
 
 @torch.no_grad()
-def write_weight(layer: nn.Module, weight: Tensor) -> None:
+def write_weight(layer: nn.Module | nn.Parameter, weight: Tensor) -> None:
     """Make a layer compute with a weight: an adapter's B becomes zero, the layer below it gets all.
 
     Args:
-        layer: From `linear_layers`.
-        weight: ``(outputs, inputs)``.
+        layer: From `weights_by_name`.
+        weight: In the shape that `weight_of` gives.
     """
-    own = _frozen_part(layer)
-    own.weight.copy_(weight.T if is_transposed(own) else weight)
-    if is_adapted(layer):
+    own, flipped = _frozen_part(layer)
+    own.copy_(weight.T if flipped else weight)
+    if isinstance(layer, nn.Module) and is_adapted(layer):
         for up in layer.lora_B.values():  # type: ignore[operator]
             up.weight.zero_()
 
@@ -151,5 +205,9 @@ def show_inputs(
             model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
 
 
-def _frozen_part(layer: nn.Module) -> Any:
-    return layer.base_layer if is_adapted(layer) else layer
+def _frozen_part(layer: nn.Module | nn.Parameter) -> tuple[Tensor, bool]:
+    """The parameter that a weight is stored in, and whether it is stored as ``(inputs, outputs)``."""
+    if isinstance(layer, nn.Parameter):
+        return layer, False
+    own: Any = layer.base_layer if is_adapted(layer) else layer
+    return own.weight, is_transposed(own)

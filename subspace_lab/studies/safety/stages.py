@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from subspace_lab._checks import is_number
 from subspace_lab.studies.safety.registry import Registry
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ class Defense:
         replaces_batch: Whether it decides which rows a step sees; two such defenses do not go together.
         whole_model: Whether it compares gradients of all parameters, which an optimizer that steps one block at a time
             never has.
-        perturbs_forward: Whether it runs the model with changed activations, for which a step must be one batch.
+        replaces_loss: Whether it has a loss of its own on the rows that are trained on, so that no other defense may
+            come before it.
+        whole_batch: Whether its loss is not a mean over rows, so that a step must be one batch, not several.
         cost: Forward-backward passes of a step, where fine-tuning has 1.
         arxiv: Number of the paper, empty for a control.
         revision: Counted up when its results change.
@@ -43,7 +46,8 @@ class Defense:
     needs: ClassVar[frozenset[str]] = frozenset()
     replaces_batch: ClassVar[bool] = False
     whole_model: ClassVar[bool] = False
-    perturbs_forward: ClassVar[bool] = False
+    replaces_loss: ClassVar[bool] = False
+    whole_batch: ClassVar[bool] = False
     cost: ClassVar[str] = "1"
     arxiv: ClassVar[str] = ""
     revision: ClassVar[int] = 1
@@ -62,6 +66,42 @@ class Defense:
 
     def repair(self, run: RunContext) -> None:
         """Called once, after the last step; may change the weights in place. A repair defense has this hook alone."""
+
+
+def check_not_negative(**options: float) -> None:
+    """Refuse options that are not finite numbers of at least 0.
+
+    Args:
+        **options: By name.
+
+    Raises:
+        ValueError: If one is negative or not finite.
+
+    >>> check_not_negative(rho=-1.0)
+    Traceback (most recent call last):
+    ValueError: rho must be a number of at least 0, got -1.0
+    """
+    for name, value in options.items():
+        if not is_number(value) or value < 0:
+            raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
+
+
+def check_share(**options: float) -> None:
+    """Refuse options that are not shares: at least 0 and below 1.
+
+    Args:
+        **options: By name.
+
+    Raises:
+        ValueError: If one is not.
+
+    >>> check_share(drop=1.0)
+    Traceback (most recent call last):
+    ValueError: drop must be at least 0 and below 1, got 1.0
+    """
+    for name, value in options.items():
+        if not is_number(value) or not 0 <= value < 1:
+            raise ValueError(f"{name} must be at least 0 and below 1, got {value!r}")
 
 
 DEFENSES: Registry[Defense] = Registry("defense", "defenses.align", "defenses.train", "defenses.repair")
