@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from subspace_lab.studies.safety.context import step_of
-from subspace_lab.studies.safety.defenses.attention import perturbations
+from subspace_lab.studies.safety.defenses.activations import perturbations
 from subspace_lab.studies.safety.defenses.whole import inner
 from subspace_lab.studies.safety.stages import chain, defense
 from tests.studies.safety import literal

@@ -44,9 +44,9 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return -found[counted].mean()
 
 
-def outputs(model: nn.Module, batch: Batch, **options: Any) -> Any:
+def outputs(model: nn.Module, batch: Batch) -> Any:
     """What a model of transformers gives for a batch, without its loss."""
-    return model(**{name: tensor for name, tensor in batch.items() if name != "labels"}, **options)
+    return model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
 
 
 @torch.no_grad()

@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 class RepNoise(Defense):
     """``L_align + beta MMD(h_harm, N(0, I)) - alpha log(mean of harm CE over output and layers)``.
 
-    The layers are the hidden states behind all blocks but the last, with the head of the model on each; the MMD
-    compares the hidden states of all tokens of harm rows, behind each block, with as many that are drawn, and is the
-    mean over blocks.
+    The layers are the outputs of all blocks but the last, with the head of the model on each. The MMD compares the
+    outputs of a block for all tokens of harm rows with as many that are drawn, and is the mean over blocks.
 
     Attributes:
         alpha: Strength of the ascent of the harmful loss.
@@ -67,16 +66,18 @@ class RepNoise(Defense):
         import numpy as np
         import torch
 
+        from subspace_lab.studies.safety.defenses.activations import block_outputs
         from subspace_lab.studies.safety.defenses.likelihood import cross_entropy, outputs
         from subspace_lab.studies.safety.matrix import mmd
 
         word = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(word) >> 1)
-        found = outputs(model, batch, output_hidden_states=True)
-        states = found.hidden_states[1:]
+        with block_outputs(model) as found:
+            logits = outputs(model, batch).logits
+        states = [*found.values()]
         head = model.get_output_embeddings()  # type: ignore[operator]
         losses = [cross_entropy(head(h), batch["labels"]) for h in states[:-1]]
-        ascent = torch.log(torch.stack([*losses, cross_entropy(found.logits, batch["labels"])]).mean())
+        ascent = torch.log(torch.stack([*losses, cross_entropy(logits, batch["labels"])]).mean())
         distances = []
         counted = batch.get("attention_mask", torch.ones_like(batch["labels"])).bool()
         for h in states:

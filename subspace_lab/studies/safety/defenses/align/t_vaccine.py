@@ -48,7 +48,7 @@ class TVaccine(Defense):
         """See `Defense.prepare`."""
         import torch
 
-        from subspace_lab.studies.safety.defenses.attention import attention_blocks
+        from subspace_lab.studies.safety.defenses.activations import attention_blocks
 
         paths = [path for path, _ in attention_blocks(run.model)]
         names = [name for name, p in run.model.named_parameters() if p.requires_grad]
@@ -57,7 +57,7 @@ class TVaccine(Defense):
 
     def gradient(self, step: StepContext) -> list[Tensor | None]:
         """See `Defense.gradient`."""
-        from subspace_lab.studies.safety.defenses.attention import Observed, perturbations, perturbed
+        from subspace_lab.studies.safety.defenses.activations import Observed, perturbations, perturbed
 
         if step.index % self.weigh_every == 0:
             harmful = Observed()

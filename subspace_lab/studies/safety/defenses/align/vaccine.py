@@ -36,7 +36,7 @@ class Vaccine(Defense):
 
     def gradient(self, step: StepContext) -> list[Tensor | None]:
         """See `Defense.gradient`."""
-        from subspace_lab.studies.safety.defenses.attention import Observed, perturbations, perturbed
+        from subspace_lab.studies.safety.defenses.activations import Observed, perturbations, perturbed
 
         observed = Observed()
         step.gradient("user", loss=observed)

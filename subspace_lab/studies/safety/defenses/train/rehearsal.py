@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from subspace_lab.studies.safety.stages import Defense, register_defense
+from subspace_lab.studies.safety.stages import Defense, check_not_negative, register_defense
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +26,9 @@ class Rehearsal(Defense):
     needs: ClassVar = frozenset({"safety"})
     cost: ClassVar = "2"
     rho: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_not_negative(rho=self.rho)
 
     def gradient(self, step: StepContext) -> list[Tensor | None]:
         """See `Defense.gradient`."""

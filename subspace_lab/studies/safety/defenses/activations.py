@@ -1,4 +1,4 @@
-"""The attention blocks of a model, the gradients at their outputs, and what is added to these.
+"""The blocks of a model and their attention: outputs, the gradients there, and what is added to these.
 
 Legend: ``a_l`` the output of the attention of block l, ``g_l`` the gradient of the loss there.
 """
@@ -6,8 +6,8 @@ Legend: ``a_l`` the output of the attention of block l, ``g_l`` the gradient of 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -39,6 +39,30 @@ def attention_blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
             f"{type(model).__name__} has no attention blocks (modules in a list of blocks that are called with a mask)"
         )
     return found
+
+
+@contextmanager
+def block_outputs(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """What the blocks of a model give, while it runs.
+
+    Args:
+        model: The model.
+
+    Yields:
+        Path of the block to its output ``(rows, tokens, width)``, once the model ran; the hooks are removed afterwards.
+    """
+    found: dict[str, Tensor] = {}
+
+    def watch(path: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+            found[path] = output if isinstance(output, Tensor) else output[0]
+
+        return hook
+
+    with ExitStack() as stack:
+        for path in dict.fromkeys(path for path, _ in attention_blocks(model)):
+            stack.callback(model.get_submodule(path).register_forward_hook(watch(path)).remove)
+        yield found
 
 
 def perturbations(gradients: Sequence[Tensor], rho: float) -> list[Tensor]:
