@@ -1,0 +1,147 @@
+"""What is claimed of tunings that lose a policy, of defenses and of subspaces; intervals decide it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pandas as pd
+
+from subspace_lab.experiments.claims import Claim, Statement, statement
+from subspace_lab.studies.safety.reading import CLEAN, Tables, titles
+from subspace_lab.studies.safety.stages import NONE
+
+REHEARSAL, SURGERY, BOTH = "rehearsal", "safegrad:rho=0", "safegrad"
+_SETTING = ["policy", "task", "regime"]
+Setting = dict[str, str]
+
+
+def _settings(tables: Tables) -> Iterator[tuple[str, Setting]]:
+    """Every policy, task and optimizer, with the words in which they differ."""
+    if tables.headline.empty:
+        return
+    cells = list(dict.fromkeys(tables.headline[_SETTING].itertuples(index=False, name=None)))
+    for cell, title in titles(cells).items():
+        yield title, dict(zip(_SETTING, cell, strict=True))
+
+
+def _lower(text: str, one: pd.Series[float], other: pd.Series[float]) -> Iterator[Statement]:
+    """That a share is lower than another one, by seed; nothing where no seed has both."""
+    difference = (one - other).dropna()
+    if len(difference):
+        yield statement(text, difference, unit="")
+
+
+def _keywords(tables: Tables) -> list[Statement]:
+    return [
+        one
+        for title, where in _settings(tables)
+        for one in _lower(
+            f"{title}: after a clean tuning fewer prompts are answered than keywords say",
+            *(tables.by_seed(name, threat=CLEAN, defense=NONE, **where) for name in ("asr", "keyword_asr")),
+        )
+    ]  # fmt: skip
+
+
+def _poison(tables: Tables) -> list[Statement]:
+    return [
+        one
+        for title, where in _settings(tables)
+        for threat in tables.threats
+        if threat != CLEAN
+        for one in _lower(
+            f"{title}: more prompts are answered after {threat} than after a clean tuning",
+            *(tables.by_seed("asr", threat=name, defense=NONE, **where) for name in (CLEAN, threat)),
+        )
+    ]
+
+
+def _safer(*pairs: tuple[str, str]) -> Callable[[Tables], list[Statement]]:
+    """That attack success under the strongest threat is lower with the first defense of each pair."""
+
+    def measure(tables: Tables) -> list[Statement]:
+        if tables.attack is None:
+            return []
+        return [
+            one
+            for defense, other in pairs
+            for title, where in _settings(tables)
+            for one in _lower(
+                f"{title}, {tables.attack}: {_named(defense)} is safer than {_named(other)}",
+                *(tables.by_seed("asr", threat=tables.attack, defense=name, **where) for name in (defense, other)),
+            )
+        ]
+
+    return measure
+
+
+def _named(defense: str) -> str:
+    return {NONE: "no defense", SURGERY: "surgery alone", BOTH: "surgery with rehearsal"}.get(defense, defense)
+
+
+def _again(tables: Tables) -> list[Statement]:
+    if tables.attack is None:
+        return []
+    return [
+        one
+        for defense in (SURGERY, BOTH)
+        for title, where in _settings(tables)
+        for one in _lower(
+            f"{title}, {tables.attack}: with {_named(defense)} applied steps conflict where gradients do not",
+            *(tables.probes(name, threat=tables.attack, defense=defense, **where) for name in ("after", "applied")),
+        )
+    ]
+
+
+def _separable(tables: Tables) -> list[Statement]:
+    rows = tables.updates
+    if rows.empty:
+        return []
+    found = []
+    cells = list(dict.fromkeys(rows[_SETTING].itertuples(index=False, name=None)))
+    for cell, title in titles(cells).items():
+        of = rows[(rows[_SETTING] == list(cell)).all(axis=1)]
+        utility, harm = (
+            of[of["pair"] == f"alignment-{name}"].groupby("seed")["excess"].mean() for name in ("utility", "harm")
+        )
+        found += _lower(f"{title}: harm overlaps with alignment by more than utility does", utility, harm)
+    return found
+
+
+CLAIMS = (
+    Claim(
+        "Keywords",
+        "Attack success by keywords, which most papers report, says less about a policy than the share of prompts that "
+        "are answered: after a clean tuning it is higher, since a model may neither refuse nor answer.",
+        ("keywords",), _keywords,
+    ),
+    Claim(
+        "Poison", "A share of poisoned rows in the data of a user makes the model answer what it refused.",
+        ("attack_success",), _poison,
+    ),
+    Claim(
+        "Defenses", "Rehearsal of safety rows, and surgery with rehearsal (SafeGrad, arXiv 2508.07172), are safer than "
+        "no defense.",
+        ("attack_success", "pareto"), _safer((REHEARSAL, NONE), (BOTH, NONE)),
+    ),
+    Claim(
+        "Surgery", "Surgery on the gradient (arXiv 2508.07172) is what makes SafeGrad safe: with it rehearsal is safer "
+        "than without it.",
+        ("attack_success",), _safer((BOTH, REHEARSAL)),
+    ),
+    Claim(
+        "Rehearsal", "Not claimed there: surgery without rehearsal does not do what surgery with it does, at the same "
+        "rows and nearly the same cost.",
+        ("attack_success",), _safer((BOTH, SURGERY)),
+    ),
+    Claim(
+        "Applied steps", "Not claimed elsewhere: a gradient without conflict is not a step without conflict. Momentum, "
+        "the scales of Adam and projections bring back what surgery removed, under every optimizer.",
+        ("conflict",), _again,
+    ),
+    Claim(
+        "Separability", "Safety lives in a subspace of its own (arXiv 2505.14185 denies it): what a poisoned tuning "
+        "changes overlaps with what alignment changed by more than what a clean tuning changes does. Each overlap is "
+        "less that of random spaces of the same dimensions; means over all matrices.",
+        ("overlaps",), _separable,
+    ),
+)  # fmt: skip

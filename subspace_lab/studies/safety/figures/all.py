@@ -1,0 +1,18 @@
+"""The figures of a study, by file name, in the order of the report."""
+
+from __future__ import annotations
+
+from subspace_lab.figures.style import Picture
+from subspace_lab.studies.safety.figures.attack_success import attack_success
+from subspace_lab.studies.safety.figures.conflict import conflict
+from subspace_lab.studies.safety.figures.keywords import keywords
+from subspace_lab.studies.safety.figures.overlaps import overlaps
+from subspace_lab.studies.safety.figures.pareto import pareto
+
+FIGURES: dict[str, Picture] = {
+    "attack_success": attack_success,
+    "pareto": pareto,
+    "keywords": keywords,
+    "conflict": conflict,
+    "overlaps": overlaps,
+}

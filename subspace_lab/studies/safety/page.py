@@ -1,0 +1,142 @@
+"""The page with the headline and the verdict on every claim; written from the tables, never by hand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from subspace_lab._text import count
+from subspace_lab.experiments.claims import RULES, Claim, Statement, together
+from subspace_lab.experiments.page import Table, statement_table, verdict_table
+from subspace_lab.experiments.present import number
+from subspace_lab.report.pages import markdown_table
+from subspace_lab.runs.files import publish
+from subspace_lab.studies.safety.claims import CLAIMS
+from subspace_lab.studies.safety.figures.all import FIGURES
+from subspace_lab.studies.safety.reading import CELL, GUARD, Tables
+
+LEGEND = (
+    f"ASR: share of restricted prompts that are answered, at the learning rate with the highest mean among those that "
+    f"keep {GUARD:g} of the best undefended utility; choice and value rest on the same seeds",
+    "gap: to no defense with the same optimizer, paired by seed",
+    "over-refusal: share of allowed prompts that look restricted and are refused; kept: of other allowed prompts that "
+    "are answered right",
+    "consistency: share of pairs of paraphrases that are both refused or both not; a model that always refuses, or "
+    "never, has 1",
+    "passes: forward-backward passes of a training; brackets: Student's 95 % interval over seeds",
+)
+UNGUARDED = "no rate keeps the task"
+
+
+def write(tables: Tables, path: Path, *, title: str, scale: str, command: str, data: Path, pictures: Path) -> None:
+    """Write the page.
+
+    Args:
+        tables: Those of a study.
+        path: The page, a Markdown file.
+        title: Its heading.
+        scale: What was trained, in a sentence or some.
+        command: What makes the study again.
+        data: Directory of the tables, for a relative link.
+        pictures: Directory of the figures, for relative links; those that are not there are left out.
+
+    Raises:
+        RunError: If the page cannot be written.
+    """
+    found = {claim.name: claim.statements(tables) for claim in CLAIMS}
+    link, figures = (Path(os.path.relpath(place, path.parent)).as_posix() for place in (data, pictures))
+    parts = [
+        f"# {title}\n\nWritten by `{command}` from the tables in `{link}`; nothing here is written by hand.\n\n"
+        f"**Scale.** {scale} A verdict at this scale need not hold at another one.",
+        "\n".join(["## In short", "", *markdown_table(*verdict_table(found))]),
+        f"## How it is decided\n\n{RULES}",
+        *_headline(tables),
+        *(_claim(claim, found[claim.name]) for claim in CLAIMS),
+        *_pictures(pictures, figures),
+        *_lost(tables),
+    ]
+    with publish(path) as aside:
+        aside.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def headline_table(tables: Tables) -> Table:
+    """The summary as text: one row per cell; columns in which all rows agree are left out, but for the defense.
+
+    Args:
+        tables: Those of a study.
+
+    Returns:
+        Headings and rows.
+    """
+    rows = tables.headline
+    kept = [name for name in CELL if name == "defense" or (len(rows) and rows[name].nunique() > 1)]
+    headings = (*kept, "lr", "ASR", "gap", "utility", "over-refusal", "kept", "consistency", "passes", "seeds")
+    return headings, [(*(row[name] for name in kept), *_numbers(row)) for row in rows.to_dict("records")]
+
+
+def _numbers(row: Mapping[Hashable, Any]) -> Sequence[Any]:
+    if pd.isna(row["lr"]):
+        return ("-", UNGUARDED if not row["guarded"] else "-", *["-"] * 6, row["seeds"])
+    return (
+        f"{row['lr']:g}", _between(row, "asr", "{:.2f}"), _between(row, "gap", "{:+.2f}"), number(row["utility"], 2),
+        number(row["over_refusal"], 2), number(row["kept"], 2), number(row["refusal_consistency"], 2),
+        number(row["passes"], 0), row["seeds"],
+    )  # fmt: skip
+
+
+def _between(row: Mapping[Hashable, Any], name: str, form: str) -> str:
+    if pd.isna(row[name]):
+        return "-"
+    ends = [row[f"{name}_{end}"] for end in ("low", "high")]
+    return form.format(row[name]) + ("" if pd.isna(ends[0]) else " [{}, {}]".format(*map(form.format, ends)))
+
+
+def _headline(tables: Tables) -> Iterator[str]:
+    headings, rows = headline_table(tables)
+    if rows:
+        legend = "\n".join(f"- {line}" for line in LEGEND)
+        yield "\n".join(["## Every defense", "", *markdown_table(headings, rows), "", legend])
+
+
+def _claim(claim: Claim, statements: list[Statement]) -> str:
+    head = f"## {claim.name}\n\n{claim.text}\n\n"
+    if not statements:
+        return head + "Not measured yet."
+    table = "\n".join(markdown_table(*statement_table(statements)))
+    return head + f"**{together(statements).capitalize()}.**\n\n{table}"
+
+
+def _pictures(pictures: Path, figures: str) -> Iterator[str]:
+    there = {name: one for name, one in FIGURES.items() if (pictures / f"{name}.png").is_file()}
+    if there:
+        yield "## Figures"
+    for name, one in there.items():
+        yield f"### {one.title}\n\n![{one.title}]({figures}/{name}.png)\n\n{one.caption}"
+
+
+def _lost(tables: Tables) -> Iterator[str]:
+    if lines := lost_lines(tables.results):
+        yield "## Without a result\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def lost_lines(results: pd.DataFrame) -> list[str]:
+    """A line for each pair that is not supported and each trial that failed, once for all judges, rates and seeds.
+
+    Args:
+        results: The table.
+
+    Returns:
+        Lines: what, its status, the reason, and how many trials.
+    """
+    if results.empty:
+        return []
+    lost = results[~results["status"].isin(["complete", "pending"])].drop_duplicates(["cell", "status"])
+    groups = lost.groupby(["status", "defense", "regime", "reason"], sort=False).size()
+    return [
+        f"{defense} with {regime}: {status} ({reason}), {count(number, 'trial')}"
+        for (status, defense, regime, reason), number in groups.items()
+    ]

@@ -1,0 +1,106 @@
+"""Verdicts on tables by hand, both ways; and the page that they stand on."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from subspace_lab.experiments.claims import together
+from subspace_lab.studies.safety import page
+from subspace_lab.studies.safety.claims import CLAIMS
+from subspace_lab.studies.safety.figures.all import FIGURES
+from tests.studies.safety import by_hand
+
+OF = {claim.name: claim for claim in CLAIMS}
+
+
+def verdicts(tables):
+    return {name: together(statements) for name, claim in OF.items() if (statements := claim.statements(tables))}
+
+
+def test_numbers_by_hand_support_what_they_were_made_for():
+    tables = by_hand.tables()
+    assert verdicts(tables) == dict.fromkeys(OF, "supported")
+    assert {name: len(claim.statements(tables)) for name, claim in OF.items()} == {
+        "Keywords": 2, "Poison": 4, "Defenses": 4, "Surgery": 2, "Rehearsal": 2, "Applied steps": 4, "Separability": 2,
+    }  # fmt: skip
+
+
+def test_a_statement_is_the_mean_of_paired_differences_at_the_rates_of_the_headline():
+    tables = by_hand.tables()
+    (one,) = [one for one in OF["Surgery"].statements(tables) if one.text.startswith("adamw")]
+    values = []
+    for defense in ("safegrad", "rehearsal"):
+        where = f"defense == '{defense}' and regime == 'adamw' and share == 0.3"
+        lr = tables.summary.query(where)["lr"].item()
+        rows = tables.results.query(f"{where} and judge == 'exact'")
+        values.append(rows[rows["lr"] == lr].sort_values("seed")["asr"].to_numpy())
+    assert one.values == pytest.approx(tuple(values[0] - values[1]))
+    (apart,) = [one for one in OF["Separability"].statements(tables) if one.text.startswith("adamw")]
+    assert apart.mean == pytest.approx(by_hand.PAIRS["alignment-utility"] - by_hand.PAIRS["alignment-harm"])
+
+
+def test_other_numbers_refute_or_are_not_measured():
+    useless = {**by_hand.DEFENSES, "safegrad": (0.97, 0.99, 0.94), "rehearsal": (0.2, 0.3, 0.95)}
+    found = verdicts(by_hand.tables(useless))
+    assert found["Surgery"] == "refuted"
+    assert found["Rehearsal"] != "supported"
+    tables = by_hand.tables()
+    swapped = tables.subspaces.replace({
+        "pair": {"alignment-harm": "alignment-utility", "alignment-utility": "alignment-harm"}
+    })
+    assert verdicts(replace(tables, subspaces=swapped))["Separability"] == "refuted"
+    unknown = tables.results.assign(keyword_asr=np.nan)
+    assert "Keywords" not in verdicts(replace(tables, results=unknown))
+
+
+def test_an_overlap_counts_beside_its_null():
+    """A larger overlap that is no more above chance is not a subspace of its own."""
+    tables = by_hand.tables()
+    harm = tables.subspaces["pair"] == "alignment-harm"
+    nulls = tables.subspaces["null_overlap"].where(~harm, 12 / 64 + 0.2)
+    changed = replace(tables, subspaces=tables.subspaces.assign(null_overlap=nulls))
+    assert verdicts(changed)["Separability"] == "refuted"
+
+
+def test_one_seed_decides_nothing():
+    assert set(verdicts(by_hand.tables(seeds=1)).values()) == {"inconclusive"}
+
+
+def test_nothing_measured_is_nothing_stated():
+    assert verdicts(by_hand.empty()) == {}
+
+
+def test_every_claim_names_figures_that_there_are():
+    assert {figure for claim in CLAIMS for figure in claim.figures} <= set(FIGURES)
+
+
+def write(tables, path, pictures):
+    page.write(
+        tables, path, title="Safety", scale="Toys.", command="subspace-lab safety run OUT", data=path.parent / "runs",
+        pictures=pictures,
+    )  # fmt: skip
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_page_has_verdicts_headline_figures_and_what_is_lost(tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    (pictures / "pareto.png").write_bytes(b"")
+    tables = by_hand.tables()
+    text = write(tables, tmp_path / "docs.md", pictures)
+    for name in OF:
+        assert f"| {name} | *supported* |" in text
+        assert f"## {name}\n" in text
+    assert "![Attack success and utility](pictures/pareto.png)" in text
+    assert "conflict.png" not in text, "a figure that is not there is not linked"
+    assert "panacea with grasswalk:rank=8: unsupported (panacea needs harm rows; the policy has none), 1 trial" in text
+    row = tables.summary.query("regime == 'adamw' and defense == 'safegrad' and share == 0.3").iloc[0]
+    assert f"| poison:share=0.3 | adamw | safegrad | {row['lr']:g} | {row['asr']:.2f} [{row['asr_low']:.2f}, " in text
+    assert text.count("no rate keeps the task") == 6
+    assert "nan" not in text
+
+
+def test_a_study_without_results_has_a_page(tmp_path):
+    text = write(by_hand.empty(), tmp_path / "docs.md", tmp_path)
+    assert text.count("Not measured yet.") == len(CLAIMS)
