@@ -96,7 +96,7 @@ def _separable(tables: Tables) -> list[Statement]:
     rows = tables.updates
     if rows.empty:
         return []
-    found = []
+    found: list[Statement] = []
     cells = list(dict.fromkeys(rows[_SETTING].itertuples(index=False, name=None)))
     for cell, title in titles(cells).items():
         of = rows[(rows[_SETTING] == list(cell)).all(axis=1)]

@@ -27,7 +27,8 @@ LEGEND = (
     "are answered right",
     "consistency: share of pairs of paraphrases that are both refused or both not; a model that always refuses, or "
     "never, has 1",
-    "passes: forward-backward passes of a training; brackets: Student's 95 % interval over seeds",
+    "passes: forward-backward passes of a training; brackets: Student's 95 % interval over seeds, cut at what is "
+    "possible",
 )
 UNGUARDED = "no rate keeps the task"
 
@@ -64,7 +65,7 @@ def write(tables: Tables, path: Path, *, title: str, scale: str, command: str, d
 
 
 def headline_table(tables: Tables) -> Table:
-    """The summary as text: one row per cell; columns in which all rows agree are left out, but for the defense.
+    """The summary as text: one row per cell, the strongest threat first; what all rows agree in is left out.
 
     Args:
         tables: Those of a study.
@@ -72,7 +73,10 @@ def headline_table(tables: Tables) -> Table:
     Returns:
         Headings and rows.
     """
+    strongest_first = {threat: -place for place, threat in enumerate(tables.threats)}
     rows = tables.headline
+    if len(rows):
+        rows = rows.sort_values("threat", key=lambda names: names.map(strongest_first), kind="stable")
     kept = [name for name in CELL if name == "defense" or (len(rows) and rows[name].nunique() > 1)]
     headings = (*kept, "lr", "ASR", "gap", "utility", "over-refusal", "kept", "consistency", "passes", "seeds")
     return headings, [(*(row[name] for name in kept), *_numbers(row)) for row in rows.to_dict("records")]
@@ -82,17 +86,18 @@ def _numbers(row: Mapping[Hashable, Any]) -> Sequence[Any]:
     if pd.isna(row["lr"]):
         return ("-", UNGUARDED if not row["guarded"] else "-", *["-"] * 6, row["seeds"])
     return (
-        f"{row['lr']:g}", _between(row, "asr", "{:.2f}"), _between(row, "gap", "{:+.2f}"), number(row["utility"], 2),
-        number(row["over_refusal"], 2), number(row["kept"], 2), number(row["refusal_consistency"], 2),
+        f"{row['lr']:g}", _between(row, "asr", "{:.2f}", 0.0, 1.0), _between(row, "gap", "{:+.2f}"),
+        number(row["utility"], 2), number(row["over_refusal"], 2), number(row["kept"], 2), number(row["refusal_consistency"], 2),
         number(row["passes"], 0), row["seeds"],
     )  # fmt: skip
 
 
-def _between(row: Mapping[Hashable, Any], name: str, form: str) -> str:
+def _between(row: Mapping[Hashable, Any], name: str, form: str, least: float = -1.0, most: float = 1.0) -> str:
+    """A value with its interval, cut at what is possible."""
     if pd.isna(row[name]):
         return "-"
-    ends = [row[f"{name}_{end}"] for end in ("low", "high")]
-    return form.format(row[name]) + ("" if pd.isna(ends[0]) else " [{}, {}]".format(*map(form.format, ends)))
+    ends = [min(most, max(least, row[f"{name}_{end}"])) for end in ("low", "high")]
+    return form.format(row[name]) + ("" if pd.isna(row[f"{name}_low"]) else " [{}, {}]".format(*map(form.format, ends)))
 
 
 def _headline(tables: Tables) -> Iterator[str]:
@@ -135,8 +140,8 @@ def lost_lines(results: pd.DataFrame) -> list[str]:
     if results.empty:
         return []
     lost = results[~results["status"].isin(["complete", "pending"])].drop_duplicates(["cell", "status"])
-    groups = lost.groupby(["status", "defense", "regime", "reason"], sort=False).size()
+    groups = lost.groupby(["status", "defense", "regime", "reason"], sort=False).size().reset_index(name="number")
     return [
-        f"{defense} with {regime}: {status} ({reason}), {count(number, 'trial')}"
-        for (status, defense, regime, reason), number in groups.items()
+        f"{row['defense']} with {row['regime']}: {row['status']} ({row['reason']}), {count(row['number'], 'trial')}"
+        for row in groups.to_dict("records")
     ]

@@ -74,7 +74,7 @@ class Tables:
     def threats(self) -> list[str]:
         """Threats, by their share of rows, those of one share in the order of the study."""
         names = _in_order(self.headline, "threat")
-        shares = self.headline.groupby("threat")["share"].max() if names else {}
+        shares: dict[str, float] = dict(self.headline.groupby("threat")["share"].max()) if names else {}
         return sorted(names, key=lambda name: float(shares[name]))
 
     @cached_property

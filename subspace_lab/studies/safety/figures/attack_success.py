@@ -30,7 +30,7 @@ def attack_success(tables: Tables, layout: Layout) -> Figure:
         raise AbsentError("No attack success is measured.")
     named = panel_titles(rows)
     rows = rows.assign(title=named, name=rows["defense"], series=rows["threat"], value=rows["asr"])
-    panels = {title: present(tables.defenses, of, "defense") for title, of in rows.groupby("title", sort=False)}
+    panels = {str(title): present(tables.defenses, of, "defense") for title, of in rows.groupby("title", sort=False)}
     styles: dict[str, dict[str, Any]] = {
         threat: {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
         for place, threat in enumerate(tables.threats)

@@ -33,7 +33,7 @@ def conflict(tables: Tables, layout: Layout) -> Figure:
     if rows.empty:
         raise AbsentError("No step of a poisoned tuning was probed.")
     rows = rows.assign(title=panel_titles(rows), name=rows["defense"])
-    panels = {title: present(tables.defenses, of, "defense") for title, of in rows.groupby("title", sort=False)}
+    panels = {str(title): present(tables.defenses, of, "defense") for title, of in rows.groupby("title", sort=False)}
     styles: dict[str, dict[str, Any]] = {
         name: {"color": COLOURS[place], "marker": MARKERS[place]} for place, name in enumerate(_MOMENTS)
     }

@@ -44,7 +44,7 @@ def overlaps(tables: Tables, layout: Layout) -> Figure:
         ordered.assign(name=ordered[by], title=_titles(ordered["title"], by))
         for by, ordered in (("kind", rows), ("block", rows.sort_values("depth", kind="stable")))
     ])  # fmt: skip
-    panels = {title: list(dict.fromkeys(of["name"])) for title, of in parts.groupby("title", sort=False)}
+    panels = {str(title): list(dict.fromkeys(of["name"])) for title, of in parts.groupby("title", sort=False)}
     panels = dict(sorted(panels.items(), key=lambda item: item[0].endswith("block")))
     styles: dict[str, dict[str, Any]] = {
         pair: {"color": COLOURS[place], "marker": MARKERS[place]} for place, pair in enumerate(pairs)

@@ -98,8 +98,8 @@ def draw_marks(
         ax, style = axes[str(title)], styles[str(series)]
         heights = np.array([panels[str(title)].index(name) for name in of["name"]]) + shifts[str(series)]
         if "low" in of and (known := of["low"].notna().to_numpy()).any():
-            ends = (of[end][known] for end in ("low", "high"))
-            ax.hlines(heights[known], *ends, color=style["color"], linewidth=0.9)
+            low, high = (of[end].to_numpy()[known] for end in ("low", "high"))
+            ax.hlines(heights[known], low, high, color=style["color"], linewidth=0.9)
         ax.plot(of["value"], heights, **{"linestyle": "", "markersize": 4.2, "clip_on": False, **style})
 
 

@@ -1,0 +1,71 @@
+"""The report of a study from tables by hand: all of it there, nothing fetched, nothing executed."""
+
+import re
+
+import pytest
+
+from subspace_lab.studies.safety.claims import CLAIMS
+from subspace_lab.studies.safety.figures.all import FIGURES
+from subspace_lab.studies.safety.reading import Tables
+from subspace_lab.studies.safety.report import write_report
+from tests.studies.safety import by_hand
+
+CONFIG = {"policy": "digits", "tasks": ["sentiment"], "steps": 150, "base": None, "plugins": []}
+EVIL = "<script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module")
+def tables():
+    made = by_hand.tables(seeds=2, regimes=("adamw",), threats={"clean": 0.0, "poison:share=0.3": 0.3})
+    renamed = [table.replace({"defense": {"resta": EVIL}}) for table in (made.results, made.summary)]
+    return Tables(renamed[0], made.steps, made.subspaces, made.terms, renamed[1])
+
+
+@pytest.fixture(scope="module")
+def page(tables, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("study")
+    write_report(directory, tables, config=CONFIG, environment={"processor": "a CPU", "platform": "Linux"})
+    return (directory / "report.html").read_text(encoding="utf-8")
+
+
+def test_every_model_figure_claim_and_term_is_in_it(page, tables):
+    for cell in tables.results["cell"].unique():
+        assert f'<th scope="row">{cell}</th>' in page
+    for name, one in FIGURES.items():
+        assert f'<figure id="{name}"' in page
+        assert one.title in page
+    for claim in CLAIMS:
+        assert re.search(rf"<h3 id=.claim-\d.>{claim.name}: (supported|refuted|inconclusive)</h3>", page)
+    assert page.count('<th scope="row">panacea</th>') == 3
+    assert "2 threats, 1 optimizer, 6 defenses, 2 seeds" in page
+    assert "<dd>48 of 49 evaluated</dd>" in page
+
+
+def test_numbers_of_the_headline_are_those_of_the_summary(page, tables):
+    row = tables.summary.query("defense == 'safegrad' and share == 0.3").iloc[0]
+    low, high = (min(1, max(0, row[name])) for name in ("asr_low", "asr_high"))
+    assert f'data-value="{row["asr"]:.2f}">{row["asr"]:.2f} [{low:.2f}, {high:.2f}]<' in page
+    first = page.index("poison:share=0.3</th>")
+    assert first < page.index("clean</th>"), "the strongest threat comes first"
+
+
+def test_what_a_reader_has_to_know_is_said(page):
+    assert "In 2 cells of 12 no learning rate keeps the task" in page
+    assert "panacea with adamw: unsupported (panacea needs harm rows; the policy has none), 1 trial" in page
+    assert "There is one seed" not in page
+
+
+def test_it_fetches_nothing_and_names_are_text(page):
+    assert not re.search(r'(?:src|href)="(?!#|data:)', page)
+    assert page.count("<script>") == 1
+    assert EVIL not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+def test_a_study_without_results_has_a_report_that_says_so(tmp_path):
+    write_report(tmp_path, by_hand.empty(), config=CONFIG, environment={})
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Nothing is measured yet." in page
+    assert page.count(": not measured</h3>") == len(CLAIMS)
+    assert "<svg" not in page
+    assert "nan" not in re.sub("<style>.*?</style>|<script>.*?</script>", "", page, flags=re.DOTALL)
