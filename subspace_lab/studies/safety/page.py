@@ -87,8 +87,8 @@ def _numbers(row: Mapping[Hashable, Any]) -> Sequence[Any]:
         return ("-", UNGUARDED if not row["guarded"] else "-", *["-"] * 6, row["seeds"])
     return (
         f"{row['lr']:g}", _between(row, "asr", "{:.2f}", 0.0, 1.0), _between(row, "gap", "{:+.2f}"),
-        number(row["utility"], 2), number(row["over_refusal"], 2), number(row["kept"], 2), number(row["refusal_consistency"], 2),
-        number(row["passes"], 0), row["seeds"],
+        number(row["utility"], 2), number(row["over_refusal"], 2), number(row["kept"], 2),
+        number(row["refusal_consistency"], 2), number(row["passes"], 0), row["seeds"],
     )  # fmt: skip
 
 

@@ -7,12 +7,9 @@ import torch
 from torch import nn
 
 from subspace_lab.studies.safety.referee.terms import term_table
-from subspace_lab.studies.safety.stages import DEFENSES
 
 H = torch.tensor([[2.0, 1, 0], [1, 3, 1], [0, 1, 4]], dtype=torch.float64)
 B = torch.tensor([1.0, -1, 0.5], dtype=torch.float64)
-
-pytestmark = pytest.mark.skipif(not {"booster", "panacea"} <= {*DEFENSES}, reason="the defenses are not there")
 
 
 class Weights(nn.Module):
