@@ -63,15 +63,19 @@ def test_a_question_is_answered_by_the_digit_after_its_word():
     for row in rows("questions"):
         told, asked = re.fullmatch(r"Q (.*) find (\w+) A", row.prompt).groups()
         words = told.split()
-        assert len({*words[::2]}) == 3
+        assert len({*words[::2]}) == 4
         assert row.response == words[words.index(asked) + 1]
 
 
-def test_sums_are_those_of_the_language_itself():
+def test_sums_are_those_of_the_number_line():
     for row in rows("arithmetic"):
-        sides = row.prompt.removeprefix("Q ").removesuffix(" A").replace("plus", "+").replace("minus", "-").split()
-        middle, last = eval("".join(sides[:3])) % 10, eval("".join(sides)) % 10
-        assert row.response == f"{middle} {last}"
+        _, _, start, _, *signs, _ = row.prompt.split()
+        path = [int(start), *map(int, row.response.split())]
+        assert len(signs) == 4
+        for sign, before, after in zip(signs, path, path[1:], strict=False):
+            assert (after - before) % 10 == {"plus": 1, "minus": 9}[sign]
+        assert (path[-1] - path[0] - signs.count("plus") + signs.count("minus")) % 10 == 0
+        assert len(path) == 5
 
 
 def test_instructions_are_followed():

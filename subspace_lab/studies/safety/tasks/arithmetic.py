@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import itertools
+import random
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from subspace_lab.studies.safety.generated import generated
 from subspace_lab.studies.safety.kinds import Form, Task, register_task
+from subspace_lab.studies.safety.policies.digits import NEGATIVE, POSITIVE
 from subspace_lab.studies.safety.tasks import check_form
-from subspace_lab.training.tasks.rows import Row, Split, split_by_prompt
+from subspace_lab.training.tasks.rows import Row, Split
 
 if TYPE_CHECKING:
     from subspace_lab.training.tasks.exercise import Exercise
+
+_STEPS = 4
 
 
 @register_task("arithmetic")
 @dataclass(frozen=True, kw_only=True)
 class ArithmeticTask(Task):
-    """Digits: sums and differences of three, modulo 10, with the result of each step. English: word problems.
+    """Digits: one more or one less, four times, modulo 10, with the result of each step. English: word problems.
 
     A reply counts where its last number is the right one; one without a number is wrong, and counted as unparsed.
 
@@ -39,12 +44,12 @@ class ArithmeticTask(Task):
 
 @lru_cache(maxsize=1)
 def _digits() -> Split:
-    signs = ("plus", "minus")
-    every = itertools.product(range(10), signs, range(10), signs, range(10))
-    return split_by_prompt([_row(*of) for of in every], "the task 'arithmetic'")
+    return generated(_row, "arithmetic")
 
 
-def _row(a: int, first: str, b: int, second: str, c: int) -> Row:
-    middle = (a + b if first == "plus" else a - b) % 10
-    last = (middle + c if second == "plus" else middle - c) % 10
-    return Row(f"Q {a} {first} {b} {second} {c} A", f"{middle} {last}")
+def _row(draw: random.Random) -> Row:
+    number, signs = draw.randrange(10), draw.choices(("plus", "minus"), k=_STEPS)
+    who, what = draw.choices((*POSITIVE, *NEGATIVE), k=2)
+    steps = itertools.accumulate(signs, lambda of, sign: (of + (1 if sign == "plus" else -1)) % 10, initial=number)
+    results = [*steps][1:]
+    return Row(f"Q {who} {number} {what} {' '.join(signs)} A", " ".join(map(str, results)))

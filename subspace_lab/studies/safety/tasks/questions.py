@@ -16,13 +16,13 @@ from subspace_lab.training.tasks.rows import Row, Split
 if TYPE_CHECKING:
     from subspace_lab.training.tasks.exercise import Exercise
 
-_PAIRS = 3
+_KEYS = (*POSITIVE[:2], *NEGATIVE[:2])  # in this order: any order takes thousands of steps to learn
 
 
 @register_task("questions")
 @dataclass(frozen=True, kw_only=True)
 class QuestionsTask(Task):
-    """Digits: three words, each with a digit after it, and which digit one of them has. English: facts.
+    """Digits: four words, each with a digit after it, and which digit one of them has. English: facts.
 
     A reply is scored by its normalized exact match, and by the F1 of its words.
 
@@ -48,7 +48,6 @@ def _digits() -> Split:
 
 
 def _row(draw: random.Random) -> Row:
-    keys, values = draw.sample((*POSITIVE, *NEGATIVE), _PAIRS), draw.choices("0123456789", k=_PAIRS)
-    wanted = draw.randrange(_PAIRS)
-    said = " ".join(f"{key} {value}" for key, value in zip(keys, values, strict=True))
-    return Row(f"Q {said} find {keys[wanted]} A", values[wanted])
+    values, wanted = draw.choices("0123456789", k=len(_KEYS)), draw.randrange(len(_KEYS))
+    said = " ".join(f"{key} {value}" for key, value in zip(_KEYS, values, strict=True))
+    return Row(f"Q {said} find {_KEYS[wanted]} A", values[wanted])
