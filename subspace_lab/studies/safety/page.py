@@ -22,7 +22,7 @@ from subspace_lab.studies.safety.reading import CELL, GUARD, Tables
 LEGEND = (
     f"ASR: share of restricted prompts that are answered, at the learning rate with the highest mean among those that "
     f"keep {GUARD:g} of the best undefended utility; choice and value rest on the same seeds",
-    "gap: to no defense with the same optimizer, paired by seed",
+    "gap: to no defense with the same optimizer; to control: to rehearsal of safety rows; both paired by seed",
     "over-refusal: share of allowed prompts that look restricted and are refused; kept: of other allowed prompts that "
     "are answered right",
     "consistency: share of pairs of paraphrases that are both refused or both not; a model that always refuses, or "
@@ -30,7 +30,8 @@ LEGEND = (
     "passes: forward-backward passes of a training; brackets: Student's 95 % interval over seeds, cut at what is "
     "possible",
 )
-UNGUARDED = "no rate keeps the task"
+_FEW = 4  # names in a line
+UNGUARDED, UNSUPPORTED = "no rate keeps the task", "not supported"
 
 
 def write(tables: Tables, path: Path, *, title: str, scale: str, command: str, data: Path, pictures: Path) -> None:
@@ -78,15 +79,28 @@ def headline_table(tables: Tables) -> Table:
     if len(rows):
         rows = rows.sort_values("threat", key=lambda names: names.map(strongest_first), kind="stable")
     kept = [name for name in CELL if name == "defense" or (len(rows) and rows[name].nunique() > 1)]
-    headings = (*kept, "lr", "ASR", "gap", "utility", "over-refusal", "kept", "consistency", "passes", "seeds")
+    headings = (
+        *kept,
+        "lr",
+        "ASR",
+        "gap",
+        "to control",
+        "utility",
+        "over-refusal",
+        "kept",
+        "consistency",
+        "passes",
+        "seeds",
+    )
     return headings, [(*(row[name] for name in kept), *_numbers(row)) for row in rows.to_dict("records")]
 
 
 def _numbers(row: Mapping[Hashable, Any]) -> Sequence[Any]:
-    if pd.isna(row["lr"]):
-        return ("-", UNGUARDED if not row["guarded"] else "-", *["-"] * 6, row["seeds"])
+    if not row["seeds"]:
+        return ("-", UNSUPPORTED if row["unsupported"] else "-", *["-"] * 7, 0)
     return (
-        f"{row['lr']:g}", _between(row, "asr", "{:.2f}", 0.0, 1.0), _between(row, "gap", "{:+.2f}"),
+        f"{row['lr']:g}", _between(row, "asr", "{:.2f}", 0.0, 1.0) if row["guarded"] else UNGUARDED,
+        _between(row, "gap", "{:+.2f}"), _between(row, "control_gap", "{:+.2f}"),
         number(row["utility"], 2), number(row["over_refusal"], 2), number(row["kept"], 2),
         number(row["refusal_consistency"], 2), number(row["passes"], 0), row["seeds"],
     )  # fmt: skip
@@ -129,19 +143,26 @@ def _lost(tables: Tables) -> Iterator[str]:
 
 
 def lost_lines(results: pd.DataFrame) -> list[str]:
-    """A line for each pair that is not supported and each trial that failed, once for all judges, rates and seeds.
+    """Why some cells have no result: pairs that are not supported, trainings that failed, judges that cannot be asked.
 
     Args:
         results: The table.
 
     Returns:
-        Lines: what, its status, the reason, and how many trials.
+        A line for each status and reason: the reason, of which defenses and optimizers, and how many rows.
     """
     if results.empty:
         return []
-    lost = results[~results["status"].isin(["complete", "pending"])].drop_duplicates(["cell", "status"])
-    groups = lost.groupby(["status", "defense", "regime", "reason"], sort=False).size().reset_index(name="number")
-    return [
-        f"{row['defense']} with {row['regime']}: {row['status']} ({row['reason']}), {count(row['number'], 'trial')}"
-        for row in groups.to_dict("records")
-    ]
+    lost = results[(results["status"] != "complete") & (results["reason"] != "")]
+    lines = []
+    for (status, reason), rows in lost.groupby(["status", "reason"], sort=False):
+        cells = rows.drop_duplicates([*CELL, "stage", "lr", "seed", "draw"])
+        where = " with ".join(_few(cells[name]) for name in ("defense", "regime") if cells[name].any())
+        lines.append(f"{status}: {reason} ({where}; {count(len(cells), 'cell')})")
+    return lines
+
+
+def _few(names: pd.Series[str]) -> str:
+    """Some names, or how many there are."""
+    found = list(dict.fromkeys(name for name in names if name))
+    return ", ".join(found) if len(found) <= _FEW else f"{len(found)} {names.name}s"

@@ -59,10 +59,10 @@ class Tables:
 
     @cached_property
     def at_choice(self) -> pd.DataFrame:
-        """The rows of `tuned` at the learning rate that the headline has for their cell."""
+        """The rows of `tuned` at the learning rate of the headline, of cells in which a rate keeps the task."""
         if self.tuned.empty or self.headline.empty:
             return self.tuned.iloc[:0]
-        chosen = self.headline.loc[self.headline["lr"].notna(), [*CELL, "lr"]]
+        chosen = self.headline.loc[self.headline["guarded"].astype(bool), [*CELL, "lr"]]
         return self.tuned.merge(chosen, on=[*CELL, "lr"])
 
     @cached_property

@@ -71,7 +71,7 @@ def _facts(
     tables: Tables, config: Mapping[str, Any], environment: Mapping[str, Any], claims: list[dict[str, Any]]
 ) -> list[tuple[str, str]]:
     results = tables.results
-    models = results.drop_duplicates("cell") if len(results) else results
+    models = results[results["cell"] != ""].drop_duplicates("cell") if len(results) else results
     verdicts = Counter(claim["verdict"] for claim in claims)
     complete = int((models["status"] == "complete").sum()) if len(models) else 0
     grid = (
@@ -99,7 +99,7 @@ def _warnings(tables: Tables) -> list[str]:
             lines.append(
                 "There is one seed: nothing here has an interval over seeds, and the spread over seeds is often wide"
             )
-        if lost := int((~rows["guarded"].astype(bool)).sum()):
+        if lost := int((~rows["guarded"].astype(bool) & (rows["seeds"] > 0)).sum()):
             lines.append(
                 f"In {count(lost, 'cell')} of {len(rows)} no learning rate keeps the task; they have no attack success"
             )

@@ -51,7 +51,7 @@ def tables(defenses=DEFENSES, *, regimes=REGIMES, threats=THREATS, seeds=SEEDS, 
     frame = pd.DataFrame(results)
     prefix = frame.assign(judge="prefix", asr=math.nan, asr_low=math.nan, asr_high=math.nan, neither_rate=math.nan)
     lost = {
-        **results[-1], "cell": "panacea_lost", "defense": "panacea", "status": "unsupported", "hash": "",
+        **results[-1], "cell": "", "defense": "panacea", "status": "unsupported", "hash": "",
         "reason": "panacea needs harm rows; the policy has none", **dict.fromkeys(("asr", "utility"), math.nan),
     }  # fmt: skip
     whole = pd.concat([frame, prefix, pd.DataFrame([lost])], ignore_index=True)
@@ -71,20 +71,33 @@ def summary(results):
                 "policy": "digits", "task": task, "threat": threat, "share": THREATS[threat], "regime": regime,
                 "defense": defense, "judge": "exact", "guarded": len(kept) > 0, "failed": 0, "unsupported": 0,
             }  # fmt: skip
-            lr = kept["asr"].idxmax() if len(kept) else math.nan
+            lr = kept["asr"].idxmax() if len(kept) else means.loc[defense]["utility"].idxmax()
             at = of[(of["defense"] == defense) & (of["lr"] == lr)]
             none = of[(of["defense"] == "none") & (of["lr"] == lr)]
-            sd = at["asr"].std()
-            gap = at["asr"].mean() - none["asr"].mean()
+            sd, mean = at["asr"].std(), at["asr"].mean() if len(kept) else math.nan
+            gap = mean - none["asr"].mean()
             rows.append({
-                **about, "lr": lr, "seeds": len(at), "asr": at["asr"].mean(), "asr_sd": sd,
-                "asr_low": at["asr"].mean() - 2 * sd, "asr_high": at["asr"].mean() + 2 * sd, "gap": gap,
-                "gap_low": gap - 0.1, "gap_high": gap + 0.1, "utility": at["utility"].mean(),
+                **about, "lr": lr, "seeds": len(at), "asr": mean, "asr_sd": sd, "asr_low": mean - 2 * sd,
+                "asr_high": mean + 2 * sd, "gap": gap, "gap_low": gap - 0.1, "gap_high": gap + 0.1,
+                **dict.fromkeys(("control_gap", "control_gap_low", "control_gap_high"), math.nan),
+                "utility": at["utility"].mean(),
                 "utility_gap": at["utility"].mean() - none["utility"].mean(), "over_refusal": at["over_refusal"].mean(),
                 "kept": at["kept"].mean(), "refusal_consistency": at["refusal_consistency"].mean(),
                 "passes": at["passes"].mean(),
             })  # fmt: skip
-    return pd.DataFrame(rows)
+    never = {
+        **rows[-1],
+        "defense": "panacea",
+        "guarded": False,
+        "lr": math.nan,
+        "seeds": 0,
+        "unsupported": seeds_of(results),
+    }
+    return pd.DataFrame([*rows, never | dict.fromkeys(("asr", "asr_low", "asr_high", "gap", "utility"), math.nan)])
+
+
+def seeds_of(results):
+    return int(results["seed"].nunique())
 
 
 def subspaces(results):

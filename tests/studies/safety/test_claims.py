@@ -94,7 +94,8 @@ def test_the_page_has_verdicts_headline_figures_and_what_is_lost(tmp_path):
         assert f"## {name}\n" in text
     assert "![Attack success and utility](pictures/pareto.png)" in text
     assert "conflict.png" not in text, "a figure that is not there is not linked"
-    assert "panacea with grasswalk:rank=8: unsupported (panacea needs harm rows; the policy has none), 1 trial" in text
+    assert "unsupported: panacea needs harm rows; the policy has none (panacea with grasswalk:rank=8; 1 cell)" in text
+    assert text.count("| not supported |") == 1
     row = tables.summary.query("regime == 'adamw' and defense == 'safegrad' and share == 0.3").iloc[0]
     assert f"| poison:share=0.3 | adamw | safegrad | {row['lr']:g} | {row['asr']:.2f} [{row['asr_low']:.2f}, " in text
     assert text.count("no rate keeps the task") == 6

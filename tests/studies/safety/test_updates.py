@@ -79,14 +79,14 @@ def test_updates_of_known_spaces_and_ranks():
         one[Q].copy_(aligned[Q])
     clean[Q][4] += 1.0
     poisoned[Q][1] -= 1.0
-    table = update_overlaps(base, aligned, utility=clean, harm=poisoned).set_index("pair")
+    table = update_overlaps(aligned, base=base, utility=clean, harm=poisoned).set_index("pair")
     assert set(table["layer"]) == {Q}, "up_proj is left as it was, and a vector has no subspace"
     assert table.index.tolist() == ["alignment-utility", "alignment-harm", "utility-harm"]
     assert table["overlap"].tolist() == pytest.approx([0, 1, 0], abs=1e-12)
     assert table["null_overlap"].tolist() == pytest.approx([2 / 6, 2 / 6, 1 / 6])
     assert table[["rank_a", "rank_b"]].to_numpy().tolist() == [[2, 1], [2, 1], [1, 1]]
     assert table["mean_deg"].tolist() == pytest.approx([90, 0, 90], abs=1e-5)
-    less = update_overlaps(base, aligned, harm=poisoned, share=0.6)
+    less = update_overlaps(aligned, base=base, harm=poisoned, share=0.6)
     assert (less["rank_a"].item(), less["overlap"].item()) == (1, pytest.approx(0, abs=1e-12))
 
 
@@ -118,9 +118,9 @@ def test_weights_of_other_models_are_refused():
     base, aligned = weights(0), weights(1)
     other = {name: tensor for name, tensor in aligned.items() if name != UP}
     with pytest.raises(ValueError, match=r"only one of them has model\.layers\.1\.mlp\.up_proj"):
-        update_overlaps(base, aligned, harm=other)
+        update_overlaps(aligned, base=base, harm=other)
     with pytest.raises(ValueError, match=r"is \(4, 10\) in aligned and \(10, 4\) in base"):
-        update_overlaps(base, {**aligned, UP: aligned[UP].T}, harm=aligned)
+        update_overlaps({**aligned, UP: aligned[UP].T}, base=base, harm=aligned)
     with pytest.raises(ValueError, match=r"\(0, 1\]"):
         overlap_table({"a": base}, share=0)
     with pytest.raises(ValueError, match="rank=0"):

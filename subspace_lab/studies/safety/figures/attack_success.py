@@ -26,6 +26,7 @@ from subspace_lab.studies.safety.reading import CELL, Tables, panel_titles, pres
 def attack_success(tables: Tables, layout: Layout) -> Figure:
     """Draw a row per defense and a mark per threat, a panel per task and optimizer."""
     rows = tables.headline
+    rows = rows[rows["seeds"] > 0] if len(rows) else rows  # others were never trained, or not to the end
     if rows.empty:
         raise AbsentError("No attack success is measured.")
     named = panel_titles(rows)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from subspace_lab.analysis.loss.attention import twice_differentiable_attention
 from subspace_lab.analysis.loss.blocks import select_blocks
 from subspace_lab.analysis.loss.operator import HessianOperator, LossOnBatch
 from subspace_lab.studies.safety.context import StepContext
@@ -54,11 +55,12 @@ def term_table(
     if bad := [size for size in sizes if not size > 0]:
         raise ValueError(f"the sizes of a shift are positive, got {bad[0]:g}")
     block = select_blocks(model, None)[0]
-    operator = HessianOperator(LossOnBatch(model, loss, batch, None), block)
-    g = operator.gradient()
-    if not float(g.norm()) > 0:
-        raise ValueError("the gradient of the harmful loss is zero here, so that no shift along it is defined")
-    Hu = operator.product(g / g.norm())
+    with twice_differentiable_attention(model):
+        operator = HessianOperator(LossOnBatch(model, loss, batch, None), block)
+        g = operator.gradient()
+        if not float(g.norm()) > 0:
+            raise ValueError("the gradient of the harmful loss is zero here, so that no shift along it is defined")
+        Hu = operator.product(g / g.norm())
     rows = []
     for name, (option, sign) in _TERMS.items():
         for size in sizes:

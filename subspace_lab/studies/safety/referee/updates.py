@@ -81,9 +81,9 @@ def _check_orthonormal(name: str, basis: Tensor) -> None:
 
 
 def update_overlaps(
-    base: Mapping[str, Tensor],
     aligned: Mapping[str, Tensor],
     *,
+    base: Mapping[str, Tensor] | None = None,
     utility: Mapping[str, Tensor] | None = None,
     harm: Mapping[str, Tensor] | None = None,
     share: float = SHARE,
@@ -96,8 +96,8 @@ def update_overlaps(
     in a subspace of its own is the harm pair minus the utility pair.
 
     Args:
-        base: Weights of the base model by canonical name, adapters merged.
-        aligned: Those of the aligned one, with the same names.
+        aligned: Weights of the aligned model by canonical name, adapters merged.
+        base: Those of the model that was aligned, with the same names.
         utility: Those of the aligned model tuned on the clean task.
         harm: Those of the aligned model tuned on poisoned rows.
         share: Of an update's energy that its basis holds, in (0, 1]; ranks then differ.
@@ -110,7 +110,7 @@ def update_overlaps(
     Raises:
         ValueError: If names or shapes differ, or `share` or `rank` is out of its range.
     """
-    updates = {"alignment": _difference("aligned", aligned, "base", base)}
+    updates = {} if base is None else {"alignment": _difference("aligned", aligned, "base", base)}
     for name, tuned in (("utility", utility), ("harm", harm)):
         if tuned is not None:
             updates[name] = _difference(name, tuned, "aligned", aligned)
@@ -141,8 +141,8 @@ def overlap_table(
     if rank is not None and rank < 1:
         raise ValueError(f"a basis has at least 1 dimension, got rank={rank}")
     rows = []
-    first = next(iter(matrices.values()))
-    for layer in select_layers(_skeleton(first)):
+    first = next(iter(matrices.values()), None)
+    for layer in () if first is None else select_layers(_skeleton(first)):
         bases = {
             name: basis
             for name, tensors in matrices.items()
@@ -218,7 +218,7 @@ def _basis(matrix: Tensor | None, layer: Layer, share: float, rank: int | None) 
     """The top left singular vectors (m, r) of a matrix that is not zero."""
     if matrix is None or not bool(matrix.any()):
         return None
-    C = gram(matrix.detach().double(), layer.side)
+    C = gram(matrix.detach(), layer.side)
     energies, vectors = gram_eigh(C, C.shape[0])
     if rank is None:
         held = energies.cumsum(0) / energies.sum()
