@@ -8,6 +8,7 @@ import json
 
 import torch
 from safetensors.torch import load as tensors_from, save as bytes_of
+from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from subspace_lab.studies.safety.chained import chain_gradient, chain_prepare, chain_repair
@@ -25,7 +26,17 @@ def tiny_model(seed=0, layers=3):
         hidden_size=16, intermediate_size=20, num_hidden_layers=layers, num_attention_heads=2, vocab_size=VOCABULARY,
         max_position_embeddings=16, bos_token_id=None, eos_token_id=0, tie_word_embeddings=False, use_cache=False,
     )  # fmt: skip
-    return LlamaForCausalLM(config).double().eval()
+    model = LlamaForCausalLM(config).double().eval()
+    model.loss_function = double_loss  # that of transformers goes over float32, as its norm does
+    for parent in (model.model, *model.model.layers):
+        for name, child in [*parent.named_children()]:
+            if "norm" in name:
+                setattr(parent, name, nn.RMSNorm(child.weight.shape, eps=1e-6, dtype=torch.float64))
+    return model
+
+
+def double_loss(logits, labels, **_):
+    return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
 
 
 def moved(model, seed, size, low_rank=False):
