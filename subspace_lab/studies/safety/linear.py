@@ -194,10 +194,11 @@ def show_inputs(
 
         return hook
 
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     with ExitStack() as stack:
-        stack.callback(model.train, was_training)
+        for module, was_training in modes:
+            stack.callback(setattr, module, "training", was_training)
         for name, layer in layers.items():
             stack.callback(layer.register_forward_pre_hook(watch(name)).remove)
         for batch in batches:
