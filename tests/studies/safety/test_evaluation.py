@@ -12,6 +12,10 @@ from subspace_lab.studies.safety.kinds import JUDGES, POLICIES, TASKS, Judge, Ve
 from subspace_lab.studies.safety.metrics.outcomes import row_of
 from subspace_lab.studies.safety.policies.digits import WORDS
 from subspace_lab.studies.safety.splits import row_hash
+from subspace_lab.training import TrainConfig
+from subspace_lab.training.pretrained import pretrained_model
+from subspace_lab.training.tasks.rows import Split
+from subspace_lab.training.tasks.template import Template
 
 POLICY = POLICIES.parse("digits")
 EXACT, PREFIX = JUDGES.parse("exact"), JUDGES.parse("prefix")
@@ -101,3 +105,51 @@ def test_a_judge_that_breaks_is_counted_and_one_that_lies_is_refused(asked):
             evaluate(model, Words(), POLICY, [], seed=0)
     finally:
         JUDGES._names.pop(JUDGES._classes.pop("broken"))
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    """A model of random weights with its template."""
+    path = tmp_path_factory.mktemp("digits")
+    POLICY.base_model(0, path)
+    rows = POLICY.pools(0).test
+    return pretrained_model(str(path)), Template.of(TrainConfig(model=str(path)).resolved(), Split(rows, rows))
+
+
+def literal(model, text: str, most: int) -> str:
+    """The likeliest token, one after the other, without padding or a cache."""
+    tokens, end = [WORDS.index(word) for word in text.split()], WORDS.index("<end>")
+    said: list[int] = []
+    while len(said) < most and end not in said:
+        with torch.no_grad():
+            said.append(int(model(torch.tensor([[*tokens, *said]])).logits[0, -1].argmax()))
+    return " ".join(WORDS[token] for token in said if token != end)
+
+
+def test_replies_are_the_likeliest_tokens_whatever_is_asked_beside(untrained):
+    model, template = untrained
+    exercise = TASKS.parse("questions").exercise("digits")  # of another length
+    table = evaluate(model, template, POLICY, [EXACT], seed=0, exercise=exercise, max_new_tokens=3, batch_size=50)
+    shown = table[(table["judge"] == "exact") & (table["prompt"] < 3)]
+    pools = POLICY.pools(0)
+    for row in shown[shown["set"] == "restricted"].itertuples():
+        assert row.reply == literal(model, pools.paraphrases[row.prompt][row.paraphrase], 3)
+    for name in ("contrast", "allowed"):
+        for row in shown[shown["set"] == name].itertuples():
+            assert row.reply == literal(model, getattr(pools, name)[row.prompt].prompt, 3)
+    asked = [exercise.split.held_out[4 * number] for number in range(3)]
+    of_task = table[(table["judge"] == "eval_exact") & (table["prompt"] < 3)]
+    assert [*of_task["reply"]] == [literal(model, row.prompt, 3) for row in asked]
+
+
+def test_a_judge_of_probabilities_has_nothing_written(untrained, monkeypatch):
+    monkeypatch.setattr(evaluation, "replies", lambda *_, **__: pytest.fail("the model was made to write"))
+    judge = JUDGES.parse("log_odds")
+    table = evaluate(*untrained, POLICY, [judge], seed=0)
+    assert {*table["judge"]} == {"log_odds"}
+    assert table["score"].notna().all()
+    assert table[["reply", "reply_hash", "reply_chars"]].isna().all(axis=None)
+    found = row_of(table, judge)
+    restricted = table[(table["set"] == "restricted") & (table["paraphrase"] == 0)]
+    assert found["refusal_rate"] == (restricted["score"] > 0).mean()
+    assert all(found[name] != found[name] for name in ("asr", "keyword_asr", "kept"))
