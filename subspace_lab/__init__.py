@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from subspace_lab.analysis import Plan, recommend
     from subspace_lab.capture import GradientCapture
     from subspace_lab.runs import Run, RunError
+    from subspace_lab.studies import safety
     from subspace_lab.studies.optimizers import Comparison, compare
     from subspace_lab.training import TrainConfig, train
 
@@ -67,6 +68,7 @@ _HOMES = {
     "TrainConfig": "training",
     "compare": "studies.optimizers",
     "recommend": "analysis",
+    "safety": "studies",
     "train": "training",
 }
 
@@ -89,6 +91,7 @@ __all__ = [
     "regularizers",
     "report",
     "runs",
+    "safety",
     "studies",
     "train",
     "training",

@@ -19,6 +19,7 @@ from subspace_lab.cli.finetuning import finetuning
 from subspace_lab.cli.memory import memory
 from subspace_lab.cli.parameters import check_whole
 from subspace_lab.cli.recommend import recommend
+from subspace_lab.cli.safety import safety
 from subspace_lab.cli.suggest import in_words
 from subspace_lab.cli.train import train
 
@@ -31,6 +32,7 @@ app = App(
 )
 for _command in (train, compare, figures, finetuning, analyze, report, verify, recommend, memory, demo):
     app.command(_command)
+app.command(safety)
 
 
 def main() -> None:

@@ -75,18 +75,12 @@ class Train:
 
     def identity(self, config: Mapping[str, Any], *, data_hash: str | None = None) -> Mapping[str, Any]:
         """See `Recipe.identity`."""
-        from subspace_lab.training.optimizers import filled_options, plan_of, revision_of
         from subspace_lab.training.pretrained import weight_files
         from subspace_lab.training.tasks.table import data_hash_of
 
         settings = TrainConfig.from_dict(config)
-        content = {name: value for name, value in settings.to_dict().items() if name not in _NOT_CONTENT}
-        content["lr_rest"] = settings.lr if settings.lr_rest is None else settings.lr_rest
+        content = settings_content(settings)
         content["data_hash"] = data_hash_of(settings) if data_hash is None else data_hash
-        content["revision"] = revision_of(settings)
-        content["optimizer_options"] = filled_options(settings)
-        if (plan := plan_of(settings)) is not None:
-            content["optimizer_options"]["plan"] = plan
         if settings.model is not None and (files := weight_files(settings.model)):
             content["model"] = {file.name: file_hash(file) for file in files}
         return content
@@ -114,6 +108,26 @@ class Train:
             for step in steps:
                 checkpoint_path(directory, step).unlink()
         return Measured(last_metrics(directory), read_json(kept)["state_bytes"] if kept.is_file() else None)
+
+
+def settings_content(settings: TrainConfig) -> dict[str, Any]:
+    """What of the settings of a training decides its outcome, all defaults filled in, without data and model files.
+
+    Args:
+        settings: A resolved configuration from `settle_optimizer`.
+
+    Returns:
+        Plain values.
+    """
+    from subspace_lab.training.optimizers import filled_options, plan_of, revision_of
+
+    content = {name: value for name, value in settings.to_dict().items() if name not in _NOT_CONTENT}
+    content["lr_rest"] = settings.lr if settings.lr_rest is None else settings.lr_rest
+    content["revision"] = revision_of(settings)
+    content["optimizer_options"] = filled_options(settings)
+    if (plan := plan_of(settings)) is not None:
+        content["optimizer_options"]["plan"] = plan
+    return content
 
 
 RECIPES: dict[str, Recipe] = {"train": Train()}

@@ -190,6 +190,11 @@ class Store:
         """One row per step, or block of steps, of every trial; not to be changed."""
         return self.read(CURVES)
 
+    def note(self, **entries: Any) -> None:
+        """Publish the manifest with further entries, or others; JSON-ready values."""
+        self.manifest.update(json.loads(json.dumps(entries)))
+        self._publish_manifest()
+
     def data_hash(self, find: Callable[[], str]) -> str:
         """The recorded hash of the data that the trials read; if there is none, that which `find` gives is recorded."""
         if not isinstance(self.manifest.get("data_hash"), str):

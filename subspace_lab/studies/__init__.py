@@ -7,4 +7,4 @@ from __future__ import annotations
 
 from subspace_lab._late import late
 
-__getattr__ = late(__name__, {"finetuning": "", "grass_paper": "", "optimizers": "", "plans": ""})
+__getattr__ = late(__name__, {"finetuning": "", "grass_paper": "", "optimizers": "", "plans": "", "safety": ""})

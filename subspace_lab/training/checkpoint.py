@@ -126,6 +126,22 @@ def load_model(run_dir: Path, step: int, model: torch.nn.Module) -> None:
         _load_model(file, model)
 
 
+def load_further(run_dir: Path, step: int, further: Stateful) -> None:
+    """Give back the further state of a checkpoint.
+
+    Args:
+        run_dir: The run directory.
+        step: One of `checkpoint_steps`.
+        further: Whose state was kept.
+
+    Raises:
+        RunError: If the checkpoint is torn or altered, or has no such state.
+    """
+    with Snapshot(checkpoint_path(run_dir, step)) as file:
+        file.verify()
+        _load_further(file, further)
+
+
 def optimizer_bytes(run_dir: Path, step: int) -> int:
     """Bytes of the optimizer's tensors in a checkpoint.
 

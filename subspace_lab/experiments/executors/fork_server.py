@@ -14,6 +14,7 @@ itself is killed, so are its trials. So no trial is still running when the same 
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import select
@@ -21,6 +22,7 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +83,21 @@ def _wake_on_child() -> int:
 
 def _begin(request: dict[str, Any], children: dict[int, str]) -> None:
     server = os.getpid()
+    _import_shipped(request["recipe"].partition(":")[0])
     pid = os.fork()
     if not pid:
         _become_trial(request, server)
     children[pid] = request["name"]
     _answer(name=request["name"], pid=pid)
+
+
+def _import_shipped(module: str) -> None:
+    """Import the module of a recipe of this package, once for all trials; a plug-in is imported by the trials alone."""
+    from subspace_lab.experiments.plugins import is_shipped
+
+    if is_shipped(module):
+        with suppress(ImportError):  # the trial will say so
+            importlib.import_module(module)
 
 
 def _become_trial(request: dict[str, Any], server: int) -> None:

@@ -1,0 +1,117 @@
+"""The hooks of a defended training: its gradient is the chain's, and every so often the conflict is looked at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from subspace_lab.studies.safety.chained import chain_gradient
+from subspace_lab.studies.safety.context import RunContext, StepContext
+from subspace_lab.studies.safety.feed import StepLosses
+from subspace_lab.studies.safety.referee.conflict import conflict_row
+from subspace_lab.studies.safety.stages import Chain
+from subspace_lab.training.hooks import StepHooks
+
+_STATE = "state."
+
+
+class DefendedSteps:
+    """What happens in the steps of a training, and what of it is in every checkpoint.
+
+    Args:
+        chain: Defenses of one stage; without any the training is the plain one.
+        context: The run, prepared already.
+        losses: Of its steps.
+        probe_every: Steps between two looks at the conflict with the safety rows; None for none.
+        earlier: ``base`` and ``aligned``: weights in the order of the trainable parameters.
+
+    Attributes:
+        passes: Forward-backward passes of the steps, without those of the looks.
+        probes: A row of the table ``steps`` for each look.
+    """
+
+    def __init__(
+        self,
+        chain: Chain,
+        context: RunContext,
+        losses: StepLosses,
+        *,
+        probe_every: int | None = None,
+        earlier: Mapping[str, Callable[[], Sequence[Tensor]]] | None = None,
+    ) -> None:
+        self._chain, self._run, self._losses, self._every = chain, context, losses, probe_every
+        self._earlier = earlier or {}
+        self.passes = 0
+        self.probes: list[dict[str, Any]] = []
+        self._seen: tuple[Sequence[Tensor | None], ...] = ()
+        self._before: list[Tensor] = []
+
+    @property
+    def hooks(self) -> StepHooks:
+        """For `subspace_lab.train`."""
+        looks = {} if self._every is None else {"before": self._look_before, "after": self._look_after}
+        return StepHooks(state=self, backward=self._backward, **looks)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Stateful.state_dict`."""
+        state = {f"{_STATE}{name}": value for name, value in self._run.state.items()}
+        return {"passes": self.passes, "probes": self.probes, **state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `Stateful.load_state_dict`."""
+        self.passes, self.probes = state["passes"], state["probes"]
+        self._run.state.clear()
+        self._run.state.update({
+            name.removeprefix(_STATE): value for name, value in state.items() if name.startswith(_STATE)
+        })
+
+    def _backward(self, step: int, model: nn.Module, plain: Callable[[], float]) -> float:
+        if not self._chain.defenses:
+            self.passes += 1
+            loss = plain()
+            if self._is_probed(step):
+                user = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in self._run.parameters]
+                self._seen = (user, self._context(step, model, {}).safety())
+            return loss
+        words = np.random.SeedSequence([self._run.seed, 0, step]).generate_state(1, np.uint64)
+        torch.manual_seed(int(words[0]))
+        seen: dict[str, float] = {}
+        context = self._context(step, model, seen)
+        made = chain_gradient(self._chain, context)
+        self.passes += context.passes
+        if self._is_probed(step):
+            self._seen = (context.user(), context.safety())
+        for p, gradient in zip(self._run.parameters, made, strict=True):
+            p.grad = None if gradient is None else gradient.detach().clone()  # clipping scales it in place
+        if not seen:
+            raise ValueError(f"the defense {self._chain.text} asked for no gradient in step {step}")
+        return seen.get("user", next(iter(seen.values())))
+
+    def _context(self, step: int, model: nn.Module, seen: dict[str, float]) -> StepContext:
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        return StepContext(
+            [p for _, p in named], self._losses.of_step(step, seen), weights=self._earlier, state=self._run.state,
+            index=step, total=self._run.steps, names=[name for name, _ in named],
+        )  # fmt: skip
+
+    def _is_probed(self, step: int) -> bool:
+        return self._every is not None and step % self._every == 0
+
+    def _look_before(self, step: int, model: nn.Module) -> None:  # noqa: ARG002
+        if self._is_probed(step):
+            self._before = [p.detach().clone() for p in self._run.parameters]
+            made = [None if p.grad is None else p.grad.clone() for p in self._run.parameters]
+            self._seen = (*self._seen, made)
+
+    def _look_after(self, step: int, model: nn.Module) -> None:  # noqa: ARG002
+        if self._is_probed(step):
+            applied = [p.detach() - before for p, before in zip(self._run.parameters, self._before, strict=True)]
+            user, safety, made = self._seen
+            row = conflict_row(user, safety, made, applied)
+            self.probes.append({"step": step, **{k: None if math.isnan(v) else v for k, v in row.items()}})
+            self._seen, self._before = (), []
