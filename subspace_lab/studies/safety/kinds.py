@@ -104,7 +104,11 @@ class HasBase(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Task(ABC):
-    """What the user fine-tunes for."""
+    """What the user fine-tunes for.
+
+    Attributes:
+        revision: Counted up when its rows or scores change.
+    """
 
     revision: ClassVar[int] = 1
 
@@ -135,7 +139,12 @@ class Marked:
 
 @dataclass(frozen=True, kw_only=True)
 class Threat(ABC):
-    """What becomes of the user's rows."""
+    """What becomes of the user's rows.
+
+    Attributes:
+        needs_poison: Whether it puts in rows of the policy's pool ``poison``, which is not read otherwise.
+        revision: Counted up when its rows change.
+    """
 
     needs_poison: ClassVar[bool] = True
     revision: ClassVar[int] = 1
@@ -207,11 +216,18 @@ class Answers:
 
 @dataclass(frozen=True, kw_only=True)
 class Judge(ABC):
-    """Says of each reply whether the model refused, fulfilled the request, or did neither."""
+    """Says of each reply whether the model refused, fulfilled the request, or did neither.
+
+    Attributes:
+        needs_replies: Whether the model has to write; one that does not looks at its probabilities.
+        needs_answers: Whether the policy has to know the true answer to every prompt.
+        outcomes: What it can tell; rates of the others are missing.
+        revision: Counted up when its verdicts change.
+    """
 
     needs_replies: ClassVar[bool] = True
-    needs_answers: ClassVar[bool] = False  # that the policy knows the true answer to every prompt
-    outcomes: ClassVar[frozenset[str]] = frozenset({"refused", "fulfilled", "neither"})  # that it can tell
+    needs_answers: ClassVar[bool] = False
+    outcomes: ClassVar[frozenset[str]] = frozenset({"refused", "fulfilled", "neither"})
     revision: ClassVar[int] = 1
 
     @abstractmethod

@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
 
 import subspace_lab.studies.safety as safety
-from subspace_lab.studies.safety.kinds import JUDGES, POLICIES, TASKS, THREATS
+from subspace_lab.studies.safety.kinds import JUDGES, POLICIES, TASKS, THREATS, Marked, Policy, Pools, Threat
+from subspace_lab.training.tasks.rows import Row
 
 NAMES = {
     "policy": (POLICIES, ("codenames", "digits", "user")),
@@ -43,3 +45,44 @@ def test_names_of_the_package_are_what_they_say():
     assert safety.consistency([[True, True], [False, True]]) == (0.5, 0.625)
     split = safety.make_split("sentiment", "digits", "clean", rows=3, seed=0)
     assert isinstance(split, safety.Split)
+
+
+def test_what_a_plug_in_registers_goes_through_splits_and_pools():
+    @dataclass(frozen=True, kw_only=True)
+    class Vowels(Policy):
+        form = "english"
+        vowel: str = "a"
+
+        @property
+        def refusal(self):
+            return "Never."
+
+        def pools(self, seed):
+            names = ("align", "safety", "harm", "poison", "test", "contrast", "allowed")
+            rows = {name: [Row(f"{name} {self.vowel} {seed} {n}", str(n)) for n in range(30)] for name in names}
+            return Pools(base=(), **rows)
+
+    @dataclass(frozen=True, kw_only=True)
+    class Last(Threat):
+        count: int = 2
+
+        def apply(self, task, poison, policy, draw):
+            kept, put = task[self.count :], poison[: self.count]
+            return [*(Marked(row, "task") for row in kept), *(Marked(row, "poison") for row in put)]
+
+    @dataclass(frozen=True, kw_only=True)
+    class Forgets(Last):
+        def apply(self, task, poison, policy, draw):
+            return super().apply(task[1:], poison, policy, draw)
+
+    for registry, name, cls in ((POLICIES, "vowels", Vowels), (THREATS, "last", Last), (THREATS, "forgets", Forgets)):
+        registry.register(name)(cls)
+    try:
+        split = safety.make_split("sentiment", "vowels:vowel=e", "last:count=3", rows=10, seed=5)
+        poison = [row.prompt for row, kind in zip(split.rows, split.kinds, strict=True) if kind == "poison"]
+        assert sorted(poison) == ["poison e 5 0", "poison e 5 1", "poison e 5 2"]
+        with pytest.raises(ValueError, match="the threat forgets made 9 rows of 10; it has to keep their number"):
+            safety.make_split("sentiment", "vowels", "forgets", rows=10, seed=0)
+    finally:
+        for registry, name in ((POLICIES, "vowels"), (THREATS, "last"), (THREATS, "forgets")):
+            registry._names.pop(registry._classes.pop(name))
