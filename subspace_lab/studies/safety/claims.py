@@ -86,7 +86,7 @@ def _again(tables: Tables) -> list[Statement]:
         for defense in (SURGERY, BOTH)
         for title, where in _settings(tables)
         for one in _lower(
-            f"{title}, {tables.attack}: with {_named(defense)} applied steps conflict where gradients do not",
+            f"{title}, {tables.attack}: with {_named(defense)} applied steps conflict more often than gradients",
             *(tables.probes(name, threat=tables.attack, defense=defense, **where) for name in ("after", "applied")),
         )
     ]
@@ -134,8 +134,8 @@ CLAIMS = (
         ("attack_success",), _safer((BOTH, SURGERY)),
     ),
     Claim(
-        "Applied steps", "Not claimed elsewhere: a gradient without conflict is not a step without conflict. Momentum, "
-        "the scales of Adam and projections bring back what surgery removed, under every optimizer.",
+        "Applied steps", "Not claimed elsewhere: momentum, the scales of Adam and projections bring back into the "
+        "applied step what surgery removed from the gradient, under every optimizer.",
         ("conflict",), _again,
     ),
     Claim(

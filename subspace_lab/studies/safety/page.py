@@ -18,6 +18,7 @@ from subspace_lab.runs.files import publish
 from subspace_lab.studies.safety.claims import CLAIMS
 from subspace_lab.studies.safety.figures.all import FIGURES
 from subspace_lab.studies.safety.reading import CELL, GUARD, Tables
+from subspace_lab.studies.safety.stages import NONE
 
 LEGEND = (
     f"ASR: share of restricted prompts that are answered, at the learning rate with the highest mean among those that "
@@ -100,7 +101,8 @@ def _numbers(row: Mapping[Hashable, Any]) -> Sequence[Any]:
         return ("-", UNSUPPORTED if row["unsupported"] else "-", *["-"] * 7, 0)
     return (
         f"{row['lr']:g}", _between(row, "asr", "{:.2f}", 0.0, 1.0) if row["guarded"] else UNGUARDED,
-        _between(row, "gap", "{:+.2f}"), _between(row, "control_gap", "{:+.2f}"),
+        *(_between(row, name, "{:+.2f}") if row["defense"] != other else "-"
+          for name, other in (("gap", NONE), ("control_gap", row["control"]))),
         number(row["utility"], 2), number(row["over_refusal"], 2), number(row["kept"], 2),
         number(row["refusal_consistency"], 2), number(row["passes"], 0), row["seeds"],
     )  # fmt: skip

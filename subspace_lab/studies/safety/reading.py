@@ -37,11 +37,12 @@ class Tables:
 
     @cached_property
     def judge(self) -> str:
-        """The judge that attack success is shown by: ``exact``, else the first that can tell success; may be empty."""
+        """The judge that is shown: ``exact``, else the first that can tell success, else the first; may be empty."""
         if self.results.empty:
             return ""
         able = list(dict.fromkeys(self.results.loc[self.results["asr"].notna(), "judge"]))
-        return "exact" if "exact" in able else next(iter(able), "")
+        judged = self.results.loc[self.results["status"] == "complete", "judge"]
+        return "exact" if "exact" in able else next(iter([*able, *judged]), "")
 
     @cached_property
     def tuned(self) -> pd.DataFrame:
@@ -116,7 +117,7 @@ class Tables:
         from subspace_lab.studies.safety.referee.conflict import ROUNDING
 
         if self.steps.empty or self.at_choice.empty:
-            return self.at_choice.assign(before=[], after=[], applied=[], energy=[], null_energy=[]).iloc[:0]
+            return self.at_choice.iloc[:0].assign(before=[], after=[], applied=[], energy=[], null_energy=[])
         columns = {"cos_user_safety": "before", "cos_after": "after", "cos_applied": "applied"}
         cosines = self.steps[[*columns]].rename(columns=columns)
         shares = (cosines < -ROUNDING).astype("float64").where(cosines.notna())
@@ -125,11 +126,13 @@ class Tables:
 
     @cached_property
     def updates(self) -> pd.DataFrame:
-        """The rows of `subspaces` of updates, with task, regime, lr and seed of the model, and excess over the null."""
+        """The rows of `subspaces` of the most poisoned tunings, with their setting and the excess over the null."""
         if self.subspaces.empty or self.results.empty:
             return pd.DataFrame()
-        about = self.results.drop_duplicates("hash")[["hash", "policy", "task", "regime", "lr", "seed"]]
+        setting = ["policy", "task", "regime", "lr", "seed"]
+        about = self.results.drop_duplicates("hash")[["hash", "share", *setting]]
         rows = self.subspaces.merge(about, on="hash")
+        rows = rows[rows["share"] == rows.groupby(setting)["share"].transform("max")]
         return rows.assign(excess=rows["overlap"] - rows["null_overlap"])
 
     def guard(self, **cell: str) -> float:

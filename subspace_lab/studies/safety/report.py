@@ -95,6 +95,11 @@ def _warnings(tables: Tables) -> list[str]:
     lines = []
     rows = tables.headline
     if len(rows):
+        if rows["asr"].isna().all() and rows["guarded"].any():
+            lines.append(
+                f"The judge {tables.judge} cannot tell whether a reply answers: there is no attack success; the table "
+                "of models has it by keywords"
+            )
         if rows["seeds"].max() < 2:
             lines.append(
                 "There is one seed: nothing here has an interval over seeds, and the spread over seeds is often wide"

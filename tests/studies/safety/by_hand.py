@@ -80,7 +80,7 @@ def summary(results):
                 **about, "lr": lr, "seeds": len(at), "asr": mean, "asr_sd": sd, "asr_low": mean - 2 * sd,
                 "asr_high": mean + 2 * sd, "gap": gap, "gap_low": gap - 0.1, "gap_high": gap + 0.1,
                 **dict.fromkeys(("control_gap", "control_gap_low", "control_gap_high"), math.nan),
-                "utility": at["utility"].mean(),
+                "control": "rehearsal", "utility": at["utility"].mean(),
                 "utility_gap": at["utility"].mean() - none["utility"].mean(), "over_refusal": at["over_refusal"].mean(),
                 "kept": at["kept"].mean(), "refusal_consistency": at["refusal_consistency"].mean(),
                 "passes": at["passes"].mean(),

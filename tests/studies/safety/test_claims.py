@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from subspace_lab.experiments.claims import together
@@ -61,6 +62,17 @@ def test_an_overlap_counts_beside_its_null():
     nulls = tables.subspaces["null_overlap"].where(~harm, 12 / 64 + 0.2)
     changed = replace(tables, subspaces=tables.subspaces.assign(null_overlap=nulls))
     assert verdicts(changed)["Separability"] == "refuted"
+
+
+def test_of_several_shares_of_poison_the_largest_is_the_harm():
+    tables = by_hand.tables()
+    weak = tables.results.query("share == 0.05 and defense == 'none' and lr == 0.001 and judge == 'exact'")
+    strong = tables.results.query("share == 0.3 and defense == 'none' and lr == 0.001 and judge == 'exact'")
+    hashes = dict(zip(strong["hash"], weak["hash"], strict=True))
+    less = tables.subspaces.assign(hash=tables.subspaces["hash"].map(hashes), overlap=0.0)
+    both = replace(tables, subspaces=pd.concat([tables.subspaces, less], ignore_index=True))
+    means = [one.mean for one in OF["Separability"].statements(both)]
+    assert means == pytest.approx([one.mean for one in OF["Separability"].statements(tables)])
 
 
 def test_one_seed_decides_nothing():

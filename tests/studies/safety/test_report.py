@@ -68,3 +68,16 @@ def test_a_study_without_results_has_a_report_that_says_so(tmp_path):
     assert page.count(": not measured</h3>") == len(CLAIMS)
     assert "<svg" not in page
     assert "nan" not in re.sub("<style>.*?</style>|<script>.*?</script>", "", page, flags=re.DOTALL)
+
+
+def test_judges_that_cannot_tell_an_answer_are_said_to(tmp_path):
+    made = by_hand.tables(seeds=2, regimes=("adamw",), threats={"clean": 0.0, "poison:share=0.3": 0.3})
+    results = made.results[made.results["judge"] == "prefix"]
+    summary = made.summary.assign(judge="prefix", asr=float("nan"), guarded=made.summary["seeds"] > 0)
+    tables = Tables(results, made.steps.iloc[:0], made.subspaces.iloc[:0], made.terms.iloc[:0], summary)
+    write_report(tmp_path, tables, config=CONFIG, environment={})
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "The judge prefix cannot tell whether a reply answers" in page
+    assert "no judge can tell an answer." in page
+    assert "no rate keeps the task" not in page
+    assert page.count("<td>rehearsal</td>") == 2, "utility, over-refusal and cost are there all the same"

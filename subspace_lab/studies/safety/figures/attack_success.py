@@ -27,8 +27,8 @@ def attack_success(tables: Tables, layout: Layout) -> Figure:
     """Draw a row per defense and a mark per threat, a panel per task and optimizer."""
     rows = tables.headline
     rows = rows[rows["seeds"] > 0] if len(rows) else rows  # others were never trained, or not to the end
-    if rows.empty:
-        raise AbsentError("No attack success is measured.")
+    if rows.empty or rows.loc[rows["guarded"].astype(bool), "asr"].isna().all():
+        raise AbsentError("No attack success is measured: no model is judged, or no judge can tell an answer.")
     named = panel_titles(rows)
     rows = rows.assign(title=named, name=rows["defense"], series=rows["threat"], value=rows["asr"])
     panels = {str(title): present(tables.defenses, of, "defense") for title, of in rows.groupby("title", sort=False)}
@@ -49,7 +49,9 @@ def attack_success(tables: Tables, layout: Layout) -> Figure:
     draw_marks(axes, panels, seeds[["title", "name", "series"]].assign(value=seeds["asr"]), small)
     draw_marks(axes, panels, _with_ends(rows, seeds), styles)
     crosses = {name: {"marker": "x", "markersize": 3.5, "color": style["color"]} for name, style in styles.items()}
-    draw_marks(axes, panels, rows.loc[rows["asr"].isna(), ["title", "name", "series"]].assign(value=0.0), crosses)
+    draw_marks(
+        axes, panels, rows.loc[~rows["guarded"].astype(bool), ["title", "name", "series"]].assign(value=0.0), crosses
+    )
     return figure
 
 

@@ -32,7 +32,7 @@ def pareto(tables: Tables, layout: Layout) -> Figure:
         raise AbsentError("No attack success under a threat is measured.")
     rows = rows[rows["threat"] == tables.attack].dropna(subset=["asr", "utility"])
     if rows.empty:
-        raise AbsentError("No task has a utility.")
+        raise AbsentError("No attack success is measured beside a utility.")
     means = rows.groupby([*_KEY, "defense", "lr"], sort=False)[["asr", "utility"]].mean().reset_index()
     styles = {name: {**line_style(place), "linestyle": ""} for place, name in enumerate(tables.defenses)}
     cells = list(dict.fromkeys(means[_KEY].itertuples(index=False, name=None)))
