@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import json
+import operator
 import re
 from pathlib import Path
 
@@ -19,14 +21,17 @@ from subspace_lab.experiments.statistics import summary
 from subspace_lab.optim.options import OPTIONS
 from subspace_lab.studies.grass_paper.quantities.ackley import descents
 from subspace_lab.studies.optimizers.comparison import COMPARISON
+from subspace_lab.studies.safety.summary import COLUMNS as SUMMARY
+from subspace_lab.studies.safety.tables import STEPS
 from subspace_lab.training import PRESETS, TrainConfig
 from tests.docs.pages import ROOT
 
 REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
-COMMANDS = [name for name in app if not name.startswith("-")]
+SAFETY = [f"safety {name}" for name in app["safety"] if not name.startswith("-")]
+COMMANDS = [name for name in app if not name.startswith("-") and name != "safety"] + SAFETY
 SUBPACKAGES = (
     "analysis", "capture", "figures", "numerics", "optim", "report", "runs", "studies.finetuning",
-    "studies.grass_paper", "studies.optimizers", "training",
+    "studies.grass_paper", "studies.optimizers", "studies.safety", "training",
 )  # fmt: skip
 METHOD_CLASSES = [kind for kind in sl.optim.METHODS.values() if kind is not torch.optim.AdamW] + [sl.optim.SubspaceAdam]
 TABLES = ("energy", "spectrum", "spectrum_summary", "spectrum_null", "angles", "curvature")
@@ -102,6 +107,13 @@ def test_columns_of_a_comparison() -> None:
     assert [cells[0].strip("`") for cells in rows(section("table.csv"))] == [*table]
 
 
+@pytest.mark.parametrize("table", ["steps", "summary"])
+def test_columns_of_a_safety_study(table: str) -> None:
+    real = {"steps": STEPS, "summary": SUMMARY}[table]
+    documented = [(cells[0].strip("`"), cells[1]) for cells in rows(section(f"Safety: {table}"))]
+    assert documented == [*real.items()]
+
+
 @pytest.mark.parametrize("subpackage", ["experiments", "studies.plans"])
 def test_documented_names_exist(subpackage: str) -> None:
     """Of subpackages that have no list of their public names."""
@@ -144,7 +156,7 @@ def test_options(command: str) -> None:
     """Each option is documented under its own name, and no other."""
     real = {
         name
-        for argument in app[command].assemble_argument_collection()
+        for argument in functools.reduce(operator.getitem, command.split(), app).assemble_argument_collection()
         for name in argument.names
         if argument.show and not name.startswith(("--no-", "--empty-")) and not name.endswith("_DIR")
     }
@@ -152,8 +164,8 @@ def test_options(command: str) -> None:
 
 
 def test_commands() -> None:
-    documented = re.findall(r"^### subspace-lab (\w+)$", REFERENCE, re.MULTILINE)
-    assert set(documented) == set(COMMANDS)
+    documented = re.findall(r"^### subspace-lab (\w+(?: \w+)?)$", REFERENCE, re.MULTILINE)
+    assert set(documented) == {*COMMANDS, "safety"}
 
 
 def test_train_options_are_fields() -> None:
