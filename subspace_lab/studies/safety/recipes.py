@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 
 REVISION = 1  # of all kinds of jobs: counted up when the same configuration comes to other results
 _BESIDE = (".json", ".jinja", ".model", ".txt")  # files of a tokenizer
+_TERM_ROWS = 8  # harmful rows that the terms of two defenses are measured on
+_TERM_PARAMETERS = 10**7  # of a model at most: the products with its Hessian take many passes
 _POOLS = ("safety", "harm")  # what a defense may draw from
 
 Config = Mapping[str, Any]
@@ -140,7 +142,8 @@ class Align:
             model = load_model(source)
             if config["trains"]:
                 rows = [Marked(row, "align") for row in pools_of(config["policy"], config["seed"]).align]
-                return _Job(directory, config, source, model, rows, defenses, earlier).trained(resume=resume)
+                job = _Job(directory, config, source, model, rows, defenses, earlier)
+                return job.trained(resume=resume, measure=job.terms)
             context = _context(config, model, source, earlier)
             chain_repair(defenses, context)
             return _finished(directory, model, source, {})
@@ -304,8 +307,8 @@ class _Job:
         losses = StepLosses(model, self._feeds, self._config, frozen)
         self._steps = DefendedSteps(defenses, self._run, losses, probe_every=probes, earlier=begun)
 
-    def trained(self, *, resume: bool) -> Measured:
-        """Train, or go on; then the repair hooks of the same stage, then publish the model."""
+    def trained(self, *, resume: bool, measure: Callable[[], Mapping[str, Any]] = dict) -> Measured:
+        """Train, or go on; then the repair hooks of the same stage, then publish the model and what was measured."""
         directory, steps = self._directory, self._steps
         if resume and Run.open(directory).manifest.get("finished"):
             last = checkpoint_steps(directory)[-1]
@@ -325,11 +328,23 @@ class _Job:
         }
         measured = {
             "state_bytes": optimizer_bytes(directory, last), "passes": steps.passes, "steps": steps.probes, **drawn,
+            **measure(),
         }  # fmt: skip
         done = _finished(directory, self._model, self._source, measured)
         for step in checkpoint_steps(directory):
             checkpoint_path(directory, step).unlink()
         return done
+
+    def terms(self) -> dict[str, Any]:
+        """Rows of the table ``terms`` on some harmful rows; none where there are none, or of a large model."""
+        rows = self._run.pools["harm"][:_TERM_ROWS]
+        if not rows or sum(p.numel() for p in self._model.parameters()) > _TERM_PARAMETERS:
+            return {}
+        from subspace_lab.studies.safety.referee.terms import term_table
+
+        batch = next(iter(self._run.batches(rows)))
+        table = term_table(self._model, lambda model, given: model(**given).loss, batch)
+        return {"terms": table.to_dict("records")}
 
     def _begun(self, earlier: Mapping[str, Path]) -> dict[str, Callable[[], Sequence[torch.Tensor]]]:
         """Earlier weights in the order of the trainable parameters: those that the training begins with are its own."""

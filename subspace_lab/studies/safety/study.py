@@ -24,20 +24,28 @@ from subspace_lab.experiments.schedule import is_complete, run_missing
 from subspace_lab.experiments.store import Kind, Store
 from subspace_lab.experiments.study import StudyInterrupted, say
 from subspace_lab.experiments.trial import Trial
+from subspace_lab.figures.all import save_all
 from subspace_lab.runs import RunError
 from subspace_lab.runs.files import publish
 from subspace_lab.runs.tables import read_table, write_table
 from subspace_lab.studies.safety.config import StudyConfig
+from subspace_lab.studies.safety.figures.all import FIGURES
 from subspace_lab.studies.safety.jobs import Jobs, jobs_of
 from subspace_lab.studies.safety.places import outcomes_file, weights_dir
+from subspace_lab.studies.safety.reading import Tables
+from subspace_lab.studies.safety.report import write_report
+from subspace_lab.studies.safety.subspaces import SUBSPACES, subspace_table
 from subspace_lab.studies.safety.summary import COLUMNS as SUMMARY
-from subspace_lab.studies.safety.tables import ADVICE, OUTCOMES, RESULTS, STEPS, tables_of
+from subspace_lab.studies.safety.tables import ADVICE, OUTCOMES, RESULTS, STEPS, TERMS, Cells, tables_of
 from subspace_lab.training.start import faster_precision
 
 SAFETY = Kind("safety", "study.json", "cells", "a safety study")
 Keep = Literal["all", "none"]
 _KEEP: tuple[Keep, ...] = ("all", "none")
-_TABLES: dict[str, Mapping[str, str]] = {"results": RESULTS, "steps": STEPS, "outcomes": OUTCOMES, "summary": SUMMARY}
+_TABLES: dict[str, Mapping[str, str]] = {
+    "results": RESULTS, "steps": STEPS, "outcomes": OUTCOMES, "terms": TERMS, "summary": SUMMARY,
+    "subspaces": SUBSPACES,
+}  # fmt: skip
 _AGAIN = {"diverged", "failed"}  # begun again only where that is asked for
 
 
@@ -287,14 +295,16 @@ def _entries(config: StudyConfig, jobs: Jobs) -> dict[str, Any]:
 
 def _conclude(root: Path, manifest: Mapping[str, Any]) -> Path:
     """Write tables, figures and report."""
-    tables = dict(tables_of(root, manifest))
+    tables = {**dict(tables_of(root, manifest)), "subspaces": subspace_table(Cells(root, manifest))}
     for name, table in tables.items():
         write_table(root / f"{name}.parquet", table)
     _write_text(root / "table.csv", tables["summary"].to_csv(index=False))
     _write_text(
         root / "table.tex", tables["summary"].to_latex(index=False, escape=True, float_format="%.3f", na_rep="")
     )
-    return root / "report.html"
+    given = Tables(**{one.name: tables[one.name] for one in dataclasses.fields(Tables)})
+    save_all(FIGURES, given, root / "figures")
+    return write_report(root, given, config=manifest["settings"], environment=manifest["environment"])
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -33,15 +33,20 @@ _COSTS: dict[str, str] = {
     "wall_s": "float64", "state_bytes": "Int64", "peak_bytes": "Int64",
 }  # fmt: skip
 RESULTS: dict[str, str] = {
-    "cell": "str", "hash": "str", "parent": "str", **_FACTORS, "status": "str", "reason": "str", **_JUDGED, **_COSTS,
+    "cell": "str", "hash": "str", "parent": "str", "evaluation": "str", **_FACTORS, "status": "str", "reason": "str",
+    **_JUDGED, **_COSTS,
 }  # fmt: skip
 STEPS: dict[str, str] = {
     "cell": "str", "step": "int64", "cos_user_safety": "float64", "conflict": "float64", "cos_after": "float64",
     "cos_applied": "float64", "energy": "float64", "null_energy": "float64", "k": "int64", "null_cos_sd": "float64",
 }  # fmt: skip
+TERMS: dict[str, str] = {
+    "hash": "str", "term": "str", "size": "float64", "cosine": "float64", "relative_error": "float64",
+    "norm_ratio": "float64", "cos_norm_gradient": "float64",
+}  # fmt: skip
 OUTCOMES: dict[str, str] = {
-    "hash": "str", "set": "str", "prompt": "int64", "paraphrase": "int64", "judge": "str", "outcome": "object",
-    "score": "float64", "row_hash": "str", "reply_hash": "object", "reply_chars": "Int64",
+    "hash": "str", "evaluation": "str", "set": "str", "prompt": "int64", "paraphrase": "int64", "judge": "str",
+    "outcome": "object", "score": "float64", "row_hash": "str", "reply_hash": "object", "reply_chars": "Int64",
 }  # fmt: skip
 TIMES = ("step_s", "wall_s", "peak_bytes")  # columns that differ between two runs of the same study
 
@@ -98,13 +103,23 @@ class Cells:
         return pd.DataFrame(rows, columns=[*STEPS]).astype(STEPS)
 
     @property
+    def terms(self) -> pd.DataFrame:
+        """The table ``terms``."""
+        rows = [
+            {"hash": job["hash"], **row} for name, job in self.jobs.items() for row in self.state(name).get("terms", ())
+        ]
+        return pd.DataFrame(rows, columns=[*TERMS]).astype(TERMS)
+
+    @property
     def outcomes(self) -> pd.DataFrame:
         """The table ``outcomes``, of all complete evaluations."""
         parts = []
         for name, job in self.jobs.items():
             if "outcomes" in self.state(name):
                 table = read_table(outcomes_file(self.trials_dir / name), ADVICE)
-                table.insert(0, "hash", job["hash"])
+                model = self.parents(name)[0]
+                table.insert(0, "hash", self.jobs[model]["hash"])
+                table.insert(1, "evaluation", job["hash"])
                 parts.append(table)
         if not parts:
             return pd.DataFrame(columns=[*OUTCOMES]).astype(OUTCOMES)
@@ -113,13 +128,16 @@ class Cells:
     def _rows(self, cell: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """One per judge."""
         about = {**cell["factors"], **dict.fromkeys((*_JUDGED, *_COSTS)), "reason": "", "keyword_list": "",
-                 "utility_metric": "", "cell": "", "hash": "", "parent": ""}  # fmt: skip
+                 "utility_metric": "", "cell": "", "hash": "", "parent": "", "evaluation": ""}  # fmt: skip
         if cell["reason"]:
             for judge in (*self.judges, *self.refused):
                 yield {**about, "judge": judge, "status": "unsupported", "reason": cell["reason"]}
             return
         model, evaluation = cell["model"], cell["evaluation"]
-        about |= {"cell": model, "hash": self.jobs[evaluation]["hash"], "parent": self.jobs[model]["hash"]}
+        about |= {
+            "cell": model, "hash": self.jobs[model]["hash"], "parent": next(iter(self.jobs[model]["parents"]), ""),
+            "evaluation": self.jobs[evaluation]["hash"],
+        }  # fmt: skip
         about |= self._costs(model)
         status, reason = self._status(model, evaluation)
         judged = {row["judge"]: row for row in self.state(evaluation).get("rows", ())} if status == "complete" else {}
@@ -165,5 +183,6 @@ def tables_of(root: Path, manifest: Mapping[str, Any]) -> Iterator[tuple[str, pd
     cells = Cells(root, manifest)
     yield "results", cells.results
     yield "steps", cells.steps
+    yield "terms", cells.terms
     yield "outcomes", cells.outcomes
     yield "summary", summarize(cells.results)

@@ -21,7 +21,7 @@ from subspace_lab.studies.safety.tables import TIMES
 from subspace_lab.training.pretrained import pretrained_model
 from tests.studies.safety.studies import TINY, Forked, delays, kinds
 
-TABLES = ("results", "steps", "outcomes", "summary")
+TABLES = ("results", "steps", "outcomes", "terms", "subspaces", "summary")
 
 
 @pytest.fixture(scope="module")
@@ -73,17 +73,31 @@ def test_every_job_runs_once_and_every_cell_has_a_row_per_judge(begun):
         (threat, defense): 4 for threat in ("clean", "poison:share=0.3") for defense in ("none", "counted", "halved")
     }
     assert tuned.set_index("defense")["safety_rows"].to_dict() == {"none": 0, "counted": 6, "halved": 0}
-    assert set(results["parent"]) == {job["hash"] for job in study.manifest["jobs"] if ":EVAL" not in job["recipe"]}
-    names = {job["hash"]: job["name"] for job in study.manifest["jobs"]}
-    assert [names[one] for one in results["parent"]] == results["cell"].tolist()
-    assert set(study.outcomes["hash"]) == set(results["hash"])
+    jobs = {job["hash"]: job for job in study.manifest["jobs"]}
+    assert [jobs[one]["name"] for one in results["hash"]] == results["cell"].tolist()
+    assert [[*jobs[one]["parents"], ""][0] for one in results["hash"]] == results["parent"].tolist()
+    assert [jobs[one]["parents"] for one in results["evaluation"]] == [[one] for one in results["hash"]]
+    pairs = ["hash", "evaluation"]
+    assert {*study.outcomes[pairs].itertuples(index=False)} == {*results[pairs].itertuples(index=False)}
     assert study.steps.groupby("cell")["step"].apply(list).tolist() == [[0, 2]] * 4
+    aligned = results.loc[results["stage"] == "aligned", "hash"].iloc[0]
+    assert study.terms["hash"].eq(aligned).all()
+    assert study.terms.groupby("term").size().to_dict() == {"booster": 3, "panacea": 3}
+
+
+def test_subspaces_are_of_the_poisoned_model_beside_the_clean_one(begun):
+    study, _ = begun
+    plain = study.results[(study.results["defense"] == "none") & (study.results["stage"] == "tuned")]
+    hashes = plain.drop_duplicates("hash").set_index("threat")["hash"]
+    assert study.subspaces["hash"].eq(hashes["poison:share=0.3"]).all()
+    assert study.subspaces["clean"].eq(hashes["clean"]).all()
+    assert {*study.subspaces["pair"]} == {"alignment-utility", "alignment-harm", "utility-harm"}
 
 
 def test_the_layout_and_the_weights_as_transformers_load_them(begun):
     study, _ = begun
     there = {path.name for path in study.path.iterdir()}
-    assert {"study.json", "cells", "weights", "outcomes", "table.csv", "table.tex"} | {
+    assert {"study.json", "cells", "weights", "outcomes", "table.csv", "table.tex", "report.html", "figures"} | {
         f"{name}.parquet" for name in TABLES
     } <= there
     for job in study.manifest["jobs"]:
@@ -211,7 +225,7 @@ def test_killed_at_random_instants_it_comes_to_the_same(begun, tmp_path, again, 
     expected = weights_of(whole.path)
     assert all(expected[name] == value for name, value in weights_of(root).items())
     for name in ("results", "steps", "outcomes"):
-        key = "cell" if name == "steps" else "hash"
+        key = "cell" if name == "steps" else "evaluation"
         mine, all_of = comparable(found, name), comparable(whole, name)
         kept = all_of[all_of[key].isin(mine[key])].reset_index(drop=True)
         pd.testing.assert_frame_equal(mine, kept)
