@@ -45,8 +45,8 @@ def tables(defenses=DEFENSES, *, regimes=REGIMES, threats=THREATS, seeds=SEEDS, 
             signs = [-0.3 if probe < round(part * PROBES) else 0.2 for part in SHARES[defense]]
             steps.append({
                 "cell": cell, "step": 15 * probe, "cos_user_safety": signs[0], "conflict": float(signs[0] < 0),
-                "cos_after": 1e-9 if SHARES[defense][1] == 0 else signs[1], "cos_applied": signs[2], "energy": 0.3,
-                "null_energy": 0.125, "k": 8,
+                "cos_after": 1e-9 if SHARES[defense][1] == 0 else signs[1], "cos_applied": signs[2],
+                "energy": 0.3 + share + 0.01 * probe + 0.01 * seed, "null_energy": 0.125, "k": 8,
             })  # fmt: skip
     frame = pd.DataFrame(results)
     prefix = frame.assign(judge="prefix", asr=math.nan, asr_low=math.nan, asr_high=math.nan, neither_rate=math.nan)

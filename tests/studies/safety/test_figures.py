@@ -106,6 +106,16 @@ def test_overlaps_are_means_by_kind_and_by_block_with_their_nulls(source):
     assert set(marks(drawn["grasswalk:rank=8: by block"], "|")) == {12 / 64}
 
 
+def test_energy_over_training_is_the_mean_over_seeds_beside_its_null(source):
+    ax = panels(FIGURES["safety_energy"].draw(source))["adamw"]
+    *lines, null = ax.lines
+    assert len(lines) == len(by_hand.THREATS)
+    for line, share in zip(lines, by_hand.THREATS.values(), strict=True):
+        np.testing.assert_array_equal(line.get_xdata(), 15 * np.arange(10))
+        np.testing.assert_allclose(line.get_ydata(), 0.3 + share + 0.01 * np.arange(10) + 0.01)
+    assert set(null.get_ydata()) == {0.125}
+
+
 def test_keywords_beside_answers(source):
     drawn = panels(FIGURES["keywords"].draw(source))
     assert list(drawn) == list(by_hand.THREATS)

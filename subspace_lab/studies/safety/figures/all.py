@@ -8,11 +8,13 @@ from subspace_lab.studies.safety.figures.conflict import conflict
 from subspace_lab.studies.safety.figures.keywords import keywords
 from subspace_lab.studies.safety.figures.overlaps import overlaps
 from subspace_lab.studies.safety.figures.pareto import pareto
+from subspace_lab.studies.safety.figures.safety_energy import safety_energy
 
 FIGURES: dict[str, Picture] = {
     "attack_success": attack_success,
     "pareto": pareto,
     "keywords": keywords,
     "conflict": conflict,
+    "safety_energy": safety_energy,
     "overlaps": overlaps,
 }
