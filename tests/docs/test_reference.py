@@ -21,8 +21,9 @@ from subspace_lab.experiments.statistics import summary
 from subspace_lab.optim.options import OPTIONS
 from subspace_lab.studies.grass_paper.quantities.ackley import descents
 from subspace_lab.studies.optimizers.comparison import COMPARISON
+from subspace_lab.studies.safety.subspaces import SUBSPACES
 from subspace_lab.studies.safety.summary import COLUMNS as SUMMARY
-from subspace_lab.studies.safety.tables import STEPS
+from subspace_lab.studies.safety.tables import OUTCOMES, RESULTS, STEPS, TERMS
 from subspace_lab.training import PRESETS, TrainConfig
 from tests.docs.pages import ROOT
 
@@ -107,9 +108,12 @@ def test_columns_of_a_comparison() -> None:
     assert [cells[0].strip("`") for cells in rows(section("table.csv"))] == [*table]
 
 
-@pytest.mark.parametrize("table", ["steps", "summary"])
+@pytest.mark.parametrize("table", ["results", "outcomes", "steps", "subspaces", "terms", "summary"])
 def test_columns_of_a_safety_study(table: str) -> None:
-    real = {"steps": STEPS, "summary": SUMMARY}[table]
+    real = {
+        "results": RESULTS, "outcomes": OUTCOMES, "steps": STEPS, "subspaces": SUBSPACES, "terms": TERMS,
+        "summary": SUMMARY,
+    }[table]  # fmt: skip
     documented = [(cells[0].strip("`"), cells[1]) for cells in rows(section(f"Safety: {table}"))]
     assert documented == [*real.items()]
 
