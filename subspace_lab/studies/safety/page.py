@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -16,9 +17,14 @@ from subspace_lab.experiments.present import number
 from subspace_lab.report.pages import markdown_table
 from subspace_lab.runs.files import publish
 from subspace_lab.studies.safety.claims import CLAIMS
+from subspace_lab.studies.safety.config import StudyConfig
 from subspace_lab.studies.safety.figures.all import FIGURES
+from subspace_lab.studies.safety.profiles import PROFILES
 from subspace_lab.studies.safety.reading import CELL, GUARD, Tables
 from subspace_lab.studies.safety.stages import NONE
+
+if TYPE_CHECKING:
+    from subspace_lab.studies.safety.study import Study
 
 LEGEND = (
     f"ASR: share of restricted prompts that are answered, at the learning rate with the highest mean among those that "
@@ -35,17 +41,48 @@ _FEW = 4  # names in a line
 UNGUARDED, UNSUPPORTED = "no rate keeps the task", "not supported"
 
 
-def write(tables: Tables, path: Path, *, title: str, scale: str, command: str, data: Path, pictures: Path) -> None:
-    """Write the page.
+def write_page(study: Study, path: str | Path, *, data: Path | None = None, pictures: Path | None = None) -> Path:
+    """Write the page of a study.
+
+    Args:
+        study: With its tables.
+        path: The page, a Markdown file.
+        data: Where the tables are linked to; the directory of the study by default.
+        pictures: Where the figures are linked to, ``figures`` of that directory by default; those that are not there
+            are left out.
+
+    Returns:
+        The page.
+
+    Raises:
+        RunError: If a table cannot be read, or the page cannot be written.
+    """
+    path = Path(path)
+    tables = Tables(study.results, study.steps, study.subspaces, study.terms, study.summary)
+    places = (data or study.path, pictures or study.path / "figures")
+    write(tables, path, config=study.config, environment=study.manifest["environment"], data=places[0],
+          pictures=places[1])  # fmt: skip
+    return path
+
+
+def write(
+    tables: Tables,
+    path: Path,
+    *,
+    config: StudyConfig,
+    environment: Mapping[str, Any],
+    data: Path,
+    pictures: Path,
+) -> None:
+    """`write_page` of tables.
 
     Args:
         tables: Those of a study.
-        path: The page, a Markdown file.
-        title: Its heading.
-        scale: What was trained, in a sentence or some.
-        command: What makes the study again.
-        data: Directory of the tables, for a relative link.
-        pictures: Directory of the figures, for relative links; those that are not there are left out.
+        path: The page.
+        config: What was asked for.
+        environment: Where it was made.
+        data: Directory of the tables.
+        pictures: Directory of the figures.
 
     Raises:
         RunError: If the page cannot be written.
@@ -53,8 +90,7 @@ def write(tables: Tables, path: Path, *, title: str, scale: str, command: str, d
     found = {claim.name: claim.statements(tables) for claim in CLAIMS}
     link, figures = (Path(os.path.relpath(place, path.parent)).as_posix() for place in (data, pictures))
     parts = [
-        f"# {title}\n\nWritten by `{command}` from the tables in `{link}`; nothing here is written by hand.\n\n"
-        f"**Scale.** {scale} A verdict at this scale need not hold at another one.",
+        _head(tables, config, environment, link),
         "\n".join(["## In short", "", *markdown_table(*verdict_table(found))]),
         f"## How it is decided\n\n{RULES}",
         *_headline(tables),
@@ -64,6 +100,33 @@ def write(tables: Tables, path: Path, *, title: str, scale: str, command: str, d
     ]
     with publish(path) as aside:
         aside.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _head(tables: Tables, config: StudyConfig, environment: Mapping[str, Any], link: str) -> str:
+    names = [name for name, one in PROFILES.items() if _same(one, config)]
+    command = f"`subspace-lab safety run OUT_DIR --profile {names[0]}`" if names else "`subspace-lab safety run`"
+    where = ", ".join(
+        f"{name} {environment[name]}" for name in ("processor", "torch", "python") if environment.get(name)
+    )
+    results = tables.results
+    done = results.loc[results["status"] == "complete", "cell"].nunique() if len(results) else 0
+    model = f"the policy `{config.policy}` on {f'`{config.base}`' if config.base else 'its own model'}"
+    counts = (
+        count(len(tables.threats), "threat"), count(len(tables.regimes), "optimizer"),
+        count(len(tables.defenses), "defense"), count(config.seeds, "seed"),
+    )  # fmt: skip
+    return (
+        f"# Fine-tuning and safety\n\nWritten from the tables of {command} in `{link}`; nothing here is written by "
+        f"hand. {count(done, 'model')} evaluated{f' ({where})' if where else ''}.\n\n"
+        f"**Scale.** {model[0].upper()}{model[1:]}, {count(config.steps, 'step')} of {config.batch_size} rows on "
+        f"{', '.join(f'`{task}`' for task in config.tasks)}: {', '.join(counts)}. A verdict at this scale need not "
+        "hold at another one."
+    )
+
+
+def _same(one: StudyConfig, other: StudyConfig) -> bool:
+    """Whether two configurations are equal but for a precision that was settled."""
+    return dataclasses.replace(one, precision=other.precision) == other
 
 
 def headline_table(tables: Tables) -> Table:

@@ -1,5 +1,6 @@
 """Verdicts on tables by hand, both ways; and the page that they stand on."""
 
+import dataclasses
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from subspace_lab.experiments.claims import together
 from subspace_lab.studies.safety import page
 from subspace_lab.studies.safety.claims import CLAIMS
 from subspace_lab.studies.safety.figures.all import FIGURES
+from subspace_lab.studies.safety.profiles import profile
 from tests.studies.safety import by_hand
 
 OF = {claim.name: claim for claim in CLAIMS}
@@ -88,10 +90,8 @@ def test_every_claim_names_figures_that_there_are():
 
 
 def write(tables, path, pictures):
-    page.write(
-        tables, path, title="Safety", scale="Toys.", command="subspace-lab safety run OUT", data=path.parent / "runs",
-        pictures=pictures,
-    )  # fmt: skip
+    config = dataclasses.replace(profile("cpu"), precision="bfloat16")
+    page.write(tables, path, config=config, environment={"torch": "2.0"}, data=path.parent / "runs", pictures=pictures)
     return path.read_text(encoding="utf-8")
 
 
@@ -101,6 +101,9 @@ def test_the_page_has_verdicts_headline_figures_and_what_is_lost(tmp_path):
     (pictures / "pareto.png").write_bytes(b"")
     tables = by_hand.tables()
     text = write(tables, tmp_path / "docs.md", pictures)
+    assert "`subspace-lab safety run OUT_DIR --profile cpu` in `runs`" in text
+    assert "216 models evaluated (torch 2.0)" in text
+    assert "The policy `digits` on its own model, 150 steps of 16 rows on `sentiment`, `arithmetic`" in text
     for name in OF:
         assert f"| {name} | *supported* |" in text
         assert f"## {name}\n" in text
