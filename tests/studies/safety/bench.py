@@ -4,6 +4,7 @@ The training is plain gradient descent, written out here: no part of the study's
 """
 
 import copy
+import functools
 import json
 
 import torch
@@ -21,7 +22,6 @@ VOCABULARY, STEPS, BATCH, LR = 23, 6, 3, 0.05
 
 
 def tiny_model(seed=0, layers=3):
-    torch.manual_seed(seed)
     config = LlamaConfig(
         hidden_size=16, intermediate_size=20, num_hidden_layers=layers, num_attention_heads=2, vocab_size=VOCABULARY,
         max_position_embeddings=16, bos_token_id=None, eos_token_id=0, tie_word_embeddings=False, use_cache=False,
@@ -32,6 +32,10 @@ def tiny_model(seed=0, layers=3):
         for name, child in [*parent.named_children()]:
             if "norm" in name:
                 setattr(parent, name, nn.RMSNorm(child.weight.shape, eps=1e-6, dtype=torch.float64))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_((p.ndim == 1) + 0.1 * torch.randn(p.shape, generator=generator, dtype=torch.float64))
     return model
 
 
@@ -39,17 +43,21 @@ def double_loss(logits, labels, **_):
     return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
 
 
-def moved(model, seed, size, low_rank=False):
-    """A model whose weights were moved at random; matrices by a matrix of rank 2 where asked for."""
+def moved(model, seed, size):
+    """A model whose weights were moved at random."""
     generator = torch.Generator().manual_seed(seed)
     made = copy.deepcopy(model)
     with torch.no_grad():
         for p in made.parameters():
-            noise = torch.randn(p.shape, generator=generator, dtype=p.dtype)
-            if low_rank and p.ndim == 2:
-                noise = noise[:, :2] @ noise[:2] / 4
-            p += size * noise
+            p += size * torch.randn(p.shape, generator=generator, dtype=p.dtype)
     return made
+
+
+@functools.cache
+def before(layers):
+    """The base and the aligned model, which nobody changes."""
+    base = tiny_model(layers=layers)
+    return base, moved(base, 1, 0.05)
 
 
 def rows(kind, count, seed=0):
@@ -79,8 +87,7 @@ class Bench:
     """
 
     def __init__(self, *, lora=False, seed=0, layers=2, steps=STEPS):
-        self.base = tiny_model(layers=layers)
-        self.aligned = moved(self.base, 1, 0.05)
+        self.base, self.aligned = before(layers)
         self.model = copy.deepcopy(self.aligned)
         if lora:
             torch.manual_seed(5)

@@ -26,7 +26,6 @@ def quadratic(w, counts=None):
     return loss
 
 
-@register_defense("test_doubled")
 @dataclass(frozen=True, kw_only=True)
 class Doubled(Defense):
     """Twice the gradient; counts its calls."""
@@ -38,7 +37,6 @@ class Doubled(Defense):
         return [2 * g for g in step.user()]
 
 
-@register_defense("test_careless")
 @dataclass(frozen=True, kw_only=True)
 class Careless(Defense):
     """Does what its option says, none of which is allowed."""
@@ -62,7 +60,6 @@ class Careless(Defense):
         return step.user()
 
 
-@register_defense("test_first_only")
 @dataclass(frozen=True, kw_only=True)
 class FirstOnly(Defense):
     """Leaves the second parameter alone."""
@@ -73,7 +70,6 @@ class FirstOnly(Defense):
         return [step.user()[0], None]
 
 
-@register_defense("test_ahead")
 @dataclass(frozen=True, kw_only=True)
 class Ahead(Defense):
     """The user's gradient where a step of one along it leads."""
@@ -83,6 +79,12 @@ class Ahead(Defense):
     def gradient(self, step):
         with step.at([-g for g in step.user()]):
             return step.user()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _registered():
+    for name, cls in {"doubled": Doubled, "careless": Careless, "first_only": FirstOnly, "ahead": Ahead}.items():
+        register_defense(f"test_{name}")(cls)
 
 
 def test_a_gradient_is_computed_once_at_the_same_weights_and_afresh_at_shifted_ones():

@@ -1,6 +1,7 @@
 """What every shipped defense keeps to, on full weights and on adapters: one suite, joined by a line each."""
 
 import dataclasses
+import functools
 from contextlib import suppress
 
 import pytest
@@ -31,6 +32,26 @@ SUITE = {
     "antidote": ("antidote:share=0.3", ("share",), 0),
     "safedelta": ("safedelta:s=0.001:rows=8", ("s", "rows", "damping"), 0),
 }
+# The weights of the short training along one direction, by revision: who changes what a defense makes raises it.
+PINNED = {
+    ("antidote", 1): 3.340422616,
+    ("asft", 1): -7.121521939,
+    ("booster", 1): -7.937598867,
+    ("constrained_sft", 1): -7.079638903,
+    ("lisa", 1): -7.167572526,
+    ("lox", 1): -7.624679611,
+    ("panacea", 1): -9.594791589,
+    ("rehearsal", 1): -7.462965841,
+    ("repnoise", 1): -7.140716231,
+    ("resta", 1): -5.109102371,
+    ("safedelta", 1): -7.918287493,
+    ("safegrad", 1): -7.228273615,
+    ("safeinstruct", 1): -7.058893402,
+    ("safelora", 1): -7.638022334,
+    ("spf", 1): -7.113147067,
+    ("t_vaccine", 1): -7.255759332,
+    ("vaccine", 1): -7.447194550,
+}
 SHIPPED = [name for name in DEFENSES if DEFENSES[name].__module__.startswith("subspace_lab.")]
 WRONG = [
     "vaccine:rho=-1", "t_vaccine:rho=-1", "t_vaccine:blocks=0", "t_vaccine:every=0", "t_vaccine:weigh_every=0",
@@ -44,7 +65,6 @@ WRONG = [
 ]  # fmt: skip
 ways = pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 every = pytest.mark.parametrize("name", SHIPPED)
-stepping = pytest.mark.parametrize("name", [name for name in SHIPPED if DEFENSES[name].stage != "repair"])
 
 
 def chain_of(name):
@@ -70,20 +90,56 @@ def test_it_is_frozen_and_has_the_options_of_its_contract(name):
     assert (one.arxiv == "") == (name == "rehearsal")
 
 
+@functools.cache
+def undisturbed(name, lora):
+    """The weights after all hooks, and the passes."""
+    bench = Bench(lora=lora).whole(chain_of(name))
+    return bench.effective(), bench.passes
+
+
+@functools.cache
+def undefended(lora, is_repaired):
+    bench = Bench(lora=lora)
+    if is_repaired:
+        bench.drift()
+    else:
+        bench.take(Chain(), 0, bench.steps)
+    return bench.effective()
+
+
 @ways
 @every
-def test_it_changes_what_is_trained_and_does_so_again_in_the_same_way(name, lora):
-    acted = Bench(lora=lora).whole(chain_of(name))
-    none = Bench(lora=lora)
+def test_it_changes_what_is_trained(name, lora):
+    acted, passes = undisturbed(name, lora)
+    assert not same(acted, undefended(lora, defense(name).stage == "repair")), f"{name} is inert"
+    assert all(torch.isfinite(w).all() for w in acted.values())
+    assert passes == SUITE[name][2]
+
+
+@every
+def test_what_it_makes_is_pinned_to_its_revision(name):
+    draw = torch.Generator().manual_seed(7)
+    weights = undisturbed(name, False)[0].values()
+    along = sum((W * torch.randn(W.shape, generator=draw, dtype=W.dtype)).sum().item() for W in weights)
+    assert along == pytest.approx(PINNED[name, DEFENSES[name].revision], abs=1e-7)
+
+
+@ways
+@every
+def test_it_does_the_same_again_and_a_training_that_is_cut_off_goes_on_as_if_it_was_not(name, lora):
+    chosen, wanted = chain_of(name), undisturbed(name, lora)[0]
     if defense(name).stage == "repair":
-        none.drift()
-    else:
-        none.take(Chain(), 0, none.steps)
-    assert not same(acted.effective(), none.effective()), f"{name} is inert"
-    again = Bench(lora=lora).whole(chain_of(name))
-    assert same(acted.effective(), again.effective())
-    assert all(torch.isfinite(w).all() for w in acted.effective().values())
-    assert acted.passes == SUITE[name][2]
+        assert same(Bench(lora=lora).whole(chosen).effective(), wanted)
+        return
+    first = Bench(lora=lora)
+    first.prepare(chosen)
+    first.take(chosen, 0, 3)
+    second = Bench(lora=lora)
+    second.prepare(chosen)
+    second.restore(first.saved())
+    second.take(chosen, 3, second.steps)
+    chain_repair(chosen, second.run(rows=[]))
+    assert same(second.effective(), wanted)
 
 
 @ways
@@ -130,23 +186,6 @@ def test_hooks_and_weights_are_put_back_when_the_model_fails(name):
             assert hooks_of(bench.model) == before
             assert all(torch.equal(p, kept) for p, kept in zip(bench.parameters, bits, strict=True))
     assert failures or name in {"resta", "safelora"}  # which do not run the model
-
-
-@ways
-@stepping
-@pytest.mark.parametrize("at", [3])
-def test_a_training_that_is_cut_off_and_goes_on_equals_one_that_is_not(name, lora, at):
-    chosen = chain_of(name)
-    whole = Bench(lora=lora).whole(chosen)
-    first = Bench(lora=lora)
-    first.prepare(chosen)
-    first.take(chosen, 0, at)
-    second = Bench(lora=lora)
-    second.prepare(chosen)
-    second.restore(first.saved())
-    second.take(chosen, at, second.steps)
-    chain_repair(chosen, second.run(rows=[]))
-    assert same(second.effective(), whole.effective())
 
 
 @pytest.mark.parametrize("text", WRONG)

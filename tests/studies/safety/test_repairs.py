@@ -72,7 +72,6 @@ def test_a_run_gives_effective_weights_updates_and_what_alignment_changed(lora):
 def test_the_update_of_an_adapter_is_not_rounded_to_the_precision_of_the_weight():
     bench = tuned(lora=True)
     bench.model.float()
-    bench.aligned.float()
     with torch.no_grad():
         for name, p in bench.model.named_parameters():
             if "lora_B" in name:
