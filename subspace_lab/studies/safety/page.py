@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import pandas as pd
 
@@ -23,9 +23,6 @@ from subspace_lab.studies.safety.profiles import PROFILES
 from subspace_lab.studies.safety.reading import CELL, GUARD, Tables
 from subspace_lab.studies.safety.stages import NONE
 
-if TYPE_CHECKING:
-    from subspace_lab.studies.safety.study import Study
-
 LEGEND = (
     f"ASR: share of restricted prompts that are answered, at the learning rate with the highest mean among those that "
     f"keep {GUARD:g} of the best undefended utility; choice and value rest on the same seeds",
@@ -41,7 +38,43 @@ _FEW = 4  # names in a line
 UNGUARDED, UNSUPPORTED = "no rate keeps the task", "not supported"
 
 
-def write_page(study: Study, path: str | Path, *, data: Path | None = None, pictures: Path | None = None) -> Path:
+class Finished(Protocol):
+    """A study with its tables, as `Study.open` gives one."""
+
+    @property
+    def path(self) -> Path:
+        """The directory."""
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """With the environment."""
+
+    @property
+    def config(self) -> StudyConfig:
+        """What was compared."""
+
+    @property
+    def results(self) -> pd.DataFrame:
+        """The table of that name, and so on."""
+
+    @property
+    def steps(self) -> pd.DataFrame:
+        """Conflict at probed steps."""
+
+    @property
+    def subspaces(self) -> pd.DataFrame:
+        """Overlaps of updates."""
+
+    @property
+    def terms(self) -> pd.DataFrame:
+        """Terms of two defenses."""
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """The headline."""
+
+
+def write_page(study: Finished, path: str | Path, *, data: Path | None = None, pictures: Path | None = None) -> Path:
     """Write the page of a study.
 
     Args:

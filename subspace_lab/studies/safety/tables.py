@@ -170,8 +170,12 @@ class Cells:
         if not state:
             return {}
         row = measured_row(self.trials_dir, tuned)
-        own = self.state(model)
-        rows = {name: max(state.get(name, 0), own.get(name, 0)) for name in ("safety_rows", "harm_rows")}
+        parts = [
+            state,
+            self.state(model),
+            *map(self.state, self.parents(tuned)[:1]),
+        ]
+        rows = {name: max(one.get(name, 0) for one in parts) for name in ("safety_rows", "harm_rows")}
         return {
             "steps": row["steps_done"], "passes": state.get("passes"), **rows, "step_s": row["step_s"],
             "wall_s": row["wall_s"], "state_bytes": record.state_bytes, "peak_bytes": record.peak_bytes,
