@@ -165,14 +165,11 @@ class StepContext:
         Raises:
             ValueError: If so; names the parameter.
         """
-        now = _look_at(self.parameters)
-        for place, (before, after) in enumerate(zip(self._before.versions, now.versions, strict=True)):
-            same = torch.equal(self._before.samples[place], now.samples[place]) if before == after else False
-            if not same:
-                raise ValueError(
-                    f"{self._names[place]} was changed while the gradient of a step was computed; "
-                    "return the gradient, or shift the weights by `with step.at(delta):`"
-                )
+        if (place := self._before.first_change(_look_at(self.parameters))) is not None:
+            raise ValueError(
+                f"{self._names[place]} was changed while the gradient of a step was computed; "
+                "return the gradient, or shift the weights by `with step.at(delta):`"
+            )
 
     def _compute(self, kind: Kind, loss: str | Loss) -> list[Tensor]:
         self.check()
@@ -198,15 +195,29 @@ def _versions(tensors: Sequence[Tensor | None]) -> list[int]:
 
 @dataclass(frozen=True)
 class _Look:
+    """How a change is noticed: torch's counters, and the bits of some entries for what goes past these (`.data`)."""
+
     versions: list[int]
-    samples: list[Tensor]
+    counts: list[int]
+    samples: Tensor
+
+    def first_change(self, later: _Look) -> int | None:
+        """The place of the first parameter that changed, None where none did; NaN is equal to itself."""
+        pairs = zip(self.versions, later.versions, strict=True)
+        if changed := [place for place, (before, after) in enumerate(pairs) if before != after]:
+            return changed[0]
+        if torch.equal(self.samples, later.samples):
+            return None
+        at = int((self.samples != later.samples).nonzero()[0])
+        return next(place for place in range(len(self.counts)) if at < sum(self.counts[: place + 1]))
 
 
 @torch.no_grad()
 def _look_at(parameters: Sequence[Tensor]) -> _Look:
-    """By which a change is noticed: torch's counters, and entries spread evenly for what goes past these (`.data`)."""
     flat = [p.detach().reshape(-1) for p in parameters]
-    return _Look([p._version for p in parameters], [one[:: max(1, len(one) // _SAMPLE)].clone() for one in flat])
+    some = [one[:: max(1, len(one) // _SAMPLE)] for one in flat]
+    samples = torch.cat([one.to(flat[0].device, torch.float64) for one in some]).view(torch.int64)
+    return _Look([p._version for p in parameters], [len(one) for one in some], samples)
 
 
 def step_of(

@@ -262,7 +262,8 @@ def mmd(X: Tensor, Y: Tensor) -> Tensor:
         A scalar, differentiable.
     """
     pooled = torch.cat([X, Y])
-    distances = _distances(pooled)
+    with torch.autocast(pooled.device.type, enabled=False):  # differences of products need all digits
+        distances = _distances(pooled)
     N = len(pooled)
     b = distances.sum() / (N * (N - 1)) / 4
     if b == 0:

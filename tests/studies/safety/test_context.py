@@ -105,6 +105,21 @@ def test_a_gradient_is_computed_once_at_the_same_weights_and_afresh_at_shifted_o
     assert step.passes == len(counts) == 3
 
 
+def test_weights_that_are_not_finite_have_not_changed():
+    w = parameter(float("nan"), 1, float("inf"))
+    step = step_of([w], {"user": w.sum})
+    assert step.user()[0].tolist() == [1, 1, 1]
+    step.check()
+
+
+def test_the_parameter_that_was_changed_is_named():
+    parameters = [parameter(*range(40)), parameter(1, 2), parameter(3, 4)]
+    step = StepContext(parameters, lambda *_: [sum(p.sum() for p in parameters)], names=["a", "b", "c"])
+    parameters[1].data[1] = 5
+    with pytest.raises(ValueError, match=r"^b was changed"):
+        step.check()
+
+
 def test_weights_are_put_back_when_something_fails_while_they_are_shifted():
     w = parameter(0.1, 0.2, 0.3)
     step, bits = step_of([w], {"user": quadratic(w)}), w.detach().clone()

@@ -204,6 +204,13 @@ def test_mmd_is_its_literal_twin_and_its_gradient_that_of_finite_differences():
     close(moved.grad, numerical(lambda R: literal.mmd(R.numpy(), Q.numpy()), P), 1e-7)
 
 
+def test_distances_have_all_digits_where_products_are_rounded():
+    P, Q = 10 + drawn(6, 32).float(), 10 + drawn(8, 32, seed=1).float()
+    wanted = matrix.mmd(P, Q)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(matrix.mmd(P, Q), wanted)
+
+
 def test_tokens_that_are_likelier_than_before_count_less():
     difference, beta = [0.5, -0.5, 0.1, 1, -1, 2], [0.5, 2, 2, 2, 2, 0.1]
     golden = [0.8756469982, 1.4621171573, 0.9003320054, 0.238405844, 1.761594156, 0.9003320054]
