@@ -1,5 +1,6 @@
 """Tables of a study by hand: every number follows from a few lines, nothing is trained."""
 
+import functools
 import itertools
 import math
 
@@ -123,6 +124,12 @@ def terms():
     return pd.DataFrame(rows)
 
 
+@functools.cache
+def default():
+    """`tables` as they are by default; not to be changed."""
+    return tables()
+
+
 def empty():
-    full = tables()
+    full = default()
     return Tables(*(table.iloc[:0] for table in (full.results, full.steps, full.subspaces, full.terms, full.summary)))

@@ -22,7 +22,7 @@ def verdicts(tables):
 
 
 def test_numbers_by_hand_support_what_they_were_made_for():
-    tables = by_hand.tables()
+    tables = by_hand.default()
     assert verdicts(tables) == dict.fromkeys(OF, "supported")
     assert {name: len(claim.statements(tables)) for name, claim in OF.items()} == {
         "Keywords": 2, "Poison": 4, "Defenses": 4, "Surgery": 2, "Rehearsal": 2, "Applied steps": 4, "Separability": 2,
@@ -30,7 +30,7 @@ def test_numbers_by_hand_support_what_they_were_made_for():
 
 
 def test_a_statement_is_the_mean_of_paired_differences_at_the_rates_of_the_headline():
-    tables = by_hand.tables()
+    tables = by_hand.default()
     (one,) = [one for one in OF["Surgery"].statements(tables) if one.text.startswith("adamw")]
     values = []
     for defense in ("safegrad", "rehearsal"):
@@ -48,7 +48,7 @@ def test_other_numbers_refute_or_are_not_measured():
     found = verdicts(by_hand.tables(useless))
     assert found["Surgery"] == "refuted"
     assert found["Rehearsal"] != "supported"
-    tables = by_hand.tables()
+    tables = by_hand.default()
     swapped = tables.subspaces.replace({
         "pair": {"alignment-harm": "alignment-utility", "alignment-utility": "alignment-harm"}
     })
@@ -59,7 +59,7 @@ def test_other_numbers_refute_or_are_not_measured():
 
 def test_an_overlap_counts_beside_its_null():
     """A larger overlap that is no more above chance is not a subspace of its own."""
-    tables = by_hand.tables()
+    tables = by_hand.default()
     harm = tables.subspaces["pair"] == "alignment-harm"
     nulls = tables.subspaces["null_overlap"].where(~harm, 12 / 64 + 0.2)
     changed = replace(tables, subspaces=tables.subspaces.assign(null_overlap=nulls))
@@ -67,7 +67,7 @@ def test_an_overlap_counts_beside_its_null():
 
 
 def test_of_several_shares_of_poison_the_largest_is_the_harm():
-    tables = by_hand.tables()
+    tables = by_hand.default()
     weak = tables.results.query("share == 0.05 and defense == 'none' and lr == 0.001 and judge == 'exact'")
     strong = tables.results.query("share == 0.3 and defense == 'none' and lr == 0.001 and judge == 'exact'")
     hashes = dict(zip(strong["hash"], weak["hash"], strict=True))
@@ -99,7 +99,7 @@ def test_the_page_has_verdicts_headline_figures_and_what_is_lost(tmp_path):
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     (pictures / "pareto.png").write_bytes(b"")
-    tables = by_hand.tables()
+    tables = by_hand.default()
     text = write(tables, tmp_path / "docs.md", pictures)
     assert "`subspace-lab safety run OUT_DIR --profile cpu` in `runs`" in text
     assert "216 models evaluated (torch 2.0)" in text

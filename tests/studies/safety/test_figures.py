@@ -17,7 +17,7 @@ LONG = {f"lox:k={k}+safegrad:rho=0.5+resta:gamma=0.{k}": (0.5, 0.6, 0.9) for k i
 
 @pytest.fixture(scope="module")
 def source():
-    return by_hand.tables()
+    return by_hand.default()
 
 
 def marks(ax, marker):
