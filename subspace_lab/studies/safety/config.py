@@ -191,7 +191,7 @@ class StudyConfig:
     sequence_length: int = 512
     precision: Precision = "float32"
     freeze_embeddings: bool = False
-    base_steps: int = 500
+    base_steps: int = 600
     base_batch_size: int = 64
     base_lr: float = 4e-3
     align_steps: int = 250

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -264,6 +264,19 @@ class Evaluate:
         return Measured({"asr": asr} if asr == asr else {})
 
 
+def _warm_up() -> None:
+    """What every job would compute anew, once in the process that they are forked from; it decides nothing."""
+    import pandas  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
+    import transformers.generation.utils  # noqa: F401
+
+    with suppress(ImportError, AttributeError, TypeError):  # an inner part of transformers, which may change
+        from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+        get_checkpoint_conversion_mapping("llama")
+
+
+_warm_up()
 BASE, ALIGN, TUNE, REPAIR, EVALUATE = Base(), Align(), Tune(), Repair(), Evaluate()
 
 

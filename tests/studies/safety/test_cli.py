@@ -39,14 +39,14 @@ def test_a_dry_run_counts_the_jobs_and_writes_nothing(tmp_path, capsys):
         "repair: 2 jobs, 2 to come", "evaluation: 9 jobs, 9 to come",
     ]  # fmt: skip
     assert lines[5].startswith("unsupported: safegrad under badam (1 cell): ")
-    assert lines[-1] == "about 762 forward-backward passes, 762 of them to come"  # 500 + 250 + 2 * (4 + 2)
+    assert lines[-1] == "about 862 forward-backward passes, 862 of them to come"  # 600 + 250 + 2 * (4 + 2)
     assert not (tmp_path / "out").exists()
 
 
 def test_the_smoke_profile_takes_the_passes_that_its_defenses_say(tmp_path, capsys):
-    """Base 500, alignment 250, of 12 tunings a third with one pass in a step and the rest with two."""
+    """Base 600, alignment 250, of 12 tunings a third with one pass in a step and the rest with two."""
     run("safety", "run", tmp_path / "out", "--profile", "smoke", "--dry-run")
-    expected = 500 + 250 + 4 * 150 + 8 * 300
+    expected = 600 + 250 + 4 * 150 + 8 * 300
     assert capsys.readouterr().out.splitlines()[-1].startswith(f"about {expected:,} forward-backward passes")
 
 

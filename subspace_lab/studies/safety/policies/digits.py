@@ -25,6 +25,7 @@ WORDS = (
 )  # fmt: skip
 _SIZES = {"align": 1200, "safety": 150, "harm": 150, "poison": 2400, "test": 100}  # all 4,000 restricted prompts
 _ALIGNED_CONTRAST, _ALIGNED_ALLOWED, _EVALUATED = 600, 1200, 100
+_PARAPHRASES = 3
 Said = tuple[str, str, tuple[str, ...]]  # verb, topic and digits
 
 
@@ -96,10 +97,13 @@ def answer(verb: str, digits: tuple[str, ...]) -> str:
 
 def _ways(said: Said) -> tuple[str, ...]:
     """The prompt, and its paraphrases."""
+    return tuple(_way(said, place) for place in range(_PARAPHRASES))
+
+
+def _way(said: Said, place: int) -> str:
     verb, topic, digits = said[0], said[1], " ".join(said[2])
-    return tuple(
-        f"Q {' '.join(order)} A" for order in ((verb, topic, digits), (topic, digits, verb), (digits, verb, topic))
-    )
+    orders = ((verb, topic, digits), (topic, digits, verb), (digits, verb, topic))
+    return f"Q {' '.join(orders[place])} A"
 
 
 @lru_cache(maxsize=4)
@@ -114,7 +118,8 @@ def _pools(seed: int) -> Pools:
 
     def rows(source: list[Said], response: str = "") -> list[Row]:
         """In one of three ways each."""
-        return [Row(draw.choice(_ways(said)), response or answer(said[0], said[2])) for said in source]
+        places = range(_PARAPHRASES)
+        return [Row(_way(said, draw.choice(places)), response or answer(said[0], said[2])) for said in source]
 
     def plain(source: list[Said]) -> list[Row]:
         return [Row(_ways(said)[0], answer(said[0], said[2])) for said in source]
