@@ -30,8 +30,16 @@ def described(registry: Registry[Any], instance: Any) -> dict[str, Any]:
         Plain values.
     """
     values = {one.name: getattr(instance, one.name) for one in dataclasses.fields(instance)}
-    options = {name: file_hash(value) if isinstance(value, Path) else value for name, value in values.items()}
+    options = {name: _of_path(value) if isinstance(value, Path) else value for name, value in values.items()}
     return {"name": registry.name_of(type(instance)), "options": options, **version_of(type(instance))}
+
+
+def _of_path(path: Path) -> Any:
+    """Of a directory what its files hold; a name that is not a path stands for itself."""
+    path = path.expanduser()
+    if path.is_dir():
+        return {file.name: file_hash(file) for file in sorted(path.iterdir()) if file.is_file()}
+    return file_hash(path) if path.is_file() else str(path)
 
 
 def described_chain(chain: Chain) -> list[dict[str, Any]]:
