@@ -19,6 +19,12 @@ from subspace_lab.training.tasks.exercise import Exercise
 from subspace_lab.training.tasks.rows import Row
 
 
+@functools.lru_cache(maxsize=64)
+def hash_of_file(file: Path) -> str:
+    """SHA-256 of a file; once in a process."""
+    return file_hash(file)
+
+
 def described(registry: Registry[Any], instance: Any) -> dict[str, Any]:
     """An instance as a content has it: its name, all of its options, its version.
 
@@ -38,8 +44,8 @@ def _of_path(path: Path) -> Any:
     """Of a directory what its files hold; a name that is not a path stands for itself."""
     path = path.expanduser()
     if path.is_dir():
-        return {file.name: file_hash(file) for file in sorted(path.iterdir()) if file.is_file()}
-    return file_hash(path) if path.is_file() else str(path)
+        return {file.name: hash_of_file(file) for file in sorted(path.iterdir()) if file.is_file()}
+    return hash_of_file(path) if path.is_file() else str(path)
 
 
 def described_chain(chain: Chain) -> list[dict[str, Any]]:
@@ -90,3 +96,9 @@ def held_out_hash(task: str, form: Any) -> str:
 def split_of(task: str, policy: str, threat: str, rows: int, seed: int, draw: int) -> Split:
     """`make_split`, once in a process."""
     return make_split(task, policy, threat, rows=rows, seed=seed, draw=draw)
+
+
+def forget() -> None:
+    """Read every file again: one that was changed in the meantime decides other outcomes."""
+    for known in (hash_of_file, pools_of, pool_hash, tests_hash, exercise_of, held_out_hash, split_of):
+        known.cache_clear()

@@ -22,6 +22,7 @@ from subspace_lab.studies.safety.content import (
     described,
     described_chain,
     exercise_of,
+    hash_of_file,
     held_out_hash,
     pool_hash,
     pools_of,
@@ -397,12 +398,7 @@ def _model_content(model: str | None) -> Any:
         return None
     files = weight_files(model)
     beside = {file for one in files for file in one.parent.iterdir() if file.suffix in _BESIDE}
-    return {file.name: _file_hash(file) for file in sorted({*files, *beside})} or model
-
-
-@functools.lru_cache(maxsize=64)
-def _file_hash(file: Path) -> str:
-    return file_hash(file)
+    return {file.name: hash_of_file(file) for file in sorted({*files, *beside})} or model
 
 
 def _pools_content(config: Config, defenses: Chain) -> dict[str, Any]:

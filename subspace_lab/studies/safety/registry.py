@@ -77,6 +77,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         if name not in self:
             raise ValueError(unknown(self.kind, name, self))
         cls: Any = self[name]
+        settings = dict(zip(settings, _words(text), strict=True))
         types_of, known = typing.get_type_hints(cls), {one.name for one in dataclasses.fields(cls)}
         for key, value in settings.items():
             if key not in known:
@@ -138,24 +139,29 @@ def _word(value: Any) -> str:
     return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
-def _typed(where: str, value: Any, wanted: Any) -> Any:
+def _words(text: str) -> list[str]:
+    """The values of the settings of a text, as they were typed."""
+    return [pair.partition("=")[2] for pair in text.strip().split(":")[1:]]
+
+
+def _typed(where: str, word: str, wanted: Any) -> Any:
     """The value of a setting as its annotation wants it; ValueError where it is not of that type."""
-    if isinstance(value, str):
-        value = plain_value(value)
+    value = plain_value(word)
     choices = get_args(wanted) if typing.get_origin(wanted) is typing.Literal else ()
     if choices:
-        if value not in choices:
-            raise ValueError(f"{where} is one of {', '.join(map(str, choices))}, got {value!r}")
-        return value
+        if value in choices:
+            return value
+        raise ValueError(f"{where} is one of {', '.join(map(str, choices))}, got {value!r}")
     kinds = get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,)
     for kind in kinds:
         if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
-        if kind is Path and isinstance(value, str):
-            return Path(value)
         if kind is types.NoneType and value is None:
             return None
-        if kind in {int, str, bool} and type(value) is kind:
+        if kind in {int, bool} and type(value) is kind:
             return value
+    for kind in kinds:
+        if kind in {str, Path}:  # whatever the word would mean elsewhere
+            return kind(word)
     names = " or ".join("none" if kind is types.NoneType else kind.__name__ for kind in kinds)
     raise ValueError(f"{where} is {names}, got {value!r}")

@@ -29,6 +29,7 @@ from subspace_lab.runs import RunError
 from subspace_lab.runs.files import publish
 from subspace_lab.runs.tables import read_table, write_table
 from subspace_lab.studies.safety.config import StudyConfig
+from subspace_lab.studies.safety.content import forget
 from subspace_lab.studies.safety.figures.all import FIGURES
 from subspace_lab.studies.safety.jobs import Jobs, jobs_of
 from subspace_lab.studies.safety.places import outcomes_file, weights_dir
@@ -221,6 +222,7 @@ def prepared(out_dir: str | Path, config: StudyConfig) -> tuple[Path, StudyConfi
     if any("lora" in one for grid in config.grids for one in grid.regimes):
         require("peft", extra="peft")
     root = local_path(out_dir, error=RunError)
+    forget()
     import_plugins(config.plugins)
     before = Store.existing(root, SAFETY)
     if config.precision == "auto":

@@ -13,7 +13,7 @@ from subspace_lab.experiments.recipe import WEIGHTS, weights_hash
 from subspace_lab.runs import RunError
 from subspace_lab.runs.files import file_hash
 from subspace_lab.runs.tables import read_table
-from subspace_lab.studies.safety.content import split_of
+from subspace_lab.studies.safety.content import forget, split_of
 from subspace_lab.studies.safety.places import outcomes_file, weights_dir
 from subspace_lab.studies.safety.tables import ADVICE, Cells, tables_of
 from subspace_lab.studies.safety.weights import MODEL
@@ -34,6 +34,7 @@ def differences(root: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
     Yields:
         A line per difference.
     """
+    forget()
     cells = Cells(root, manifest)
     for job in cells.jobs.values():
         yield from _of_job(cells, job)

@@ -19,6 +19,7 @@ class Made:
     layers: int | None = None
     path: Path | None = None
     strict: bool = False
+    label: str = "no"
 
 
 @pytest.fixture
@@ -36,6 +37,9 @@ def registry():
         ("mine:k=4:rho=1e-3", {"rho": 0.001, "k": 4}, "mine:rho=0.001:k=4"),
         ("mine:rho=1:k=8:loss=kl", {}, "mine"),
         ("mine:loss=ce:layers=3", {"loss": "ce", "layers": 3}, "mine:loss=ce:layers=3"),
+        ("mine:label=none", {"label": "none"}, "mine:label=none"),
+        ("mine:label=1e-3", {"label": "1e-3"}, "mine:label=1e-3"),
+        ("mine:path=7:layers=none", {"path": Path("7")}, "mine:path=7"),
         ("mine:path=a/b:strict=true", {"path": Path("a/b"), "strict": True}, "mine:path=a/b:strict=true"),
     ],
 )
