@@ -134,5 +134,20 @@ class Trainer:
 
     def _seed(self, step: int) -> None:
         """Dropout is a function of (seed, process, step), so that no generator's state has to be saved."""
-        words = np.random.SeedSequence([self._config.seed, self._workers.rank, step]).generate_state(1, np.uint64)
-        torch.manual_seed(int(words[0]))
+        seed_step(self._config.seed, self._workers.rank, step, device=self._workers.device)
+
+
+def seed_step(seed: int, rank: int, step: int, *, device: torch.device) -> None:
+    """Seed torch's generator for a step.
+
+    Args:
+        seed: Of the training.
+        rank: Of the process.
+        step: Steps taken before.
+        device: Where it computes.
+    """
+    number = int(np.random.SeedSequence([seed, rank, step]).generate_state(1, np.uint64)[0])
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(number)  # the same, without what torch prepares for other devices
+    else:
+        torch.manual_seed(number)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +15,7 @@ from subspace_lab.studies.safety.feed import StepLosses
 from subspace_lab.studies.safety.referee.conflict import conflict_row
 from subspace_lab.studies.safety.stages import Chain
 from subspace_lab.training.hooks import StepHooks
+from subspace_lab.training.trainer import seed_step
 
 _STATE = "state."
 
@@ -78,8 +78,7 @@ class DefendedSteps:
                 user = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in self._run.parameters]
                 self._seen = (user, self._context(step, model, {}).safety())
             return loss
-        words = np.random.SeedSequence([self._run.seed, 0, step]).generate_state(1, np.uint64)
-        torch.manual_seed(int(words[0]))
+        seed_step(self._run.seed, 0, step, device=next(model.parameters()).device)
         seen: dict[str, float] = {}
         context = self._context(step, model, seen)
         made = chain_gradient(self._chain, context)

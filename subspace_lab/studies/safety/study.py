@@ -179,6 +179,10 @@ def run(
         StudyInterrupted: After Ctrl-C.
     """
     check_choice("keep_weights", keep_weights, _KEEP)
+    if config.precision == "auto" and executor == "slurm":
+        raise ValueError(
+            "precision='auto' measures the faster one here, and Slurm would train elsewhere; give float32 or bfloat16"
+        )
     root, config, jobs = prepared(out_dir, config)
     running = executor_of(root / SAFETY.trials, executor, workers, slurm)
     store = Store.existing(root, SAFETY) or Store.begin(root, SAFETY, config.to_dict())

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import subspace_lab as sl
 from subspace_lab.experiments.recipe import WEIGHTS
+from subspace_lab.experiments.study import StudyInterrupted
 from subspace_lab.runs import RunError
 from subspace_lab.runs.files import file_hash
 from subspace_lab.studies.safety import study as studies
@@ -277,3 +278,29 @@ def test_a_job_that_fails_is_a_status_and_is_begun_again_only_on_demand(tmp_path
     assert lost["asr"].isna().all()
     assert again(tmp_path / "out", config) == []
     assert kinds(again(tmp_path / "out", config, retry=True)) == ["tuned"]
+
+
+def test_interrupted_it_has_its_tables_and_goes_on(tmp_path, again, monkeypatch):
+    """Ctrl-C after three jobs."""
+
+    class Interrupted(Forked):
+        def run(self, trials, watch):
+            for one in trials:
+                super().run([one], watch)
+                if len(self.ran) == 3:
+                    raise KeyboardInterrupt
+
+    executor, config = Interrupted(), dataclasses.replace(TINY, threats=("clean",), defenses=("none", "counted"))
+    monkeypatch.setattr(studies, "executor_of", lambda *_: executor)
+    with pytest.raises(StudyInterrupted, match=r"the same command goes on with"):
+        sl.safety.run(tmp_path / "out", config)
+    before = sl.safety.Study.open(tmp_path / "out")
+    assert before.results["status"].value_counts().to_dict() == {"complete": 2, "pending": 6}
+    assert (before.path / "report.html").is_file()
+    assert len(again(tmp_path / "out", config)) == 8 - 3
+    assert sl.safety.Study.open(tmp_path / "out").results["status"].eq("complete").all()
+
+
+def test_precision_that_is_measured_here_is_refused_where_slurm_trains(tmp_path):
+    with pytest.raises(ValueError, match=r"give float32 or bfloat16$"):
+        sl.safety.run(tmp_path / "out", dataclasses.replace(TINY, precision="auto"), executor="slurm")
