@@ -210,7 +210,8 @@ def test_weights_are_removed_at_the_end_and_nothing_is_run_again(copy, again):
     assert kinds(ran) == ["aligned", "base", "evaluated", "tuned"]  # what it begins from is made again
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
 def test_killed_at_random_instants_it_comes_to_the_same(begun, tmp_path, again, seed):
     """Whatever was being done: training, publishing, evaluating."""
     root, config = tmp_path / "killed", dataclasses.replace(TINY, threats=("clean",))
