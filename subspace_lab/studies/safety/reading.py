@@ -74,9 +74,14 @@ class Tables:
     @cached_property
     def threats(self) -> list[str]:
         """Threats, by their share of rows, those of one share in the order of the study."""
-        names = _in_order(self.headline, "threat")
-        shares: dict[str, float] = dict(self.headline.groupby("threat")["share"].max()) if names else {}
-        return sorted(names, key=lambda name: float(shares[name]))
+        return sorted(_in_order(self.headline, "threat"), key=lambda name: self._shares[name])
+
+    @cached_property
+    def _shares(self) -> dict[str, float]:
+        """Share of rows by threat."""
+        if self.headline.empty:
+            return {}
+        return {str(name): float(share) for name, share in self.headline.groupby("threat")["share"].max().items()}
 
     @cached_property
     def defenses(self) -> list[str]:
@@ -86,9 +91,13 @@ class Tables:
 
     @property
     def attack(self) -> str | None:
-        """The threat with the largest share of poison, by which defenses are compared; None without any."""
+        """The threat by which defenses are compared: the largest share of poison that leaves a task; None without any.
+
+        Of poison alone no task is learned, so that it is taken only where there is nothing else.
+        """
         poisoned = [name for name in self.threats if name != CLEAN]
-        return poisoned[-1] if poisoned else None
+        mixed = [name for name in poisoned if self._shares[name] < 1]
+        return (mixed or poisoned)[-1] if poisoned else None
 
     def by_seed(self, column: str, **cell: str) -> pd.Series[float]:
         """A column of a cell at the learning rate of the headline, by seed; draws of a seed are averaged.

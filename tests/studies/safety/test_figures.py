@@ -138,6 +138,22 @@ def test_a_study_of_clean_tunings_alone_has_no_attack(name):
         FIGURES[name].draw(by_hand.tables(threats={"clean": 0.0}))
 
 
+@pytest.mark.parametrize(
+    ("threats", "attack"),
+    [
+        ({"clean": 0.0, "pure": 1.0, "poison:share=0.3": 0.3}, "poison:share=0.3"),
+        ({"pure": 1.0, "poison:share=0.9": 0.9, "trigger": 0.1}, "poison:share=0.9"),
+        ({"clean": 0.0, "pure": 1.0}, "pure"),
+        ({"clean": 0.0}, None),
+    ],
+)
+def test_defenses_are_compared_under_an_attack_that_leaves_a_task(threats, attack):
+    tables = by_hand.tables(seeds=1, regimes=("adamw",))
+    row = tables.summary[tables.summary["judge"] == tables.judge].iloc[0].to_dict()
+    summary = pd.DataFrame([{**row, "threat": name, "share": share} for name, share in threats.items()])
+    assert replace(tables, summary=summary).attack == attack
+
+
 @pytest.mark.parametrize("name", FIGURES)
 @pytest.mark.parametrize("layout", [PAGE, NARROW], ids=["page", "narrow"])
 def test_nothing_leaves_the_page_with_many_long_names(name, layout):
