@@ -54,6 +54,7 @@ def test_run_report_and_verify(tmp_path, capsys, monkeypatch):
     executor = Forked()
     monkeypatch.setattr(studies, "executor_of", lambda *_: executor)
     out = tmp_path / "out"
+    monkeypatch.setenv("COLUMNS", "200")  # no heading goes over two lines
     monkeypatch.setitem(PROFILES, "tiny", TINY)
     run("safety", "run", out, "--profile", "tiny", "--threats", "clean", "--defenses", "none")
     printed = capsys.readouterr().out
