@@ -108,8 +108,10 @@ def _warnings(tables: Tables) -> list[str]:
             lines.append(
                 f"In {count(lost, 'cell')} of {len(rows)} no learning rate keeps the task; they have no attack success"
             )
-        if failed := int(rows["failed"].sum()):
-            lines.append(f"The judge broke on {failed} of the prompts, which count in no share")
+    judged = tables.tuned
+    if len(judged) and (failed := int(judged["failed"].sum())):
+        replies = int(judged["n"].sum()) + failed
+        lines.append(f"The judge {tables.judge} broke on {failed} of {replies} replies, which count in no share")
     return [*lines, *lost_lines(tables.results)]
 
 

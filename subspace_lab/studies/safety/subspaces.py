@@ -9,6 +9,7 @@ import pandas as pd
 
 from subspace_lab.runs.tables import read_table
 from subspace_lab.studies.safety.places import weights_dir
+from subspace_lab.studies.safety.reading import CLEAN
 from subspace_lab.studies.safety.stages import NONE
 from subspace_lab.studies.safety.tables import ADVICE, Cells
 
@@ -48,16 +49,16 @@ def subspace_table(cells: Cells) -> pd.DataFrame:
 
 
 def _wanted(cells: Cells) -> Iterator[tuple[str, str, Measure | None]]:
-    groups: dict[tuple[Any, ...], dict[float, str]] = {}
+    groups: dict[tuple[Any, ...], dict[str, str]] = {}
     for cell in cells.cells:
         factors = cell["factors"]
         if factors["stage"] != "tuned" or factors["defense"] != NONE or factors["threat"].startswith(_NOT_HARM):
             continue
         if cell["model"] is not None and cells.record(cell["model"]).status == "complete":
             key = tuple(factors[name] for name in _GROUP)
-            groups.setdefault(key, {})[factors["share"]] = cell["model"]
+            groups.setdefault(key, {})[factors["threat"]] = cell["model"]
     for models in groups.values():
-        clean = models.pop(0.0, None)
+        clean = models.pop(CLEAN, None)
         for name in models.values():
             of_clean = "" if clean is None else cells.jobs[clean]["hash"]
             yield cells.jobs[name]["hash"], of_clean, _overlaps(cells, clean, name)

@@ -54,6 +54,18 @@ def test_what_a_reader_has_to_know_is_said(page):
     assert "There is one seed" not in page
 
 
+@pytest.mark.parametrize(("broken", "said"), [((1,), "1 of 4801 replies"), ((2, 3), "5 of 4805 replies")])
+def test_replies_on_which_the_judge_broke_are_counted_and_trainings_that_failed_are_not(tables, tmp_path, broken, said):
+    results, summary = tables.results.copy(), tables.summary.copy()
+    summary["failed"] = 7
+    results.loc[results.index[results["judge"] == "exact"][: len(broken)], "failed"] = broken
+    results.loc[results["judge"] == "prefix", "failed"] = 9
+    changed = Tables(results, tables.steps, tables.subspaces, tables.terms, summary)
+    page = write_report(tmp_path, changed, config=CONFIG, environment={}).read_text(encoding="utf-8")
+    assert f"The judge exact broke on {said}, which count in no share" in page
+    assert "broke on" not in write_report(tmp_path, tables, config=CONFIG, environment={}).read_text(encoding="utf-8")
+
+
 def test_it_fetches_nothing_and_names_are_text(page):
     assert not re.search(r'(?:src|href)="(?!#|data:)', page)
     assert page.count("<script>") == 1
