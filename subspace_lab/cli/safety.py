@@ -211,7 +211,11 @@ def _config(profile: str | None, given: dict[str, Any]) -> StudyConfig:
 
 
 def _tell(study: Study) -> None:
+    """The headline by the judge that the report shows."""
     from rich.table import Table
+
+    from subspace_lab.studies.safety.page import UNGUARDED, UNSUPPORTED
+    from subspace_lab.studies.safety.reading import Tables
 
     table = Table(box=None)
     shown = {
@@ -220,9 +224,11 @@ def _tell(study: Study) -> None:
     }  # fmt: skip
     for heading in shown.values():
         table.add_column(heading)
-    for row in study.summary.to_dict("records"):
-        if row["asr"] == row["asr"] or row["unsupported"] or not row["guarded"]:
-            table.add_row(*(_word(row[name]) for name in shown))
+    tables = Tables(study.results, study.steps, study.subspaces, study.terms, study.summary)
+    for row in tables.headline.to_dict("records"):
+        if not row["guarded"]:
+            row["asr"] = UNGUARDED if row["seeds"] else UNSUPPORTED if row["unsupported"] else ""
+        table.add_row(*(_word(row[name]) for name in shown))
     show(table)
     print(f"\ntables: {study.path / 'results.parquet'}, table.csv, table.tex\nreport: {study.path / 'report.html'}")
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
 from subspace_lab.cli.entry import app
+from subspace_lab.cli.safety import _tell
 from subspace_lab.studies.safety import study as studies
 from subspace_lab.studies.safety.profiles import PROFILES
+from tests.studies.safety import by_hand
 from tests.studies.safety.studies import PLUGIN, TINY, Forked
 
 AXES = ["--policy", "tiny", "--plugins", PLUGIN, "--threats", "clean", "--regimes", "adamw:lr=1e-2", "--steps", "2"]
@@ -72,6 +77,23 @@ def test_run_report_and_verify(tmp_path, capsys, monkeypatch):
         run("safety", "verify", out)
     assert error.value.code == 1
     assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_the_headline_that_is_printed_is_that_of_the_report(capsys, monkeypatch):
+    """A row per defense and threat by one judge; why a defense has no attack success is said."""
+    monkeypatch.setenv("COLUMNS", "200")
+    made = by_hand.tables(seeds=1, regimes=("adamw",))
+    other = made.summary.assign(judge="prefix", asr=float("nan"))
+    summary = pd.concat([made.summary, other], ignore_index=True)
+    _tell(SimpleNamespace(**{**vars(made), "summary": summary}, path=Path("out")))
+    lines = [line for line in capsys.readouterr().out.splitlines() if "sentiment" in line]
+    assert len(lines) == len(made.summary)
+    assert not any("prefix" in line for line in lines)
+    assert sum("resta:gamma=1" in line and "no rate keeps the task" in line for line in lines) == 3
+    assert sum("panacea" in line and "not supported" in line for line in lines) == 1
+    row = made.summary.query("defense == 'none' and share == 0.3").iloc[0]
+    wanted = rf"poison:share=0.3 +adamw +none +exact +{row['lr']:.3g} +{row['asr']:.3g} "
+    assert any(re.search(wanted, line) for line in lines)
 
 
 def test_without_a_cell_that_comes_to_its_end_the_status_is_one(tmp_path, monkeypatch):
