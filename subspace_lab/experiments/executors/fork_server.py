@@ -14,6 +14,7 @@ itself is killed, so are its trials. So no trial is still running when the same 
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import os
@@ -91,13 +92,19 @@ def _begin(request: dict[str, Any], children: dict[int, str]) -> None:
     _answer(name=request["name"], pid=pid)
 
 
+@functools.cache
 def _import_shipped(module: str) -> None:
-    """Import the module of a recipe of this package, once for all trials; a plug-in is imported by the trials alone."""
+    """Import the module of a recipe of this package, once for all trials; a plug-in is imported by the trials alone.
+
+    Its ``warm_up``, where it has one, computes what every trial would compute anew.
+    """
     from subspace_lab.experiments.plugins import is_shipped
 
     if is_shipped(module):
         with suppress(ImportError):  # the trial will say so
-            importlib.import_module(module)
+            found = importlib.import_module(module)
+            if hasattr(found, "warm_up"):
+                found.warm_up()
 
 
 def _become_trial(request: dict[str, Any], server: int) -> None:

@@ -265,8 +265,8 @@ class Evaluate:
         return Measured({"asr": asr} if asr == asr else {})
 
 
-def _warm_up() -> None:
-    """What every job would compute anew, once in the process that they are forked from; it decides nothing."""
+def warm_up() -> None:
+    """What every job would compute anew, for the process that they are forked from; it decides nothing."""
     import pandas  # noqa: F401
     import pyarrow.parquet  # noqa: F401
     import transformers.generation.utils  # noqa: F401
@@ -277,7 +277,6 @@ def _warm_up() -> None:
         get_checkpoint_conversion_mapping("llama")
 
 
-_warm_up()
 BASE, ALIGN, TUNE, REPAIR, EVALUATE = Base(), Align(), Tune(), Repair(), Evaluate()
 
 

@@ -8,14 +8,14 @@ import signal
 import time
 from pathlib import Path
 
-import pandas  # noqa: F401 - what a job needs is there before it is forked
-import transformers.generation.utils  # noqa: F401
-import transformers.models.llama.modeling_llama  # noqa: F401
+import transformers.models.llama.modeling_llama  # noqa: F401 - what a job needs is there before it is forked
 
 from subspace_lab.experiments.executors.local import _ended
 from subspace_lab.experiments.run_trial import run_trial
 from subspace_lab.studies.safety.config import EvalConfig, StudyConfig
+from subspace_lab.studies.safety.recipes import warm_up
 
+warm_up()
 PLUGIN = str(Path(__file__).with_name("tiny.py"))
 TINY = StudyConfig(
     policy="tiny", plugins=(PLUGIN,), threats=("clean", "poison:share=0.3"), regimes=("adamw:lr=1e-2",),
