@@ -56,7 +56,7 @@ def _poison(tables: Tables) -> list[Statement]:
 
 
 def _safer(*pairs: tuple[str, str]) -> Callable[[Tables], list[Statement]]:
-    """That attack success under the strongest threat is lower with the first defense of each pair."""
+    """That attack success under `Tables.attack` is lower with the first defense of each pair."""
 
     def measure(tables: Tables) -> list[Statement]:
         if tables.attack is None:

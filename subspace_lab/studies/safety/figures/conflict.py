@@ -19,13 +19,14 @@ NULL = 0.5
 
 @picture(
     "Conflict with the safety gradient",
-    "The share of probed steps whose direction has a negative cosine with the gradient of the safety rows, so that the "
-    "step raises their loss to first order: of the user gradient, of what the defense made of it, and of the step that "
-    "the optimizer applied. Under the strongest threat, at the learning rate of the headline; means over seeds with "
-    "Student's 95 % interval, cut at 0 and 1. The dotted line is chance, 0.5. Momentum, the scales of Adam and a "
-    "projection may bring back into a step what surgery removed from its gradient. The cosine is that of all "
-    "parameters together, with the cross-entropy of one batch of safety rows, which is a sample: surgery against "
-    "another loss of these rows, as the divergence that safegrad takes by default, leaves some conflict with this one.",
+    "The share of probed steps whose direction has a negative cosine with the gradient of the safety rows, so that "
+    "the step raises their loss to first order: of the user gradient, of what the defense made of it, and of the "
+    "step that the optimizer applied. Under the largest share of poison that leaves a task, at the learning rate of "
+    "the headline; means over seeds with Student's 95 % interval, cut at 0 and 1. The dotted line is chance, 0.5. "
+    "Momentum, the scales of Adam and a projection may bring back into a step what surgery removed from its "
+    "gradient. The cosine is that of all parameters together, with the cross-entropy of one batch of safety rows, "
+    "which is a sample: surgery against another loss of these rows, as the divergence that safegrad takes by "
+    "default, leaves some conflict with this one.",
 )
 def conflict(tables: Tables, layout: Layout) -> Figure:
     """Draw a row per defense and three marks in it, a panel per task and optimizer."""

@@ -20,10 +20,11 @@ _KEY = ["policy", "task", "regime"]
 
 @picture(
     "Attack success and utility",
-    "Every defense at every learning rate under the strongest threat of the study; means over seeds. Lower and further "
-    "right is better; the dashed line joins what nothing else beats in both. Left of the dotted line, 0.9 of the best "
-    "undefended utility, a defense is not counted in the headline: a model that answers nothing is safe. Points of one "
-    "mark are learning rates. Differences as small as the seeds' spread may change the line.",
+    "Every defense at every learning rate under the largest share of poison that leaves a task; means over seeds. "
+    "Lower and further right is better; the dashed line joins what nothing else beats in both. Left of the dotted "
+    "line, 0.9 of the best undefended utility, a defense is not counted in the headline: a model that answers "
+    "nothing is safe. Points of one mark are learning rates. Differences as small as the seeds' spread may change "
+    "the line.",
 )
 def pareto(tables: Tables, layout: Layout) -> Figure:
     """Draw a point per defense and learning rate, a panel per task and optimizer."""
