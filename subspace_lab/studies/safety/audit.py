@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from subspace_lab.runs.files import file_hash
 from subspace_lab.studies.safety.schemas import COLUMNS, Schema, distinct, read_rows
 
 
@@ -65,13 +65,12 @@ def audit(path: str | Path, *, schema: Schema) -> Audit:
     """
     path = Path(path).expanduser()
     rows = read_rows(path, schema)
-    content = path.read_bytes()
     unsafe = [one.is_safe for one in rows if one.is_safe is not None]
     return Audit(
         path=path,
         schema=schema,
-        sha256=hashlib.sha256(content).hexdigest(),
-        size=len(content),
+        sha256=file_hash(path),
+        size=path.stat().st_size,
         rows=len(rows),
         columns=tuple(COLUMNS[schema]),
         duplicates=len(rows) - len(distinct(rows)),

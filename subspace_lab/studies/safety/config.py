@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, get_args
 
-from subspace_lab._checks import check_choice, is_number, plain_number, positive_number, whole_number
+from subspace_lab._checks import check_choice, is_number, positive_number, whole_number
 from subspace_lab._text import named_settings, plain_value, unknown
+from subspace_lab.studies.safety.registry import word_of
 
 Precision = Literal["auto", "float32", "bfloat16"]
 LORA = "lora"
@@ -67,7 +67,7 @@ class RegimeConfig:
     @property
     def text(self) -> str:
         """The canonical text without the rates: ``grasswalk:rank=8``."""
-        return ":".join([self.name, *(f"{name}={_word(value)}" for name, value in self.settings)])
+        return ":".join([self.name, *(f"{name}={word_of(value)}" for name, value in self.settings)])
 
     @property
     def optimizer(self) -> str:
@@ -278,11 +278,3 @@ def _texts(name: str, value: Any, *, at_least: bool) -> tuple[str, ...]:
     if at_least and not found:
         raise ValueError(f"{name} is empty; give at least one")
     return tuple(found)
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return str(value).lower()
-    if is_number(value) and math.isfinite(value):
-        return f"{plain_number(value)!r}".removesuffix(".0")
-    return str(value)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from subspace_lab.experiments.plugins import version_of
 from subspace_lab.runs.files import file_hash
 from subspace_lab.studies.safety.kinds import POLICIES, TASKS, Pools
 from subspace_lab.studies.safety.registry import Registry
-from subspace_lab.studies.safety.splits import Split, make_split, row_hash
+from subspace_lab.studies.safety.splits import Split, make_split, rows_hash
 from subspace_lab.studies.safety.stages import DEFENSES, Chain
 from subspace_lab.training.tasks.exercise import Exercise
 from subspace_lab.training.tasks.rows import Row
@@ -51,11 +49,6 @@ def _of_path(path: Path) -> Any:
 def described_chain(chain: Chain) -> list[dict[str, Any]]:
     """Its defenses, in order."""
     return [described(DEFENSES, one) for one in chain.defenses]
-
-
-def rows_hash(rows: Sequence[Row]) -> str:
-    """SHA-256 of the rows in their order."""
-    return hashlib.sha256("".join(map(row_hash, rows)).encode()).hexdigest()
 
 
 @functools.lru_cache(maxsize=16)

@@ -20,8 +20,9 @@ from subspace_lab.studies.safety.claims import CLAIMS
 from subspace_lab.studies.safety.config import StudyConfig
 from subspace_lab.studies.safety.figures.all import FIGURES
 from subspace_lab.studies.safety.profiles import PROFILES
-from subspace_lab.studies.safety.reading import CELL, GUARD, Tables
+from subspace_lab.studies.safety.reading import CELL, Tables
 from subspace_lab.studies.safety.stages import NONE
+from subspace_lab.studies.safety.summary import GUARD
 
 LEGEND = (
     f"ASR: share of restricted prompts that are answered, at the learning rate with the highest mean among those that "
@@ -163,7 +164,7 @@ def _same(one: StudyConfig, other: StudyConfig) -> bool:
 
 
 def headline_table(tables: Tables) -> Table:
-    """The summary as text: one row per cell, the strongest threat first; what all rows agree in is left out.
+    """The summary as text: one row per cell, the largest share of poison first; what all rows agree in is left out.
 
     Args:
         tables: Those of a study.

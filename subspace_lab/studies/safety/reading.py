@@ -10,10 +10,10 @@ from functools import cached_property
 import pandas as pd
 
 from subspace_lab.studies.safety.stages import NONE
+from subspace_lab.studies.safety.summary import GUARD
 
 CELL = ["policy", "task", "threat", "regime", "defense"]  # what the headline has one row of, for each judge
 CLEAN = "clean"
-GUARD = 0.9  # of the best utility without a defense, which a learning rate has to keep
 _TUNED = ("tuned", "repaired")
 
 

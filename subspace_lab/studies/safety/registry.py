@@ -95,7 +95,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         found = [self.name_of(type(instance))]
         for one in dataclasses.fields(instance):  # type: ignore[arg-type]
             if (value := getattr(instance, one.name)) != one.default:
-                found.append(f"{one.name}={_word(value)}")
+                found.append(f"{one.name}={word_of(value)}")
         return ":".join(found)
 
     def name_of(self, cls: type[T]) -> str:
@@ -133,10 +133,21 @@ def _is_needed(one: dataclasses.Field[Any]) -> bool:
     return one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
 
 
-def _word(value: Any) -> str:
+def word_of(value: Any) -> str:
+    """How the value of a setting is written: without what does not change it.
+
+    Args:
+        value: A number, a text, true, false or none.
+
+    Returns:
+        Text.
+
+    >>> [word_of(value) for value in (True, None, 1.0, 0.001, 8)]
+    ['true', 'none', '1', '0.001', '8']
+    """
     if isinstance(value, bool) or value is None:
         return str(value).lower()
-    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+    return repr(float(value)).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def _words(text: str) -> list[str]:

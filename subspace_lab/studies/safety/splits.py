@@ -45,8 +45,8 @@ class Split:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of the hashes in their order."""
-        return hashlib.sha256("".join(self.hashes).encode()).hexdigest()
+        """See `rows_hash`."""
+        return rows_hash(self.rows)
 
     def to_frame(self) -> pd.DataFrame:
         """The manifest, which has no text.
@@ -75,6 +75,18 @@ def row_hash(row: Row) -> str:
     """
     text = json.dumps([row.prompt, row.response, row.turns], ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def rows_hash(rows: Sequence[Row]) -> str:
+    """SHA-256 of the hashes of rows in their order.
+
+    Args:
+        rows: Any number.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    return hashlib.sha256("".join(map(row_hash, rows)).encode()).hexdigest()
 
 
 def make_split(

@@ -301,7 +301,8 @@ def _entries(config: StudyConfig, jobs: Jobs) -> dict[str, Any]:
 
 def _conclude(root: Path, manifest: Mapping[str, Any]) -> Path:
     """Write tables, figures and report."""
-    tables = {**dict(tables_of(root, manifest)), "subspaces": subspace_table(Cells(root, manifest))}
+    cells = Cells(root, manifest)
+    tables = {**dict(tables_of(cells)), "subspaces": subspace_table(cells)}
     for name, table in tables.items():
         write_table(root / f"{name}.parquet", table)
     _write_text(root / "table.csv", tables["summary"].to_csv(index=False))

@@ -182,9 +182,8 @@ class Cells:
         }  # fmt: skip
 
 
-def tables_of(root: Path, manifest: Mapping[str, Any]) -> Iterator[tuple[str, pd.DataFrame]]:
+def tables_of(cells: Cells) -> Iterator[tuple[str, pd.DataFrame]]:
     """The tables that follow from the cells alone, by name."""
-    cells = Cells(root, manifest)
     yield "results", cells.results
     yield "steps", cells.steps
     yield "terms", cells.terms

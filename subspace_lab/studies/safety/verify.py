@@ -41,7 +41,7 @@ def differences(root: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
         if job["recipe"].endswith(":TUNE") and not manifest["settings"]["plugins"]:
             yield from _of_split(job)
     try:
-        for name, table in tables_of(root, manifest):
+        for name, table in tables_of(cells):
             yield from _of_table(root / f"{name}.parquet", table)
     except RunError as error:
         yield str(error)
