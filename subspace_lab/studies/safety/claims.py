@@ -11,6 +11,7 @@ from subspace_lab.studies.safety.reading import CLEAN, Tables, titles
 from subspace_lab.studies.safety.stages import NONE
 
 REHEARSAL, SURGERY, BOTH = "rehearsal", "safegrad:rho=0", "safegrad"
+_PLAIN = "adamw"
 _SETTING = ["policy", "task", "regime"]
 Setting = dict[str, str]
 
@@ -92,19 +93,54 @@ def _again(tables: Tables) -> list[Statement]:
     ]
 
 
-def _separable(tables: Tables) -> list[Statement]:
-    rows = tables.updates
-    if rows.empty:
+def _projected(tables: Tables) -> list[Statement]:
+    if tables.attack is None:
         return []
-    found: list[Statement] = []
+    return [
+        one
+        for defense in (NONE, SURGERY, BOTH)
+        for title, where in _settings(tables)
+        if where["regime"] != _PLAIN
+        for one in _lower(
+            f"{title}, {tables.attack}, {_named(defense)}: fewer applied steps conflict than under AdamW",
+            *(
+                tables.probes("applied", threat=tables.attack, defense=defense, **{**where, "regime": regime})
+                for regime in (where["regime"], _PLAIN)
+            ),
+        )
+    ]
+
+
+def _separable(tables: Tables) -> list[Statement]:
+    return [
+        one
+        for title, of in _parts(tables.updates)
+        for one in _lower(
+            f"{title}: harm overlaps with alignment by more than utility does",
+            *(of[of["pair"] == f"alignment-{name}"].groupby("seed")["excess"].mean() for name in ("utility", "harm")),
+        )
+    ]
+
+
+def _same_spaces(tables: Tables) -> list[Statement]:
+    return [
+        one
+        for title, of in _parts(tables.gradients)
+        for step, at in of.groupby("step")
+        for one in _lower(
+            f"{title}, step {step}: safety gradients overlap with those of harmful rows by more than with the user's",
+            *(at[at["pair"] == f"safety-{name}"].groupby("seed")["excess"].mean() for name in ("user", "harm")),
+        )
+    ]
+
+
+def _parts(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The rows of every policy, task and optimizer with their title."""
+    if rows.empty:
+        return
     cells = list(dict.fromkeys(rows[_SETTING].itertuples(index=False, name=None)))
     for cell, title in titles(cells).items():
-        of = rows[(rows[_SETTING] == list(cell)).all(axis=1)]
-        utility, harm = (
-            of[of["pair"] == f"alignment-{name}"].groupby("seed")["excess"].mean() for name in ("utility", "harm")
-        )
-        found += _lower(f"{title}: harm overlaps with alignment by more than utility does", utility, harm)
-    return found
+        yield title, rows[(rows[_SETTING] == list(cell)).all(axis=1)]
 
 
 CLAIMS = (
@@ -139,9 +175,21 @@ CLAIMS = (
         ("conflict",), _again,
     ),
     Claim(
+        "Projected steps",
+        "Not claimed elsewhere: a step in a subspace of the gradient, or of adapters, conflicts with the safety "
+        "gradient less often than that of AdamW on all weights, each at the learning rate of its headline.",
+        ("conflict",), _projected,
+    ),
+    Claim(
         "Separability", "Safety lives in a subspace of its own (arXiv 2505.14185 denies it): what a poisoned tuning "
         "changes overlaps with what alignment changed by more than what a clean tuning changes does. Each overlap is "
         "less that of random spaces of the same dimensions; means over all matrices.",
         ("overlaps",), _separable,
+    ),
+    Claim(
+        "Gradients of harm", "Gradients of harmful rows use the top spaces of the safety gradient more than gradients "
+        "of the user's rows do, so that a space could tell them apart: before the first step, in the middle and after "
+        "the last step of a poisoned tuning without a defense. Means over all matrices.",
+        ("gradient_overlaps",), _same_spaces,
     ),
 )  # fmt: skip

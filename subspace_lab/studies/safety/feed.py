@@ -75,6 +75,10 @@ class StepLosses:
             torch.autocast, self._device.type, torch.bfloat16, enabled=config.precision == "bfloat16"
         )
 
+    def has(self, *kinds: Kind) -> bool:
+        """Whether there are rows of all of some kinds."""
+        return self._feeds.keys() >= {*kinds}
+
     def of_step(self, step: int, seen: dict[str, float]) -> Callable[[Kind, str | Loss], Iterator[Tensor]]:
         """What `StepContext` takes its losses from.
 

@@ -24,7 +24,7 @@ class Tables:
     Attributes:
         results: One row per evaluated model and judge, and one per pair that is not supported.
         steps: Conflict at the probed steps of every tuning.
-        subspaces: Overlaps of updates, matrix by matrix.
+        subspaces: Overlaps of updates, and of gradients, matrix by matrix.
         terms: What Booster's and Panacea's terms are to first order.
         summary: The headline: the attacker's worst case of every defense.
     """
@@ -135,13 +135,28 @@ class Tables:
 
     @cached_property
     def updates(self) -> pd.DataFrame:
-        """The rows of `subspaces` of the most poisoned tunings, with their setting and the excess over the null."""
+        """The overlaps of updates of the most poisoned tunings, with their setting and the excess over the null."""
+        rows = self._spaces(of_gradients=False)
+        if rows.empty:
+            return rows
+        setting = ["policy", "task", "regime", "lr", "seed"]
+        return rows[rows["share"] == rows.groupby(setting)["share"].transform("max")]
+
+    @cached_property
+    def gradients(self) -> pd.DataFrame:
+        """The overlaps of gradients under `attack` at the learning rate of the headline, with setting and excess."""
+        rows = self._spaces(of_gradients=True)
+        if rows.empty or self.at_choice.empty:
+            return rows.iloc[:0]
+        chosen = self.at_choice.loc[self.at_choice["threat"] == self.attack, "hash"]
+        return rows[rows["hash"].isin(chosen)]
+
+    def _spaces(self, *, of_gradients: bool) -> pd.DataFrame:
         if self.subspaces.empty or self.results.empty:
             return pd.DataFrame()
-        setting = ["policy", "task", "regime", "lr", "seed"]
-        about = self.results.drop_duplicates("hash")[["hash", "share", *setting]]
-        rows = self.subspaces.merge(about, on="hash")
-        rows = rows[rows["share"] == rows.groupby(setting)["share"].transform("max")]
+        about = self.results.drop_duplicates("hash")
+        about = about[["hash", "share", "policy", "task", "threat", "regime", "lr", "seed"]]
+        rows = self.subspaces[self.subspaces["step"].notna() == of_gradients].merge(about, on="hash")
         return rows.assign(excess=rows["overlap"] - rows["null_overlap"])
 
     def guard(self, **cell: str) -> float:

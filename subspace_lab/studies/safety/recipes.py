@@ -314,7 +314,7 @@ class _Job:
         self._feeds |= {
             kind: feed(rows=[one.row for one in rows])
             for kind, rows in self._run.pools.items()
-            if rows and (kind in self._needs or (kind == "safety" and probes))
+            if rows and (kind in self._needs or (probes and (kind == "safety" or not defenses.defenses)))
         }
         frozen = functools.partial(_frozen, earlier["aligned"]) if "aligned" in earlier else None
         losses = StepLosses(model, self._feeds, self._config, frozen)
@@ -340,8 +340,8 @@ class _Job:
             for kind in _POOLS
         }
         measured = {
-            "state_bytes": optimizer_bytes(directory, last), "passes": steps.passes, "steps": steps.probes, **drawn,
-            **measure(),
+            "state_bytes": optimizer_bytes(directory, last), "passes": steps.passes, "steps": steps.probes,
+            "overlaps": steps.overlaps, **drawn, **measure(),
         }  # fmt: skip
         done = _finished(directory, self._model, self._source, measured)
         for step in checkpoint_steps(directory):
@@ -401,8 +401,9 @@ def _model_content(model: str | None) -> Any:
 
 
 def _pools_content(config: Config, defenses: Chain) -> dict[str, Any]:
-    """The pools that the defenses, or the looks at the conflict, draw from."""
-    used = defenses.needs | ({"safety"} if config.get("probe_every") else frozenset())
+    """The pools that the defenses, or the looks at gradients, draw from."""
+    looks = frozenset({"safety"} if defenses.defenses else _POOLS) if config.get("probe_every") else frozenset()
+    used = defenses.needs | looks
     return {kind: pool_hash(config["policy"], config["seed"], kind) for kind in _POOLS if kind in used}
 
 

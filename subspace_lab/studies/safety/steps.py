@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,14 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from subspace_lab.studies.safety.chained import chain_gradient
-from subspace_lab.studies.safety.context import RunContext, StepContext
+from subspace_lab.studies.safety.context import Kind, RunContext, StepContext
 from subspace_lab.studies.safety.feed import StepLosses
 from subspace_lab.studies.safety.referee.conflict import conflict_row
+from subspace_lab.studies.safety.referee.gradients import gradient_overlaps
 from subspace_lab.studies.safety.stages import Chain
 from subspace_lab.training.hooks import StepHooks
 from subspace_lab.training.trainer import seed_step
 
 _STATE = "state."
+_BATCHES = 4  # of each kind, whose mean gradient has the spaces that are compared
+AGAIN = "again"  # other safety rows: what two samples of the same kind share
 
 
 class DefendedSteps:
@@ -33,6 +37,8 @@ class DefendedSteps:
     Attributes:
         passes: Forward-backward passes of the steps, without those of the looks.
         probes: A row of the table ``steps`` for each look.
+        overlaps: Rows of the table ``subspaces``: spaces of safety, user and harm gradients before the first step, in
+            the middle and after the last step of a training without defenses that has rows of all three kinds.
     """
 
     def __init__(
@@ -48,6 +54,7 @@ class DefendedSteps:
         self._earlier = earlier or {}
         self.passes = 0
         self.probes: list[dict[str, Any]] = []
+        self.overlaps: list[dict[str, Any]] = []
         self._seen: tuple[Sequence[Tensor | None], ...] = ()
         self._before: list[Tensor] = []
 
@@ -60,11 +67,11 @@ class DefendedSteps:
     def state_dict(self) -> dict[str, Any]:
         """See `Stateful.state_dict`."""
         state = {f"{_STATE}{name}": value for name, value in self._run.state.items()}
-        return {"passes": self.passes, "probes": self.probes, **state}
+        return {"passes": self.passes, "probes": self.probes, "overlaps": self.overlaps, **state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `Stateful.load_state_dict`."""
-        self.passes, self.probes = state["passes"], state["probes"]
+        self.passes, self.probes, self.overlaps = state["passes"], state["probes"], state["overlaps"]
         self._run.state.clear()
         self._run.state.update({
             name.removeprefix(_STATE): value for name, value in state.items() if name.startswith(_STATE)
@@ -101,16 +108,36 @@ class DefendedSteps:
     def _is_probed(self, step: int) -> bool:
         return self._every is not None and step % self._every == 0
 
-    def _look_before(self, step: int, model: nn.Module) -> None:  # noqa: ARG002
+    def _look_before(self, step: int, model: nn.Module) -> None:
+        if step in {0, self._run.steps // 2}:
+            self._look_at_spaces(step, model)
         if self._is_probed(step):
             self._before = [p.detach().clone() for p in self._run.parameters]
             made = [None if p.grad is None else p.grad.clone() for p in self._run.parameters]
             self._seen = (*self._seen, made)
 
-    def _look_after(self, step: int, model: nn.Module) -> None:  # noqa: ARG002
+    def _look_after(self, step: int, model: nn.Module) -> None:
+        if step == self._run.steps - 1:
+            self._look_at_spaces(self._run.steps, model)
         if self._is_probed(step):
             applied = [p.detach() - before for p, before in zip(self._run.parameters, self._before, strict=True)]
             user, safety, made = self._seen
             row = conflict_row(user, safety, made, applied)
             self.probes.append({"step": step, **{k: None if math.isnan(v) else v for k, v in row.items()}})
             self._seen, self._before = (), []
+
+    def _look_at_spaces(self, step: int, model: nn.Module) -> None:
+        """Add the overlaps of gradients at the weights that the model has now."""
+        if self._chain.defenses or not self._losses.has("user", "safety", "harm"):
+            return
+
+        def mean(kind: Kind, first: int) -> Tensor:
+            parts = [part for i in range(_BATCHES) for part in self._losses.of_step(first + i, {})(kind, "ce")]
+            return torch.stack(parts).sum() / _BATCHES
+
+        losses = {kind: functools.partial(mean, kind, step) for kind in ("safety", "user", "harm")}
+        losses[AGAIN] = functools.partial(mean, "safety", step + _BATCHES)
+        table = gradient_overlaps(model, losses)
+        pairs = {f"safety-{other}" for other in ("user", "harm", AGAIN)} | {"user-harm"}
+        kept = table[table["pair"].isin(pairs)]
+        self.overlaps += [{"step": step, **{str(k): v for k, v in row.items()}} for row in kept.to_dict("records")]

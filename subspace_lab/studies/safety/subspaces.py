@@ -1,4 +1,7 @@
-"""The table ``subspaces``: where alignment, clean and poisoned tunings went, computed once for each pair of models."""
+"""The table ``subspaces``: where alignment, clean and poisoned tunings went, and where gradients point.
+
+Overlaps of updates are computed once for each pair of models; those of gradients were measured in the trainings.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from subspace_lab.studies.safety.tables import ADVICE, Cells
 SUBSPACES: dict[str, str] = {
     "hash": "str", "layer": "str", "depth": "int64", "kind": "str", "pair": "str", "rank_a": "int64",
     "rank_b": "int64", "m": "int64", "overlap": "float64", "null_overlap": "float64", "min_deg": "float64",
-    "mean_deg": "float64", "clean": "str",
+    "mean_deg": "float64", "clean": "str", "step": "Int64",
 }  # fmt: skip
 _GROUP = ("policy", "task", "draw", "regime", "lr", "seed")
 _NOT_HARM = "identity"  # a threat without a restricted row
@@ -24,7 +27,7 @@ Measure = Callable[[], pd.DataFrame]
 
 
 def subspace_table(cells: Cells) -> pd.DataFrame:
-    """Overlaps of updates of every undefended tuning on poisoned rows, beside the clean one of the same setting.
+    """Overlaps of updates of every undefended tuning on poisoned rows, beside the clean one; and of gradients.
 
     What ``subspaces.parquet`` has of a pair of models is kept, so that the weights may be removed.
 
@@ -33,16 +36,23 @@ def subspace_table(cells: Cells) -> pd.DataFrame:
 
     Returns:
         The columns of `SUBSPACES`: hash is of the poisoned model, clean of the clean one, empty where there is none.
+        The overlaps of gradients have a step, and the hash of the model that was trained.
     """
     file = cells.root / "subspaces.parquet"
     before = read_table(file, ADVICE, SUBSPACES) if file.is_file() else pd.DataFrame(columns=[*SUBSPACES])
+    before = before[before["step"].isna()]
     kept = dict(iter(before.groupby(["hash", "clean"], sort=False)))
     parts = []
     for harm, clean, measure in _wanted(cells):
         if (harm, clean) in kept:
             parts.append(kept[harm, clean])
         elif measure is not None:
-            parts.append(measure().assign(hash=harm, clean=clean)[[*SUBSPACES]])
+            parts.append(measure().assign(hash=harm, clean=clean, step=None)[[*SUBSPACES]])
+    parts += [
+        pd.DataFrame(rows).assign(hash=job["hash"], clean="")[[*SUBSPACES]]
+        for name, job in cells.jobs.items()
+        if (rows := cells.state(name).get("overlaps"))
+    ]
     parts = [part for part in parts if len(part)]
     table = pd.concat(parts, ignore_index=True) if parts else before.iloc[:0]
     return table.astype(SUBSPACES)

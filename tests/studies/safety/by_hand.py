@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from subspace_lab.studies.safety.reading import Tables
+from subspace_lab.studies.safety.subspaces import SUBSPACES
 
 REGIMES = ("adamw", "grasswalk:rank=8")
 THREATS = {"clean": 0.0, "poison:share=0.05": 0.05, "poison:share=0.3": 0.3}
@@ -17,6 +18,7 @@ DEFENSES = {  # attack success at the two learning rates of the full poison, uti
 }  # fmt: skip
 LRS, SEEDS, PROBES = (1e-3, 3e-3), 3, 10
 PAIRS = {"alignment-utility": 0.30, "alignment-harm": 0.42, "utility-harm": 0.35}
+SPACES = {"safety-user": 0.5, "safety-harm": 0.6, "user-harm": 0.4, "safety-again": 0.8}  # overlaps of gradients
 SHARES = {  # of probed steps in conflict before a defense, after it, and of the applied step
     "none": (0.9, 0.9, 0.9), "rehearsal": (0.9, 0.9, 0.4), "safegrad": (0.9, 0.0, 0.2),
     "safegrad:rho=0": (0.7, 0.0, 0.6),
@@ -43,7 +45,9 @@ def tables(defenses=DEFENSES, *, regimes=REGIMES, threats=THREATS, seeds=SEEDS, 
             "safety_rows": 150, "harm_rows": 0, "step_s": 0.01, "wall_s": 1.5, "state_bytes": 1e6, "peak_bytes": 1e8,
         })  # fmt: skip
         for probe in range(PROBES) if defense in SHARES else ():
-            signs = [-0.3 if probe < round(part * PROBES) else 0.2 for part in SHARES[defense]]
+            before, after, applied = SHARES[defense]
+            shares = (before, after, applied if regime == "adamw" else applied - 0.1)
+            signs = [-0.3 if probe < round(part * PROBES) else 0.2 for part in shares]
             steps.append({
                 "cell": cell, "step": 15 * probe, "cos_user_safety": signs[0], "conflict": float(signs[0] < 0),
                 "cos_after": 1e-9 if SHARES[defense][1] == 0 else signs[1], "cos_applied": signs[2],
@@ -102,17 +106,25 @@ def seeds_of(results):
 
 
 def subspaces(results):
-    """Of each undefended tuning at the lower rate, two kinds of matrices in two blocks."""
+    """Of undefended tunings, two kinds of matrices in two blocks: updates at the lower rate, gradients at both."""
     rows = []
-    chosen = results[(results["defense"] == "none") & (results["lr"] == LRS[0]) & (results["share"] == 0.3)]
+    undefended = results[(results["defense"] == "none") & (results["share"] == 0.3)]
+    for hash_, (pair, overlap), step in itertools.product(undefended["hash"], SPACES.items(), (0, 75, 150)):
+        rows += [{
+            "hash": hash_, "layer": f"model.layers.{depth}.q_proj.weight", "depth": depth, "kind": "q_proj",
+            "pair": pair, "rank_a": 8, "rank_b": 8, "m": 64, "overlap": overlap - 0.001 * step + 0.1 * depth,
+            "null_overlap": 8 / 64, "min_deg": 10.0, "mean_deg": 60.0, "clean": "", "step": step,
+        } for depth in (0, 1)]  # fmt: skip
+    chosen = undefended[undefended["lr"] == LRS[0]]
     for place, hash_ in enumerate(chosen["hash"]):
         for (pair, overlap), depth, kind in itertools.product(PAIRS.items(), (0, 1), ("q_proj", "down_proj")):
             rows.append({
                 "hash": hash_, "layer": f"model.layers.{depth}.{kind}.weight", "depth": depth, "kind": kind,
                 "pair": pair, "rank_a": 10, "rank_b": 12, "m": 64, "overlap": overlap + 0.05 * depth + 0.001 * place,
-                "null_overlap": 12 / 64, "min_deg": 10.0, "mean_deg": 60.0,
+                "null_overlap": 12 / 64, "min_deg": 10.0, "mean_deg": 60.0, "clean": "", "step": None,
             })  # fmt: skip
-    return pd.DataFrame(rows)
+    columns = [*SUBSPACES]
+    return pd.DataFrame(rows, columns=columns).astype({"step": "Int64"})
 
 
 def terms():

@@ -25,7 +25,8 @@ def test_numbers_by_hand_support_what_they_were_made_for():
     tables = by_hand.default()
     assert verdicts(tables) == dict.fromkeys(OF, "supported")
     assert {name: len(claim.statements(tables)) for name, claim in OF.items()} == {
-        "Keywords": 2, "Poison": 4, "Defenses": 4, "Surgery": 2, "Rehearsal": 2, "Applied steps": 4, "Separability": 2,
+        "Keywords": 2, "Poison": 4, "Defenses": 4, "Surgery": 2, "Rehearsal": 2, "Applied steps": 4,
+        "Projected steps": 3, "Separability": 2, "Gradients of harm": 6,
     }  # fmt: skip
 
 
@@ -53,6 +54,12 @@ def test_other_numbers_refute_or_are_not_measured():
         "pair": {"alignment-harm": "alignment-utility", "alignment-utility": "alignment-harm"}
     })
     assert verdicts(replace(tables, subspaces=swapped))["Separability"] == "refuted"
+    swapped = tables.subspaces.replace({"pair": {"safety-harm": "safety-user", "safety-user": "safety-harm"}})
+    assert verdicts(replace(tables, subspaces=swapped))["Gradients of harm"] == "refuted"
+    other = {"adamw": "grasswalk:rank=8", "grasswalk:rank=8": "adamw"}
+    renamed = replace(tables, results=tables.results.replace({"regime": other}),
+                      summary=tables.summary.replace({"regime": other}))  # fmt: skip
+    assert verdicts(renamed)["Projected steps"] == "refuted"
     unknown = tables.results.assign(keyword_asr=np.nan)
     assert "Keywords" not in verdicts(replace(tables, results=unknown))
 

@@ -106,6 +106,16 @@ def test_overlaps_are_means_by_kind_and_by_block_with_their_nulls(source):
     assert set(marks(drawn["grasswalk:rank=8: by block"], "|")) == {12 / 64}
 
 
+def test_overlaps_of_gradients_are_means_over_matrices_at_three_steps(source):
+    drawn = panels(FIGURES["gradient_overlaps"].draw(source))
+    assert list(drawn) == list(by_hand.REGIMES)
+    lines, nulls = np.split(np.array(drawn["grasswalk:rank=8"].lines), 2)
+    for line, overlap in zip(lines, by_hand.SPACES.values(), strict=True):
+        np.testing.assert_array_equal(line.get_xdata(), [0, 75, 150])
+        np.testing.assert_allclose(line.get_ydata(), overlap + 0.05 - np.array([0, 0.075, 0.15]))
+    assert {y for null in nulls for y in null.get_ydata()} == {8 / 64}
+
+
 def test_energy_over_training_is_the_mean_over_seeds_beside_its_null(source):
     ax = panels(FIGURES["safety_energy"].draw(source))["adamw"]
     *lines, null = ax.lines

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -193,3 +194,59 @@ def test_what_was_killed_after_its_last_step_is_finished_from_the_checkpoint(tmp
     assert all(map(torch.equal, model.parameters(), whole.parameters()))
     assert (made._steps.passes, made._steps.probes) == (first._steps.passes, first._steps.probes)
     assert made._run.state == {"0.seen": STEPS}
+
+
+def test_spaces_of_gradients_are_those_of_four_batches_at_the_start_the_middle_and_the_end(tmp_path, source):
+    """Against gradients by `backward` and singular vectors, at the weights that the training began and ended with."""
+    ended, made = trained(tmp_path, source, "none", settings(), probe_every=2)
+    rows = made._steps.overlaps
+    assert list(dict.fromkeys(row["step"] for row in rows)) == [0, STEPS // 2, STEPS]
+    for step, model in ((0, load_model(source)), (STEPS, ended)):
+        spaces = {
+            "safety": _top_space(made, model, "safety", step), "user": _top_space(made, model, "user", step),
+            "harm": _top_space(made, model, "harm", step), "again": _top_space(made, model, "safety", step + 4),
+        }  # fmt: skip
+        of = {row["pair"]: row for row in rows if row["step"] == step and row["layer"] == _LAYER}
+        assert list(of) == ["safety-user", "safety-harm", "safety-again", "user-harm"]
+        for pair, row in of.items():
+            U, V = (spaces[name] for name in pair.split("-"))
+            ranks = U.shape[1], V.shape[1]
+            assert (row["rank_a"], row["rank_b"]) == ranks
+            assert row["overlap"] == pytest.approx(float((U.T @ V).square().sum()) / min(ranks), abs=1e-4)
+            assert row["null_overlap"] == max(ranks) / 64
+
+
+def test_spaces_of_gradients_are_left_alone_where_there_is_a_defense_or_no_look(tmp_path, source):
+    for text, every in (("rehearsal", 2), ("none", None)):
+        _, made = trained(tmp_path / f"{text}{every}", source, text, settings(), probe_every=every)
+        assert made._steps.overlaps == []
+
+
+def test_spaces_are_in_the_checkpoint(tmp_path, source):
+    _, made = trained(tmp_path, source, "none", settings(), probe_every=2)
+    _, other = job(tmp_path / "other", source, "none", settings(), 2)
+    other._steps.load_state_dict(made._steps.state_dict())
+    assert other._steps.overlaps == made._steps.overlaps != []
+
+
+_LAYER = "model.layers.1.mlp.down_proj.weight"
+
+
+def _top_space(made, model, kind, first):
+    config, feed = made._config, made._feeds[kind]
+    micro, size = config.accumulation, config.batch_size
+    seed = config.seed if kind == "user" else int(
+        np.random.SeedSequence([config.seed, ["user", "safety", "harm"].index(kind)]).generate_state(1)[0]
+    )  # fmt: skip
+    total = 0.0
+    for step in range(first, first + 4):
+        batches = [feed.batch((step * micro + k) * size, size, seed=seed) for k in range(micro)]
+        tokens = [int((batch["labels"][:, 1:] != -100).sum()) for batch in batches]
+        for batch, count in zip(batches, tokens, strict=True):
+            total = total + model(**batch).loss * count / sum(tokens) / 4
+    model.zero_grad()
+    total.backward()
+    gradient = model.get_parameter(_LAYER).grad.double()
+    gradient = gradient if gradient.shape[0] <= gradient.shape[1] else gradient.T
+    U, S, _ = torch.linalg.svd(gradient)
+    return U[:, : int((S.square().cumsum(0) / S.square().sum() < 0.9).sum()) + 1]

@@ -1,6 +1,6 @@
 """Which models the table of subspaces pairs, and where its numbers are from."""
 
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -13,7 +13,7 @@ from subspace_lab.studies.safety.subspaces import SUBSPACES, subspace_table
 LAYER = "model.layers.0.mlp.up_proj.weight"
 
 
-def cells_of(root, threats, *, defense="none", seeds=(0,)):
+def cells_of(root, threats, *, defense="none", seeds=(0,), states=MappingProxyType({})):
     """A study of tunings from one aligned model, with a matrix each, of rank 2 off the aligned one."""
     listed, jobs, parents = [], {}, {}
     for seed in seeds:
@@ -34,7 +34,7 @@ def cells_of(root, threats, *, defense="none", seeds=(0,)):
                 listed.append({"factors": factors, "model": whole})
     return SimpleNamespace(
         root=root, trials_dir=root / "cells", cells=listed, jobs=jobs, parents=lambda name: parents[name],
-        record=lambda _: SimpleNamespace(status="complete"),
+        record=lambda _: SimpleNamespace(status="complete"), state=lambda name: states.get(name, {}),
     )  # fmt: skip
 
 
@@ -87,3 +87,16 @@ def test_rows_are_kept_where_the_weights_are_gone(tmp_path):
     (tmp_path / "weights").rename(tmp_path / "elsewhere")
     pd.testing.assert_frame_equal(subspace_table(cells), table)
     assert list(table.columns) == [*SUBSPACES]
+
+
+def test_overlaps_of_gradients_come_from_the_trainings_each_time(tmp_path):
+    plain = subspace_table(cells_of(tmp_path / "plain", {"clean": 0.0, "pure": 1.0}))
+    row = {"step": 7, "layer": LAYER, "depth": 0, "kind": "up_proj", "pair": "safety-harm", "rank_a": 1, "rank_b": 2,
+           "m": 6, "overlap": 0.5, "null_overlap": 2 / 6, "min_deg": 3.0, "mean_deg": 4.0}  # fmt: skip
+    cells = cells_of(tmp_path, {"clean": 0.0, "pure": 1.0}, states={"pure_0-000000000003": {"overlaps": [row]}})
+    for _ in range(2):
+        table = subspace_table(cells)
+        table.to_parquet(tmp_path / "subspaces.parquet")
+        found = table[table["step"].notna()].to_dict("records")
+        assert found == [{**row, "hash": "hash of pure 0", "clean": ""}]
+        assert len(table) == len(plain) + 1

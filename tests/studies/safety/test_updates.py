@@ -133,7 +133,7 @@ def test_gradients_of_losses_that_know_their_spaces():
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     A, B = (torch.randn(4, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in (0, 1))
     losses = {"safety": lambda: (model["one"].weight * A).sum(), "user": lambda: (model["one"].weight * B).sum()}
-    table = gradient_overlaps(model, losses, k=2)
+    table = gradient_overlaps(model, losses, rank=2)
     U, V = (torch.linalg.svd(one).U[:, :2] for one in (A, B))
     assert table[["layer", "pair"]].to_numpy().tolist() == [["one.weight", "safety-user"]]
     assert table["overlap"].item() == pytest.approx(float((U.T @ V).square().sum()) / 2, rel=1e-9)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from subspace_lab.figures.style import Picture
 from subspace_lab.studies.safety.figures.attack_success import attack_success
 from subspace_lab.studies.safety.figures.conflict import conflict
+from subspace_lab.studies.safety.figures.gradient_overlaps import gradient_overlaps
 from subspace_lab.studies.safety.figures.keywords import keywords
 from subspace_lab.studies.safety.figures.overlaps import overlaps
 from subspace_lab.studies.safety.figures.pareto import pareto
@@ -17,4 +18,5 @@ FIGURES: dict[str, Picture] = {
     "conflict": conflict,
     "safety_energy": safety_energy,
     "overlaps": overlaps,
+    "gradient_overlaps": gradient_overlaps,
 }

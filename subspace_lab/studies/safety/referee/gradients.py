@@ -9,15 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from subspace_lab._names import names_of, raw_parameters
-from subspace_lab.studies.safety.referee.conflict import TOP
-from subspace_lab.studies.safety.referee.updates import overlap_table
+from subspace_lab.studies.safety.referee.updates import SHARE, overlap_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def gradient_overlaps(model: nn.Module, losses: Mapping[str, Callable[[], Tensor]], *, k: int = TOP) -> pd.DataFrame:
-    """Overlaps of the top-k spaces of gradients at the weights that a model has now.
+def gradient_overlaps(
+    model: nn.Module,
+    losses: Mapping[str, Callable[[], Tensor]],
+    *,
+    share: float = SHARE,
+    rank: int | None = None,
+) -> pd.DataFrame:
+    """Overlaps of the top spaces of gradients at the weights that a model has now.
 
     Bases are top left singular spaces on the shorter side of a matrix, as `subspace_lab.angles` has them, so that a
     pair can be compared with how a gradient's own space turns over time.
@@ -25,13 +30,14 @@ def gradient_overlaps(model: nn.Module, losses: Mapping[str, Callable[[], Tensor
     Args:
         model: The model; its gradients and weights are left as they are.
         losses: ``{"safety": f, "user": f, "harm": f}``: functions of nothing, each a scalar loss with its graph.
-        k: Dimensions of every space.
+        share: Of a gradient's energy that its space holds, in (0, 1]; dimensions then differ.
+        rank: Dimensions of all spaces instead.
 
     Returns:
         The table of `subspace_lab.studies.safety.referee.updates.overlap_table`; pairs are called ``safety-user``.
 
     Raises:
-        ValueError: If `k` is smaller than 1, or fewer than two losses are given.
+        ValueError: If `share` or `rank` is out of its range, or fewer than two losses are given.
     """
     if len(losses) < 2:
         raise ValueError(f"overlaps are those of two gradients or more, got losses of {', '.join(losses) or 'none'}")
@@ -44,4 +50,4 @@ def gradient_overlaps(model: nn.Module, losses: Mapping[str, Callable[[], Tensor
             names[raw]: torch.zeros_like(parameter) if gradient is None else gradient
             for (raw, parameter), gradient in zip(raws.items(), found, strict=True)
         }
-    return overlap_table(gradients, rank=k)
+    return overlap_table(gradients, share=share, rank=rank)
