@@ -10,7 +10,7 @@ from cyclopts import App, Group, Parameter
 
 from subspace_lab.cli.compare import Words, split
 from subspace_lab.cli.console import show
-from subspace_lab.cli.parameters import HERE, ExecutorOptions, OutDir, check_whole
+from subspace_lab.cli.parameters import HERE, ExecutorOptions, File, OutDir, check_whole
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -140,17 +140,33 @@ def list_(kind: Listed | None = None, /) -> None:
 
 
 @safety.command
-def report(out_dir: OutDir, /) -> None:
+def report(
+    out_dir: OutDir, /, *, page: File | None = None, pictures: File | None = None, publish: File | None = None
+) -> None:
     """Make tables, figures and report again, from the cells; trains nothing and imports no plug-in.
 
     Parameters
     ----------
     out_dir
         Where the study is.
+    page
+        Write the page that says claim by claim what came out there instead, from the tables alone.
+    pictures
+        Where the figures of the page go; OUT_DIR/figures by default.
+    publish
+        Copy the tables into this directory instead, without cells and weights; --page makes a page of them.
     """
     from subspace_lab.studies.safety import Study
 
-    print(f"report: {Study.open(out_dir).draw()}")
+    _check_pictures(page, pictures)
+    study = Study.open(out_dir)
+    if page is None and publish is None:
+        print(f"report: {study.draw()}")
+    if publish is not None:
+        study = Study.open(study.publish(publish))
+        print(f"tables: {study.path}")
+    if page is not None:
+        print(f"page: {study.page(page, pictures)}")
 
 
 @safety.command
@@ -191,6 +207,11 @@ def audit(
 
     for line in look(file, schema=schema).lines():
         print(line)
+
+
+def _check_pictures(page: Path | None, pictures: Path | None) -> None:
+    if pictures is not None and page is None:
+        raise ValueError("--pictures is where the figures of a page go; give --page as well")
 
 
 def _fail(*, unless: bool) -> None:

@@ -75,30 +75,6 @@ class Finished(Protocol):
         """The headline."""
 
 
-def write_page(study: Finished, path: str | Path, *, data: Path | None = None, pictures: Path | None = None) -> Path:
-    """Write the page of a study.
-
-    Args:
-        study: With its tables.
-        path: The page, a Markdown file.
-        data: Where the tables are linked to; the directory of the study by default.
-        pictures: Where the figures are linked to, ``figures`` of that directory by default; those that are not there
-            are left out.
-
-    Returns:
-        The page.
-
-    Raises:
-        RunError: If a table cannot be read, or the page cannot be written.
-    """
-    path = Path(path)
-    tables = Tables(study.results, study.steps, study.subspaces, study.terms, study.summary)
-    places = (data or study.path, pictures or study.path / "figures")
-    write(tables, path, config=study.config, environment=study.manifest["environment"], data=places[0],
-          pictures=places[1])  # fmt: skip
-    return path
-
-
 def write(
     tables: Tables,
     path: Path,
@@ -108,7 +84,7 @@ def write(
     data: Path,
     pictures: Path,
 ) -> None:
-    """`write_page` of tables.
+    """Write the page of a study.
 
     Args:
         tables: Those of a study.
@@ -116,7 +92,7 @@ def write(
         config: What was asked for.
         environment: Where it was made.
         data: Directory of the tables.
-        pictures: Directory of the figures.
+        pictures: Directory of the figures; those that are not there are left out.
 
     Raises:
         RunError: If the page cannot be written.

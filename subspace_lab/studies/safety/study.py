@@ -33,6 +33,7 @@ from subspace_lab.studies.safety.content import forget
 from subspace_lab.studies.safety.figures.all import FIGURES
 from subspace_lab.studies.safety.jobs import Jobs, jobs_of
 from subspace_lab.studies.safety.places import outcomes_file, weights_dir
+from subspace_lab.studies.safety.publishing import check_has_cells, draw_page, publish_tables
 from subspace_lab.studies.safety.reading import Tables
 from subspace_lab.studies.safety.report import write_report
 from subspace_lab.studies.safety.subspaces import SUBSPACES, subspace_table
@@ -122,17 +123,51 @@ class Study:
             ``report.html``.
 
         Raises:
-            RunError: If somebody else is writing there, or something cannot be read or written.
+            RunError: If somebody else is writing there, something cannot be read or written, or there are no cells.
         """
+        check_has_cells(self.path, self.manifest)
         with Store.open(self.path, SAFETY).writing():
             return _conclude(self.path, self.manifest)
+
+    def page(self, path: str | Path, pictures: str | Path | None = None) -> Path:
+        """Draw the figures and write the page that says claim by claim what came out, from the tables alone.
+
+        Args:
+            path: A Markdown file.
+            pictures: Where the figures go; ``figures`` of the study by default.
+
+        Returns:
+            The page.
+
+        Raises:
+            RunError: If a table cannot be read, or something cannot be written.
+        """
+        return draw_page(self, Path(path), None if pictures is None else Path(pictures))
+
+    def publish(self, directory: str | Path) -> Path:
+        """Copy the tables, all but `outcomes`, to where they are kept: without cells and weights, a few hundred kB.
+
+        Args:
+            directory: New, empty, or an earlier copy.
+
+        Returns:
+            The directory, which `open` opens.
+
+        Raises:
+            RunError: If the directory holds something else, or cannot be written.
+        """
+        return publish_tables(self, Path(directory), SAFETY)
 
     def verify(self) -> list[str]:
         """Every hash again: jobs, splits, weights, outcomes, and the tables against the cells.
 
         Returns:
             A line per difference; none where all is as it was.
+
+        Raises:
+            RunError: If there are no cells, but a copy of tables.
         """
+        check_has_cells(self.path, self.manifest)
         from subspace_lab.studies.safety.verify import differences
 
         return [*differences(self.path, self.manifest)]

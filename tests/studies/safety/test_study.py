@@ -92,9 +92,14 @@ def test_subspaces_are_of_the_poisoned_model_beside_the_clean_one(begun):
     study, _ = begun
     plain = study.results[(study.results["defense"] == "none") & (study.results["stage"] == "tuned")]
     hashes = plain.drop_duplicates("hash").set_index("threat")["hash"]
-    assert study.subspaces["hash"].eq(hashes["poison:share=0.3"]).all()
-    assert study.subspaces["clean"].eq(hashes["clean"]).all()
-    assert {*study.subspaces["pair"]} == {"alignment-utility", "alignment-harm", "utility-harm"}
+    updates = study.subspaces[study.subspaces["step"].isna()]
+    assert updates["hash"].eq(hashes["poison:share=0.3"]).all()
+    assert updates["clean"].eq(hashes["clean"]).all()
+    assert {*updates["pair"]} == {"alignment-utility", "alignment-harm", "utility-harm"}
+    gradients = study.subspaces[study.subspaces["step"].notna()]
+    assert {*gradients["hash"]} == {*hashes}, "of every undefended tuning"
+    assert gradients.groupby("hash")["step"].unique().map(list).tolist() == [[0, 2, 4]] * 2
+    assert {*gradients["pair"]} == {"safety-user", "safety-harm", "safety-again", "user-harm"}
 
 
 def test_the_layout_and_the_weights_as_transformers_load_them(begun):
