@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from subspace_lab.cli.console import output, show
+from subspace_lab.cli.sharding import print_json, show_shardings
 from subspace_lab.training.config import DEFAULT_PRESET
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from subspace_lab.optim import MemoryReport
+
+_NEEDED = {"world": "the number of processes", "per_node": "how many processes a node has"}
 
 
 def memory(
@@ -24,8 +29,17 @@ def memory(
     ] = None,
     weights_dtype: Literal["float32", "bfloat16"] = "float32",
     state_dtype: Literal["float32", "bfloat16"] | None = None,
+    sharding: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True, negative_iterable=())] = None,
+    world: int | None = None,
+    per_node: int | None = None,
+    accumulation: int | None = None,
+    intra: float | None = None,
+    inter: float | None = None,
+    json: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Print the bytes that training a preset takes with each optimizer, beside AdamW; nothing is built.
+
+    With --sharding they are those of one device of many, and with them what it receives in a step.
 
     Parameters
     ----------
@@ -39,10 +53,25 @@ def memory(
         Of weights and gradients.
     state_dtype
         Of bases and low-rank moments; float32 by default. AdamW, here as in torch, keeps the weights' dtype.
+    sharding
+        "all", or combinations: a letter each for parameters, gradients and optimizer states, N for whole, I for over
+        the processes of a node, G for over all; GGG is ZeRO-3, NNN is DDP.
+    world
+        Number of processes that train together.
+    per_node
+        How many of them a node has.
+    accumulation
+        Micro-batches of a step; 1 by default.
+    intra
+        Bandwidth of a device within its node, GB/s; gives seconds.
+    inter
+        Bandwidth of a device between nodes, GB/s: of the node's, divided by its devices.
+    json
+        Print JSON instead of tables.
     """
     import torch
 
-    from subspace_lab.optim import METHODS, BAdam, memory_report, method_named
+    from subspace_lab.optim import METHODS, BAdam, memory_report, method_named, sharding_report
     from subspace_lab.training import parameter_shapes, preset as preset_named
 
     size, dtype = preset_named(preset), getattr(torch, weights_dtype)
@@ -51,23 +80,57 @@ def memory(
     ranked = [kind for kind in kinds if kind not in {adamw, BAdam}]
     _check_effect([kind.__name__ for kind in kinds], bool(ranked), rank, state_dtype)
     shapes, used = parameter_shapes(size), size.usual_rank if rank is None else rank
-    states: dict[str, Any] = {"state_dtype": state_dtype} if state_dtype else {}
-    reports = [
-        memory_report(shapes, kind, rank=used, dtype=dtype, **({} if kind is adamw else states)) for kind in kinds
-    ]
-    first, origin = reports[0], ""
+    cluster = {"world": world, "per_node": per_node, "accumulation": accumulation, "intra": intra, "inter": inter}
+    given: dict[str, Any] = {name: value for name, value in cluster.items() if value is not None}
+    _check_cluster(sharding, given)
+    settings: dict[Any, dict[str, Any]] = {kind: {"rank": used, "dtype": dtype} for kind in kinds}
+    for kind in [*kinds] if state_dtype else ():
+        settings[kind] |= {} if kind is adamw else {"state_dtype": state_dtype}
+    if sharding is None:
+        reports = [memory_report(shapes, kind, **settings[kind]) for kind in kinds]
+    else:
+        names = _one_or_several(sharding)
+        shardings = [
+            sharding_report(shapes, kind, sharding=names, side=side, **given, **settings[kind])
+            for kind in kinds
+            for side in (("auto", "sharded") if kind in ranked else ("auto",))
+        ]
+    if json:
+        print_json(reports if sharding is None else [row for rows in shardings for row in rows])
+        return
+    numbers, origin = sum(map(math.prod, shapes.values())), ""
     if rank is None:
         origin = " (published)" if size.rank else " (a quarter of the width)"
-    print(f"{preset}: {first.weights // dtype.itemsize:,} parameters in {weights_dtype}")
+    print(f"{preset}: {numbers:,} parameters in {weights_dtype}")
     if used > size.hidden_size:
         origin = f" ({size.hidden_size} at most)"
     if ranked:
         print(f"rank {used}{origin} for attention and MLP; embeddings, head, norms full-rank")
-    print(f"weights {first.weights:,} bytes, gradients {first.gradients:,} bytes\n")
+    if sharding is not None:
+        print(f"{world} processes, {per_node} per node\n")
+        show_shardings(shardings)
+        return
+    print(f"weights {reports[0].weights:,} bytes, gradients {reports[0].gradients:,} bytes\n")
     show(_memory_table(reports, wide=output().width >= 100))
     print("\nstates: moments and the like; bases: of the subspaces; both stay between steps")
     print("refresh: held for a moment while the largest matrix gets its new subspace")
     print("total: all of these, weights and gradients; activations are not counted")
+
+
+def _check_cluster(sharding: tuple[str, ...] | None, given: Mapping[str, object]) -> None:
+    """Refuse options of a sharding without one, and a sharding of nobody knows how many processes."""
+    if sharding is None and given:
+        name, value = next(iter(given.items()))
+        option = f"{name.replace('_', '-')} {value}"
+        raise ValueError(f"--{option} has no effect without --sharding; add --sharding all, or leave it out")
+    missing = [name for name in ("world", "per_node") if name not in given]
+    if sharding is not None and missing:
+        option = missing[0].replace("_", "-")
+        raise ValueError(f"--sharding needs --{option}: {_NEEDED[missing[0]]}")
+
+
+def _one_or_several(names: tuple[str, ...]) -> str | tuple[str, ...]:
+    return names[0] if len(names) == 1 else names
 
 
 def _named(chosen: tuple[str, ...]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from subspace_lab.optim.methods import *  # noqa: F403
 from subspace_lab.optim.methods import METHODS, method_named
 from subspace_lab.optim.recovery_shares import recovery_shares
 from subspace_lab.optim.refresh_clock import RefreshClock
+from subspace_lab.optim.sharding_report import ShardingReport, sharding_report
 from subspace_lab.optim.subspace_adam import SubspaceAdam
 
 __all__ = [
@@ -23,11 +24,13 @@ __all__ = [
     "MemoryReport",
     "NonFiniteGradientError",
     "RefreshClock",
+    "ShardingReport",
     "SubspaceAdam",
     "from_plan",
     "memory_report",
     "method_named",
     "param_groups",
     "recovery_shares",
+    "sharding_report",
 ]
 __all__ += methods.__all__

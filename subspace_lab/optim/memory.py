@@ -27,8 +27,9 @@ from subspace_lab.optim.rules import RULES
 from subspace_lab.optim.subspace_adam import SubspaceAdam, part_options
 
 Shape = tuple[int, ...]
+Sizes = dict[str, tuple[Shape, torch.dtype]]
 _BASES = {"basis", "indices"}
-_STEP_BYTES = 4  # of AdamW's step count, a float32 tensor
+STEP_BYTES = 4  # of AdamW's step count, a float32 tensor
 
 
 @dataclass(frozen=True)
@@ -98,32 +99,87 @@ def memory_report(
     >>> report.weights, report.states, report.bases
     (512, 256, 64)
     """
-    kind = _kind_of(method)
-    sizes, trainable = _sizes(model_or_shapes, dtype)
+    kept = plan_of(model_or_shapes, method, rank=rank, targets=targets, exclude=exclude, dtype=dtype, options=options)
     states = bases = workspace = 0
-    if issubclass(kind, BAdam):
-        states = _largest_block(trainable, _settings(kind, rank, options))
-    elif issubclass(kind, LowRankOptimizer):
-        group = _settings(kind, rank, options)
-        by_name = {name: role_by_name(name, shape) for name, (shape, _) in trainable.items()}
-        roles = roles_of(model_or_shapes) if isinstance(model_or_shapes, nn.Module) else by_name
-        low = set(select(roles, targets, exclude))
-        for name in low:
-            shape, of = trainable[name]
-            own = {**group, "splits": _num_matrices(roles[name], group["splits"])}
-            rows = num_rows(shape, own["splits"])
-            if rows % own["splits"]:
-                raise ValueError(f"{name}: splits={own['splits']} does not divide its {rows} rows")
-            layout = full_layout(kind, shape, own, of)
+    if kept.block:
+        states = 2 * sum(
+            math.prod(shape) * state_dtype(kept.group, of).itemsize for shape, of in kept.block_sizes.values()
+        )
+    else:
+        for name, own in kept.low.items():
+            shape, of = kept.trainable[name]
+            assert issubclass(kept.kind, LowRankOptimizer)
+            layout = full_layout(kept.kind, shape, own, of)
             bases += state_bytes({key: value for key, value in layout.items() if key in _BASES})
             states += state_bytes({key: value for key, value in layout.items() if key not in _BASES})
-            workspace = max(workspace, _workspace(kind, shape, own, of))
-        full = {name: size for name, size in trainable.items() if name not in low}
-        states += _adamw_bytes((shape, state_dtype(group, of)) for shape, of in full.values())
-    else:
+            workspace = max(workspace, _workspace(kept.kind, shape, own, of))
+        states += sum(2 * math.prod(shape) * of.itemsize + STEP_BYTES for shape, of in kept.full.values())
+    weights, gradients = _bytes(kept.sizes.values()), _bytes(kept.trainable.values())
+    return MemoryReport(kept.kind.__name__, weights, gradients, states, bases, workspace)
+
+
+@dataclass(frozen=True)
+class PlannedStates:
+    """What an optimizer of a model will keep states of: shapes and settings, before anything is built.
+
+    Attributes:
+        kind: The optimizer.
+        sizes: Shape and dtype of all parameters.
+        trainable: Of the trainable ones.
+        low: Name of each matrix with a rank to the settings of its group.
+        group: Settings of a group with a rank; empty for torch's AdamW.
+        block: Names of the parameters whose moments are kept, where that is one block at a time; else empty.
+    """
+
+    kind: type[torch.optim.Optimizer]
+    sizes: Sizes
+    trainable: Sizes
+    low: dict[str, Group]
+    group: Group
+    block: tuple[str, ...] = ()
+
+    @property
+    def full(self) -> Sizes:
+        """Shape, and dtype of the moments, of the parameters that are full-rank AdamW."""
+        rest = {name: size for name, size in self.trainable.items() if name not in self.low}
+        return {name: (shape, state_dtype(self.group, of) if self.group else of) for name, (shape, of) in rest.items()}
+
+    @property
+    def block_sizes(self) -> Sizes:
+        """Shape and dtype of the parameters of the block."""
+        return {name: self.trainable[name] for name in self.block}
+
+
+def plan_of(
+    model_or_shapes: nn.Module | Mapping[str, Shape],
+    method: str | type[torch.optim.Optimizer],
+    *,
+    rank: int,
+    targets: str | Iterable[str] | None,
+    exclude: str | Iterable[str],
+    dtype: torch.dtype | None,
+    options: Mapping[str, Any],
+) -> PlannedStates:
+    """Which parameters have which states; arguments and errors are those of `memory_report`."""
+    kind = _kind_of(method)
+    sizes, trainable = _sizes(model_or_shapes, dtype)
+    if issubclass(kind, BAdam):
+        group = _settings(kind, rank, options)
+        return PlannedStates(kind, sizes, trainable, {}, group, _largest_block(trainable, group))
+    if not issubclass(kind, LowRankOptimizer):
         check_known(options, (), kind.__name__)
-        states = _adamw_bytes(trainable.values())
-    return MemoryReport(kind.__name__, _bytes(sizes.values()), _bytes(trainable.values()), states, bases, workspace)
+        return PlannedStates(kind, sizes, trainable, {}, {})
+    group = _settings(kind, rank, options)
+    by_name = {name: role_by_name(name, shape) for name, (shape, _) in trainable.items()}
+    roles = roles_of(model_or_shapes) if isinstance(model_or_shapes, nn.Module) else by_name
+    low = {}
+    for name in select(roles, targets, exclude):
+        own = {**group, "splits": _num_matrices(roles[name], group["splits"])}
+        rows = num_rows(trainable[name][0], own["splits"])
+        if rows % own["splits"]:
+            raise ValueError(f"{name}: splits={own['splits']} does not divide its {rows} rows")
+        low[name] = own
+    return PlannedStates(kind, sizes, trainable, low, group)
 
 
 def _kind_of(method: str | type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
@@ -132,9 +188,6 @@ def _kind_of(method: str | type[torch.optim.Optimizer]) -> type[torch.optim.Opti
         return kind
     got = method.__name__ if isinstance(method, type) else type(method).__name__
     raise ValueError(f"method must be torch's AdamW, an optimizer of subspace_lab.optim, or its name, got {got}")
-
-
-Sizes = dict[str, tuple[Shape, torch.dtype]]
 
 
 def _sizes(model_or_shapes: nn.Module | Mapping[str, Shape], dtype: torch.dtype | None) -> tuple[Sizes, Sizes]:
@@ -184,17 +237,16 @@ def _bytes(sizes: Iterable[tuple[Shape, torch.dtype]]) -> int:
     return sum(math.prod(shape) * dtype.itemsize for shape, dtype in sizes)
 
 
-def _adamw_bytes(sizes: Iterable[tuple[Shape, torch.dtype]]) -> int:
-    return sum(2 * math.prod(shape) * dtype.itemsize + _STEP_BYTES for shape, dtype in sizes)
+def _largest_block(sizes: Sizes, group: Group) -> tuple[str, ...]:
+    """Names of the parameters of the one of BAdam's blocks whose moments are largest."""
+    blocks: dict[str, list[str]] = {}
+    for index, name in enumerate(sizes):
+        blocks.setdefault(block_name({**group, "param_names": [name]}, 0, index), []).append(name)
 
+    def moments(names: Iterable[str]) -> int:
+        return sum(math.prod(sizes[name][0]) * state_dtype(group, sizes[name][1]).itemsize for name in names)
 
-def _largest_block(sizes: Mapping[str, tuple[Shape, torch.dtype]], group: Group) -> int:
-    """Moments of the largest of BAdam's blocks."""
-    blocks: dict[str, int] = {}
-    for index, (name, (shape, dtype)) in enumerate(sizes.items()):
-        block = block_name({**group, "param_names": [name]}, 0, index)
-        blocks[block] = blocks.get(block, 0) + 2 * math.prod(shape) * state_dtype(group, dtype).itemsize
-    return max(blocks.values())
+    return tuple(max(blocks.values(), key=moments))
 
 
 def _workspace(kind: type[LowRankOptimizer], shape: Shape, group: Group, dtype: torch.dtype) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -91,3 +92,54 @@ def test_the_rank_is_spoken_of_where_there_is_one(command: Command) -> None:
     assert "rank" not in command("memory", "--preset", "llama-2m", "--methods", "BAdam").out
     out = command("memory", "--preset", "llama-2m", "--methods", "GaLore", "--rank", 999).out
     assert "\nrank 999 (128 at most) for attention and MLP;" in out
+
+
+SHARDED = ["--preset", "llama-2m", "--methods", "GrassWalk", "--world", 16, "--per-node", 8]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_shardings_are_those_of_the_report(width: int, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    done = command("memory", *SHARDED, "--sharding", "all", "--intra", 100, "--inter", 10, "--accumulation", 4)
+    assert (done.status, done.err) == (0, "")
+    assert "…" not in done.out
+    assert "\nrank 32 (a quarter of the width) for attention and MLP;" in done.out
+    assert "\n16 processes, 8 per node\n" in done.out
+    shapes = sl.training.parameter_shapes(sl.training.preset("llama-2m"))
+    settings = {"world": 16, "per_node": 8, "accumulation": 4, "intra": 100, "inter": 10}
+    adamw = sl.optim.sharding_report(shapes, "AdamW", **settings)
+    walk = sl.optim.sharding_report(shapes, "GrassWalk", rank=32, **settings)
+    lines = [line for line in done.out.splitlines() if line[:3] in {row.sharding for row in adamw}]
+    assert len(lines) % 27 == 0
+    for k, (row, other) in enumerate(zip(adamw, walk, strict=True)):
+        alike, totals = lines[k], " ".join(lines[k + 27 :: 27]).replace("*", "").split("  ")
+        numbers = [row.parameters, row.gradients, row.moved.within, row.moved.between]
+        assert cells(alike) == pytest.approx(numbers, abs=0.51)
+        assert f" {'excluded' if row.excluded else 'measured' if row.torch else 'formula'} " in alike
+        for one in (row, other):
+            assert f"{one.total / 1e9:.4g}, {one.seconds:.3g}" in [
+                total.removeprefix(row.sharding).strip() for total in totals
+            ]
+    assert "it does not pay" not in done.out
+
+
+def test_states_that_are_too_small_to_be_sharded_are_marked(command: Command) -> None:
+    words = ["--preset", "llama-7b", "--rank", 4, "--methods", "GaLore", "--world", 16, "--per-node", 8]
+    done = command("memory", *words, "--sharding", "NNG", "III")
+    starred = [line.split() for line in done.out.splitlines() if line.startswith("NNG") and "*" in line]
+    assert len(starred) == 1
+    assert [cell.endswith("*") for cell in starred[0]] == [False, False, True, True]
+    assert "*: sharding the states saves less than 5% of the device's bytes: it does not pay\n" in done.out
+
+
+def test_shardings_and_bytes_as_json(command: Command) -> None:
+    done = command("memory", *SHARDED, "--sharding", "III", "GGG", "--json")
+    rows = json.loads(done.out)
+    assert [(row["method"], row["side"], row["sharding"]) for row in rows] == [
+        ("AdamW", "auto", "III"), ("AdamW", "auto", "GGG"), ("GrassWalk", "auto", "III"), ("GrassWalk", "auto", "GGG"),
+        ("GrassWalk", "sharded", "III"), ("GrassWalk", "sharded", "GGG"),
+    ]  # fmt: skip
+    assert all(row["total"] == row["parameters"] + row["gradients"] + row["states"] for row in rows)
+    whole = json.loads(command("memory", "--preset", "llama-2m", "--methods", "GaLore", "--json").out)
+    assert [row["method"] for row in whole] == ["AdamW", "GaLore"]
+    assert all(row["total"] > row["optimizer"] > 0 for row in whole)
