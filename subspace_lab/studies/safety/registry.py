@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -54,7 +55,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         def add(cls: type[T]) -> type[T]:
             before = self._classes.get(name)
             if before is not None and _origin(before) != _origin(cls):
-                raise ValueError(f"there is a {self.kind} {name!r} already ({_origin(before)}); choose another name")
+                raise ValueError(f"there is a {self.kind} {name!r} already ({_origin(before)}); {_advice(before, cls)}")
             self._classes[name], self._names[cls] = cls, name
             return cls
 
@@ -127,6 +128,14 @@ class Registry(Mapping[str, type[T]], Generic[T]):
 
 def _origin(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _advice(before: type, cls: type) -> str:
+    """What to do where two classes take one name; the same plug-in may have come by two ways."""
+    files = [getattr(sys.modules.get(one.__module__), "__file__", None) for one in (before, cls)]
+    if before.__qualname__ == cls.__qualname__ and files[0] == files[1] is not None:
+        return f"{files[0]} was imported as {before.__module__} and as {cls.__module__}: name it in one way"
+    return "choose another name"
 
 
 def _is_needed(one: dataclasses.Field[Any]) -> bool:

@@ -15,7 +15,7 @@ from subspace_lab.studies.safety.threats.clean import CleanThreat
 from tests.studies.safety.registered import forget_plugins
 from tests.studies.safety.studies import PLUGIN, TINY, kinds
 
-CACHED = ("pools_of", "pool_hash", "tests_hash", "exercise_of", "held_out_hash", "split_of")
+CACHED = ("hash_of_file", "pools_of", "pool_hash", "tests_hash", "exercise_of", "held_out_hash", "split_of")
 
 
 def forget():
@@ -102,7 +102,7 @@ def test_a_row_of_a_pool_is_content_of_what_sees_it(mine, monkeypatch):
 
     expected = {
         "safety": [*["evaluated"] * 6, *["repaired"] * 2, *["tuned"] * 4],  # drawn from, or looked at
-        "harm": [],  # no defense here draws from it
+        "harm": [*["evaluated"] * 4, *["repaired"] * 2, *["tuned"] * 2],  # looked at where there is no defense
         "test": ["evaluated"] * 8,
         "allowed": ["evaluated"] * 8,
         "align": ["aligned", *["evaluated"] * 7, *["repaired"] * 2, *["tuned"] * 4],
@@ -124,3 +124,18 @@ def test_where_a_plugin_lies_is_no_content(mine, tmp_path):
     (tmp_path / "deeper").mkdir()
     import_plugins([str(shutil.copy(mine, tmp_path / "deeper" / "moved.py"))])
     assert hashes() == before
+
+
+def test_the_chat_template_of_a_pretrained_base_is_content_of_everything(mine, tmp_path):
+    """It decides what a model is trained and asked with; a file beside that is no part of the model decides nothing."""
+    model = tmp_path / "model"
+    POLICIES["tiny"]().base_model(0, model)
+    config = dataclasses.replace(TINY, base=str(model))
+    before = hashes(config)
+    (model / "README.md").write_text("what it is")
+    assert hashes(config) == before
+    (model / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    with_template = hashes(config)
+    assert changed(before, with_template) == EVERYTHING
+    (model / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }} {% endfor %}")
+    assert changed(with_template, hashes(config)) == EVERYTHING

@@ -1,7 +1,9 @@
 """Names with settings become frozen dataclasses; what is wrong with them is said in one line."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import pytest
@@ -78,3 +80,13 @@ def test_a_name_is_registered_once_and_again_by_the_same_file_read_twice(registr
     for name in ("a:b", "a+b", "a b", ""):
         with pytest.raises(ValueError, match="no space"):
             registry.register(name)
+
+
+def test_a_plug_in_that_came_by_two_ways_is_named(registry, monkeypatch):
+    """As a file and as a module: what to do is another thing than choosing a name."""
+    for name in ("by_file", "by_name"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(__file__="plug_in.py"))
+    first, second = (dataclass(frozen=True)(type("Twice", (), {"__module__": name})) for name in ("by_file", "by_name"))
+    registry.register("twice")(first)
+    with pytest.raises(ValueError, match=r"plug_in\.py was imported as by_file and as by_name: name it in one way"):
+        registry.register("twice")(second)
