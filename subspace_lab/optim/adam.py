@@ -18,6 +18,7 @@ from torch.optim.adamw import adamw
 
 from subspace_lab.optim.matrices import cast, exact_dtype, lie_alike, state_dtype
 from subspace_lab.optim.rounding import add_rounded, blocks
+from subspace_lab.optim.whole import local, local_state
 
 _FUSED = {"cpu", "cuda"}  # devices that have the kernel
 
@@ -37,7 +38,7 @@ def full_rank_adamw(
 
     Args:
         parameters: Parameters with gradients.
-        gradients: Their gradients, dense.
+        gradients: Their gradients, dense; of distributed parameters, of which nothing is exchanged here, what is here.
         group: Their group.
         states: State of each; empty before its first step.
         rounding: Source of stochastic rounding of a parameter, None for rounding to nearest.
@@ -50,11 +51,12 @@ def full_rank_adamw(
             state["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
             state["exp_avg"] = torch.zeros_like(p, dtype=kind)
             state["exp_avg_sq"] = torch.zeros_like(p, dtype=kind)
-        if lie_alike(p, grad, state["exp_avg"], state["exp_avg_sq"]):
-            together.append((p, grad, state))
+        own, here = local(p), local_state(state)
+        if lie_alike(own, grad, here["exp_avg"], here["exp_avg_sq"]):
+            together.append((own, grad, here))
         else:
             state["step"] += 1
-            adam_step(p, grad, state, group, size=float(group["lr"]), rounding=rounding(p))
+            adam_step(own, grad, here, group, size=float(group["lr"]), rounding=rounding(p))
     if not together:
         return
     ps, grads, kept = (list(column) for column in zip(*together, strict=True))
@@ -136,6 +138,8 @@ def adam_direction(
     """
     A = A.contiguous()
     O = torch.zeros_like(A)
+    if A.numel() == 0:  # of a process that has no columns
+        return O
     m, v = cast(M, A.dtype).contiguous(), cast(V, A.dtype).contiguous()
     step = t if isinstance(t, Tensor) else _step(t, A.device)
     settings: dict[str, Any] = {

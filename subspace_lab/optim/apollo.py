@@ -50,25 +50,27 @@ class APOLLO(ColumnNorms):
         return {**moments, "recovery_norm": ((), exact_dtype(dtype))}
 
     def _step_matrix(self, x: Matrix, state: State, turn: Turn, index: tuple[int, int]) -> None:
-        group, G, (m, n) = turn.group, x.G, x.G.shape
+        group, G, lies = turn.group, x.G, x.lies
         M, V = state["exp_avg"], state["exp_avg_sq"]
         r = M.shape[0]
         with self.refresh_clock:
-            P = turn.draw(m, r).mT.to(device=G.device, dtype=G.dtype).div_(r**0.5)
+            P = lies.own_rows(turn.draw(lies.num_rows(G), r)).mT.to(device=G.device, dtype=G.dtype).div_(r**0.5)
         A = (P @ G).to(torch.promote_types(exact_dtype(x.part.dtype), M.dtype))
+        A, columns = lies.to_moments(A, self._columns.pop(index).to(A.dtype))
         O = adam_direction(A, M, V, t=turn.t, betas=group["betas"], eps=group["eps"])
-        columns, core = self._columns.pop(index).to(A.dtype), squared_columns(A)
+        core = squared_columns(A)
         if group["scaling"] == "tensor":
-            factor = finite_factors(O.square().sum() / core.sum(), G.dtype).sqrt_()
-            factors = factor.expand(n)
+            moved, inside = lies.sum_moments(O.square().sum(), core.sum())
+            factors = finite_factors(moved / inside, G.dtype).sqrt_().expand(A.shape[1])
         else:
             factors = column_factors(columns, core, O, G.dtype).sqrt_()
         zeta = largest_growth(group, turn.t, turn.t - 1)
-        scaling = limited_columns(columns, factors, zeta, state["recovery_norm"])
+        scaling = limited_columns(columns, factors, zeta, state["recovery_norm"], lies)
         state["recovery_norm"].copy_(scaling.norm)
+        (phi,) = lies.from_moments(scaling.phi.to(G.dtype))
         target, beta = x.target(G.dtype, turn.decay)
         if beta == 0:
-            torch.mul(G, scaling.phi.to(G.dtype) * turn.size, out=target)
+            torch.mul(G, phi * turn.size, out=target)
         else:
-            target.mul_(beta).addcmul_(G, scaling.phi.to(G.dtype), value=turn.size)
+            target.mul_(beta).addcmul_(G, phi, value=turn.size)
         x.finish(target, turn.decay, turn.rounding())

@@ -20,6 +20,8 @@ from subspace_lab.optim.options import Options, signature_of
 from subspace_lab.optim.random import generator
 from subspace_lab.optim.rounding import HALF
 from subspace_lab.optim.saved_state import Kept, is_count
+from subspace_lab.optim.shards import kept_for, offset_of
+from subspace_lab.optim.whole import local, local_state
 
 _LAYER = re.compile(r"^(.*?\.?\d+)\.")
 
@@ -135,14 +137,15 @@ class BAdam(GroupOptimizer):
             kind = state_dtype(group, p.dtype)
             state["step"] = 0
             for key in ("exp_avg", "exp_avg_sq"):
-                state[key] = torch.zeros(p.shape, dtype=kind, device=p.device)
+                state[key] = kept_for(p, key, tuple(p.shape), kind, None)
         state["step"] += 1
-        adam_step(p, x.grad, state, group, size=float(group["lr"]) * group["scale"], rounding=self._rounding(x))
+        size = float(group["lr"]) * group["scale"]
+        adam_step(local(p), x.grad, local_state(state), group, size=size, rounding=self._rounding(x))
 
     def _rounding(self, x: Live) -> torch.Generator | None:
         if not (x.group["stochastic_rounding"] and x.p.dtype in HALF):
             return None
-        return generator(x.group["seed"], x.key, "rounding", self.param_groups[0]["steps_taken"])
+        return generator(x.group["seed"], x.key, "rounding", self.param_groups[0]["steps_taken"], *offset_of(x.p))
 
     def _freeze(self) -> None:
         """Gradients for the active block only, in groups that ask for it."""
@@ -163,8 +166,8 @@ class BAdam(GroupOptimizer):
         super()._has_loaded()
         self._freeze()
 
-    def _check_state(self, state_dict: Mapping[str, Any]) -> None:
-        super()._check_state(state_dict)
+    def _check_saved(self, state_dict: Mapping[str, Any]) -> None:
+        super()._check_saved(state_dict)
         taken = {saved.get("steps_taken") for saved in state_dict["param_groups"]}
         if len(taken) > 1 or not all(is_count(steps) for steps in taken):
             said = " and ".join(map(str, taken))

@@ -41,6 +41,8 @@ from subspace_lab.optim.options import (
 from subspace_lab.optim.random import generator
 from subspace_lab.optim.rounding import HALF
 from subspace_lab.optim.saved_state import Kept, as_kept, check_saved
+from subspace_lab.optim.shards import everywhere, largest_anywhere, offset_of, refuse_unknown, same_placement, sum_over
+from subspace_lab.optim.whole import Whole, is_distributed, local
 
 Group = dict[str, Any]
 State = dict[str, Any]
@@ -75,9 +77,9 @@ class Live:
 
     @property
     def grad(self) -> Tensor:
-        """The gradient, dense, times the factor."""
-        grad = self.p.grad
-        assert grad is not None
+        """The gradient, dense, times the factor; of a distributed parameter the part that is here."""
+        assert self.p.grad is not None
+        grad = local(self.p.grad)
         dense = (grad if grad.layout == torch.strided else grad.to_dense()).resolve_conj().resolve_neg()
         return dense if self.factor == 1 else dense * self.factor
 
@@ -179,13 +181,14 @@ class GroupOptimizer(Optimizer):
         """Refuse a group whose options or parameters are not sound; raises ValueErrors of one line."""
         check_options({name: group[name] for name in self._known(group) if name in group})
         for place, p in enumerate(group["params"]):
+            refuse_unknown(p, name_of(group, place))
             is_small = p.dtype == torch.complex32 or (p.is_floating_point() and p.dtype.itemsize < 2)
             if p.layout != torch.strided or is_small:
                 raise ValueError(
                     f"{name_of(group, place)}: a parameter is a dense tensor of 16 bits at least (complex: 64), got "
                     f"{p.layout} of {p.dtype}; gradients may be sparse"
                 )
-            if may_overlap(p):
+            if may_overlap(local(p)):
                 raise ValueError(
                     f"{name_of(group, place)}: entries of the parameter share memory (shape {tuple(p.shape)}, strides "
                     f"{p.stride()}), so that it cannot be updated in place; train the tensor that it is a view of"
@@ -253,7 +256,7 @@ class GroupOptimizer(Optimizer):
         return (
             not any(self.state.values())
             and all(float(group["lr"]) == 0 for group in self.param_groups)
-            and not any(bool(x.grad.any()) for x in live)
+            and everywhere(not any(bool(x.grad.any()) for x in live), [x.p for x in live])
         )
 
     def _initialize(self, live: list[Live]) -> None:
@@ -275,6 +278,8 @@ class GroupOptimizer(Optimizer):
         for group in self.param_groups:
             for place, p in enumerate(group["params"]):
                 if p.grad is not None:
+                    if is_distributed(p):
+                        p.grad = same_placement(p)
                     live.append(Live(p, group, place, index))
                 index += 1
         return live
@@ -301,9 +306,11 @@ class GroupOptimizer(Optimizer):
                     return self._rounding(of[p])
 
                 full_rank_adamw(list(of), [x.grad for x in of.values()], group, self.state, rounding)
+        self._update_ranked([x for x in live if x.group["rank"] is not None])
+
+    def _update_ranked(self, live: list[Live]) -> None:
         for x in live:
-            if x.group["rank"] is not None:
-                self._update(x)
+            self._update(x)
 
     def _update(self, x: Live) -> None:
         raise NotImplementedError
@@ -312,34 +319,37 @@ class GroupOptimizer(Optimizer):
         """Source of stochastic rounding of a full-rank parameter in the step that its state counts."""
         if not (x.group["stochastic_rounding"] and x.p.dtype in HALF):
             return None
-        return generator(x.group["seed"], x.key, "rounding", int(self.state[x.p]["step"]))
+        return generator(x.group["seed"], x.key, "rounding", int(self.state[x.p]["step"]), *offset_of(x.p))
 
     def _summary(self, x: Live) -> Tensor:
         """A number that is large or not finite where an entry of the gradient is, unless such entries cancel."""
-        grad = x.p.grad
-        assert grad is not None
+        assert x.p.grad is not None
+        grad = local(x.p.grad)
         total = grad.sum(dtype=torch.float32) if grad.dtype == torch.float16 else grad.sum()
         return total.abs() if grad.is_complex() else total
 
     def _passed(self, live: list[Live]) -> list[Live] | None:
         """The gradients that the step may take, or None if it is to be skipped; no parameter was changed yet."""
-        summaries = [self._summary(x) for x in live]
-        if not summaries or bool((torch.stack([_like(s, summaries[0]) for s in summaries]).abs() <= LIMIT).all()):
+        summaries, parameters = [self._summary(x) for x in live], [x.p for x in live]
+        if not summaries or everywhere(
+            (torch.stack([_like(s, summaries[0]) for s in summaries]).abs() <= LIMIT).all(), parameters
+        ):
             return live
         for x in live:
-            bad = int((~x.grad.isfinite()).sum())
-            if bad and x.group["on_nonfinite"] == "skip":
+            bad = largest_anywhere(int(sum_over(x.p, int((~x.grad.isfinite()).sum()))), parameters)
+            if not bad:
+                continue
+            if x.group["on_nonfinite"] == "skip":
                 return None
-            if bad:
-                raise NonFiniteGradientError(
-                    f"{name_of(x.group, x.place)}: {bad} of {x.p.numel()} gradient entries are NaN or Inf and nothing "
-                    "was changed; lower the learning rate, clip gradients, or pass on_nonfinite='skip'"
-                )
+            raise NonFiniteGradientError(
+                f"{name_of(x.group, x.place)}: {bad} of {x.p.numel()} gradient entries are NaN or Inf and nothing "
+                "was changed; lower the learning rate, clip gradients, or pass on_nonfinite='skip'"
+            )
         return [self._shrunk(x) for x in live]
 
     def _shrunk(self, x: Live) -> Live:
         """The gradient with what it is to be multiplied by, so that nothing overflows that is computed of it."""
-        return replace(x, factor=shrinking(x.grad, limit(x.p.dtype, state_dtype(x.group, x.p.dtype))))
+        return replace(x, factor=shrinking(x.grad, limit(x.p.dtype, state_dtype(x.group, x.p.dtype)), x.p))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state: tensors in the dtypes that this optimizer keeps, where torch casts to the parameters' own.
@@ -377,7 +387,7 @@ class GroupOptimizer(Optimizer):
                     group.setdefault(name, settings[name])
             for p in group["params"]:
                 if index_state := states.get(next(place)):
-                    self.state[p] = as_kept(index_state, self._kept(p, group), p)
+                    self.state[p] = as_kept(index_state, self._kept(p, group), p, self._state_lies(p, group))
         self._has_loaded()
         for post in after.values():
             post(self)
@@ -387,7 +397,18 @@ class GroupOptimizer(Optimizer):
         self._checked = {id(group): checked(group, self._known(group)) for group in self.param_groups}
 
     def _check_state(self, state_dict: Mapping[str, Any]) -> None:
-        """Refuse the state of another method, model or settings that shape it, before anything is changed."""
+        """Refuse an unsound state before anything is changed, on all processes if it is unsound on one."""
+        error: ValueError | None = None
+        try:
+            self._check_saved(state_dict)
+        except ValueError as found:
+            error = found
+        if everywhere(error is None, [p for group in self.param_groups for p in group["params"]]):
+            return
+        raise error or ValueError("the state of another process is not sound; the message of that one says why")
+
+    def _check_saved(self, state_dict: Mapping[str, Any]) -> None:
+        """Refuse the state of another method, model or settings that shape it."""
         names = [canonical_by_name(groups) for groups in (state_dict["param_groups"], self.param_groups)]
         for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=False):
             if saved.get("method") != group["method"]:
@@ -406,6 +427,10 @@ class GroupOptimizer(Optimizer):
                 if state := state_dict["state"].get(index):
                     check_saved(state, self._kept(p, merged), name_of(group, place), tuple(p.shape))
                 check_same_name(saved, group, place, names)
+
+    def _state_lies(self, p: Tensor, group: Group) -> Whole | None:  # noqa: ARG002
+        """How the matrices lie whose state is kept; None where the state lies as the parameter does."""
+        return None
 
     def _kept(self, p: Tensor, group: Group) -> Kept:
         """Shapes and dtypes of the tensors of a parameter's state."""

@@ -16,6 +16,8 @@ from subspace_lab._checks import is_number, is_whole
 from subspace_lab._kinds import kinds_of
 from subspace_lab._names import named_parameters
 from subspace_lab.optim.matrices import may_overlap
+from subspace_lab.optim.shards import lying, norm_over, same_placement
+from subspace_lab.optim.whole import is_distributed, local
 
 
 class AdaptiveGroupClipper:
@@ -40,7 +42,7 @@ class AdaptiveGroupClipper:
     Raises:
         ValueError: If an edge, the decay or the transition is out of range, or there is nothing to clip.
 
-    Limitations: the norm is that of this process' gradients: with sharded gradients it is the shard's.
+    Norms are those of whole gradients, also of distributed parameters (FSDP2, tensor parallel).
 
     >>> p = nn.Parameter(torch.ones(4)); p.grad = torch.ones(4)
     >>> clip = AdaptiveGroupClipper({"all": [p]}, high=1.5)
@@ -98,17 +100,17 @@ class AdaptiveGroupClipper:
         low, high = self.band()
         factors = {}
         for name, members in self.groups.items():
-            grads = [_scalable(p) for p in members if p.grad is not None]
+            grads = {p: _scalable(p) for p in members if p.grad is not None}
             if not grads:
                 continue
-            norm = total_norm(grads)
+            norm = global_norm(grads)
             mean = self.means.get(name, norm)
             factor = 1.0
             if math.isfinite(norm) and norm > 0:
                 factor = min(max(norm, low * mean), high * mean) / norm if mean > 0 else 1.0
                 self.means[name] = self.beta * mean + (1 - self.beta) * norm * factor
             if factor != 1:
-                torch._foreach_mul_(grads, factor)
+                torch._foreach_mul_(list(grads.values()), factor)
             factors[name] = factor
         self.steps += 1
         return factors
@@ -141,10 +143,14 @@ def _scalable(p: Tensor) -> Tensor:
     several times by its sum.
 
     Returns:
-        A tensor that shares its memory with the gradient.
+        A tensor that shares its memory with the gradient; of a distributed one the part that is here.
     """
+    if is_distributed(p):
+        p.grad = same_placement(p)
+    assert p.grad is not None
+    if is_distributed(p.grad):
+        return local(p.grad)
     grad = p.grad
-    assert grad is not None
     if grad.layout == torch.sparse_coo:
         p.grad = grad = grad.coalesce()
         return grad.values()
@@ -153,6 +159,22 @@ def _scalable(p: Tensor) -> Tensor:
     if may_overlap(grad):
         p.grad = grad = grad.clone(memory_format=torch.contiguous_format)
     return grad
+
+
+def global_norm(grads: Mapping[Tensor, Tensor]) -> float:
+    """Euclidean norm of the gradients of some parameters, over all processes that hold parts of them.
+
+    Args:
+        grads: Parameter to its gradient, of a distributed one the part that is here.
+
+    Returns:
+        The norm, see `total_norm`; the same on all of these processes.
+    """
+    alike: dict[object, list[Tensor]] = {}
+    for p in grads:
+        alike.setdefault(lying(p), []).append(p)
+    norms = [norm_over(ps[0], total_norm([grads[p] for p in ps])) for ps in alike.values()]
+    return norms[0] if len(norms) == 1 else math.hypot(*norms)
 
 
 def total_norm(grads: list[Tensor]) -> float:

@@ -30,12 +30,12 @@ class ColumnNorms(LowRankOptimizer):
     def _summary(self, x: Live) -> Tensor:
         if not self._scales_columns(x.group):
             return super()._summary(x)
-        for k, matrix in enumerate(pieces(x.p, x.grad, x.group)):
-            self._columns[x.index, k] = squared_columns(matrix.G)
-        total = self._columns[x.index, 0].sum()
-        for k in range(1, x.group["splits"]):
-            total += self._columns[x.index, k].sum()
-        return total.sqrt_()
+        total: Tensor | None = None
+        for matrix in pieces(x.p, x.grad, x.group):
+            squares = squared_columns(matrix.G)
+            self._columns[x.index, matrix.number] = squares
+            total = squares.sum() if total is None else total.add_(squares.sum())
+        return x.grad.sum() if total is None else total.sqrt_()  # a process may have no matrix of a stack
 
     def _shrunk(self, x: Live) -> Live:
         shrunk = super()._shrunk(x)

@@ -52,18 +52,21 @@ class FRUGAL(LowRankOptimizer):
         return {"indices": ((r,), torch.int64), **low_rank_moments(r, n, group, dtype)}
 
     def _step_matrix(self, x: Matrix, state: State, turn: Turn, index: tuple[int, int]) -> None:  # noqa: ARG002
-        group, G, M, V = turn.group, x.G, state["exp_avg"], state["exp_avg_sq"]
+        group, G, M, V, lies = turn.group, x.G, state["exp_avg"], state["exp_avg_sq"], x.lies
         if turn.t == 1 or turn.is_refresh:
             with self.refresh_clock:
-                state["indices"].copy_(turn.draw(1, G.shape[0]).flatten().argsort()[: M.shape[0]].sort().values)
+                state["indices"].copy_(turn.draw(1, lies.num_rows(G)).flatten().argsort()[: M.shape[0]].sort().values)
                 M.zero_()
                 V.zero_()
         indices: Tensor = state["indices"]
-        A = G[indices].to(torch.promote_types(exact_dtype(x.part.dtype), M.dtype))
+        places, rows = lies.rows_here(indices)
+        A = lies.among(G[rows], places, len(indices)).to(torch.promote_types(exact_dtype(x.part.dtype), M.dtype))
+        (A,) = lies.to_moments(A)
         age = (turn.t - 1) % int(group["update_interval"]) + 1 if turn.refresh else turn.t
         O = adam_direction(A, M, V, t=age, betas=group["betas"], eps=group["eps"])
         step = G.sign().mul_(turn.size * group["recovery_scale"])
-        step[indices] = O.mul_(turn.size).to(step.dtype)
+        (O,) = lies.from_moments(O.mul_(turn.size).to(step.dtype))
+        step[rows] = O[places]
         target, beta = x.target(G.dtype, turn.decay)
         if beta == 0:
             target = step

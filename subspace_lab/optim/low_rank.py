@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Unpack
 
 import torch
@@ -17,10 +18,14 @@ from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
 from subspace_lab.optim.base import Group, GroupOptimizer, Live, State, name_of
-from subspace_lab.optim.matrices import Matrix, num_rows, oriented_shape, pieces, state_dtype
+from subspace_lab.optim.dealing import Decomposition, dealt_out
+from subspace_lab.optim.matrices import Matrix, pieces, state_dtype
 from subspace_lab.optim.options import Options
+from subspace_lab.optim.orientation import num_rows, oriented_shape
 from subspace_lab.optim.random import Draw, generator, normal_draw
 from subspace_lab.optim.saved_state import Kept
+from subspace_lab.optim.shards import everywhere, kept_for, lies_of, offset_of, side_of
+from subspace_lab.optim.whole import Whole, is_distributed, local, local_state
 
 _OF_ADAMW = (
     "lr", "betas", "eps", "weight_decay", "state_dtype", "stochastic_rounding", "on_nonfinite",
@@ -38,6 +43,7 @@ class Turn:
         refresh: Number of the latest refresh, 0 for the first subspace.
         is_refresh: Whether the subspace changes in this step.
         key: Seed, parameter (see `Live.key`) and, of a parameter of several matrices, piece.
+        offset: Where the part of the parameter begins that this process holds; rounding there is drawn by itself.
     """
 
     group: Group
@@ -45,10 +51,11 @@ class Turn:
     refresh: int
     is_refresh: bool
     key: tuple[object, ...]
+    offset: tuple[int, ...] = ()
 
     @property
     def draw(self) -> Draw:
-        """Gaussian matrices of the latest refresh."""
+        """Gaussian matrices of the latest refresh, of whole matrices."""
         return normal_draw(*self.key[:2], self.refresh, *self.key[2:])
 
     @property
@@ -63,7 +70,7 @@ class Turn:
 
     def rounding(self) -> torch.Generator | None:
         """Source of stochastic rounding, where that is asked for."""
-        return generator(*self.key, "rounding", self.t) if self.group["stochastic_rounding"] else None
+        return generator(*self.key, "rounding", self.t, *self.offset) if self.group["stochastic_rounding"] else None
 
 
 class LowRankOptimizer(GroupOptimizer):
@@ -137,38 +144,85 @@ class LowRankOptimizer(GroupOptimizer):
             rows = num_rows(p.shape, group["splits"])
             if rows % group["splits"]:
                 raise ValueError(f"{name_of(group, place)}: splits={group['splits']} does not divide its {rows} rows")
+            try:
+                lies_of(p, group)
+            except ValueError as error:
+                raise ValueError(f"{name_of(group, place)}: {error}") from None
+        if group["side"] == "sharded" and not any(map(is_distributed, group["params"])):
+            raise ValueError(
+                "side='sharded' projects from the side that is not sharded, and no parameter of the group is: "
+                "shard the model first, by fully_shard or parallelize_module, or leave side out"
+            )
 
-    def _update(self, x: Live) -> None:
-        state, grad, group = self.state[x.p], x.grad, x.group
+    def _update_ranked(self, live: list[Live]) -> None:
+        """Take the steps, as many parameters at once as there are processes that can each decompose a matrix."""
+        self._bases: dict[tuple[int, int], Tensor] = {}  # computed on one process of a whole matrix, until its step
+        places = max((lies_of(x.p, x.group).num_processes for x in live), default=1)
+        for start in range(0, len(live), places):
+            begun = [(x, turn) for x in live[start : start + places] if (turn := self._begin(x)) is not None]
+            if places > 1:
+                self._deal_out(begun)
+            for x, turn in begun:
+                for matrix, part, of_matrix in self._matrices(x, turn):
+                    self._step_matrix(matrix, part, of_matrix, (x.index, matrix.number))
+
+    def _begin(self, x: Live) -> Turn | None:
+        """Count a step; None where there is nothing to choose a subspace by, which is not a step yet."""
+        state, group, own = self.state[x.p], x.group, local(x.p)
         if not state:
             self._allocate(x.p, state, group)
-        if state["step"] == 0 and not bool(grad.any()):  # nothing to choose a subspace by: not a step yet
-            x.p.mul_(1 - float(group["lr"]) * group["weight_decay"])
-            return
+        if state["step"] == 0 and everywhere(not x.grad.any(), [x.p]):
+            own.mul_(1 - float(group["lr"]) * group["weight_decay"])
+            return None
         state["step"] += 1
         is_refresh = self._is_due(x.p, state["step"], group)
         state["refreshes"] += is_refresh
-        for k, matrix in enumerate(pieces(x.p, grad, group)):
-            split = group["splits"] > 1
-            part = {key: v[k] if isinstance(v, Tensor) else v for key, v in state.items()} if split else state
-            key = (group["seed"], x.key, *([k] if split else []))
-            turn = Turn(group, state["step"], state["refreshes"], is_refresh, key)
-            self._step_matrix(matrix, part, turn, (x.index, k))
+        offset = () if group["stochastic_rounding"] is False else offset_of(x.p)
+        return Turn(group, state["step"], state["refreshes"], is_refresh, (group["seed"], x.key), offset)
+
+    def _matrices(self, x: Live, turn: Turn) -> Iterator[tuple[Matrix, State, Turn]]:
+        """The matrices of a parameter that are here, each with its part of the state and what is to be done to it."""
+        state, split = local_state(self.state[x.p]), x.group["splits"] > 1
+        for place, matrix in enumerate(pieces(x.p, x.grad, x.group)):
+            if split:
+                part = {key: v[place] if isinstance(v, Tensor) else v for key, v in state.items()}
+                yield matrix, part, replace(turn, key=(*turn.key, matrix.number))
+            else:
+                yield matrix, state, turn
+
+    def _deal_out(self, begun: list[tuple[Live, Turn]]) -> None:
+        """Have the bases computed that take a whole matrix."""
+        work = {
+            (x.index, matrix.number): job
+            for x, turn in begun
+            if turn.t == 1 or turn.is_refresh
+            for matrix, part, of_matrix in self._matrices(x, turn)
+            if matrix.lies.num_processes > 1
+            if (job := self._decomposition(matrix, part, of_matrix)) is not None
+        }
+        self._bases = dict(zip(work, dealt_out(list(work.values())), strict=True))
+
+    def _decomposition(self, x: Matrix, state: State, turn: Turn) -> Decomposition | None:  # noqa: ARG002
+        """What one process is to compute of the whole of a distributed matrix in this step, if anything."""
+        return None
 
     def _is_due(self, p: Tensor, t: int, group: Group) -> bool:
-        m, _ = oriented_shape(tuple(p.shape), group["side"], group["splits"])
+        m, _ = oriented_shape(tuple(p.shape), side_of(p, group), group["splits"])
         stays = self.stays_at_full_rank and self.effective_rank(m, group) == m
         return t > 1 and (t - 1) % group["update_interval"] == 0 and not stays
 
     def _allocate(self, p: Tensor, state: State, group: Group) -> None:
-        layout = full_layout(type(self), tuple(p.shape), group, p.dtype)
+        layout, lies = self._kept(p, group), self._state_lies(p, group)
         state.update(step=0, refreshes=0)
-        state.update({k: torch.zeros(shape, dtype=dtype, device=p.device) for k, (shape, dtype) in layout.items()})
+        state.update({k: kept_for(p, k, shape, dtype, lies) for k, (shape, dtype) in layout.items()})
+
+    def _state_lies(self, p: Tensor, group: Group) -> Whole | None:
+        return None if group["rank"] is None else lies_of(p, group)
 
     def _kept(self, p: Tensor, group: Group) -> Kept:
         if group["rank"] is None:
             return super()._kept(p, group)
-        return full_layout(type(self), tuple(p.shape), group, p.dtype)
+        return full_layout(type(self), tuple(p.shape), {**group, "side": side_of(p, group)}, p.dtype)
 
 
 def full_layout(method: type[LowRankOptimizer], shape: tuple[int, ...], group: Group, dtype: torch.dtype) -> Layout:

@@ -12,6 +12,8 @@ import math
 import torch
 from torch import Tensor
 
+from subspace_lab.optim.shards import max_over, norm_over
+
 LIMIT = 2.0**56  # of the norm of a gradient, 7.2e16
 LIMIT_DOUBLE = 2.0**500  # where gradient and state are float64
 
@@ -28,7 +30,7 @@ def limit(*dtypes: torch.dtype) -> float:
     return LIMIT_DOUBLE if set(dtypes) <= {torch.float64, torch.complex128} else LIMIT
 
 
-def shrinking(x: Tensor, largest_norm: float) -> float:
+def shrinking(x: Tensor, largest_norm: float, p: Tensor | None = None) -> float:
     """The power of two that brings the norm of a tensor just below a limit.
 
     Neither squares nor sums overflow on the way.
@@ -36,15 +38,20 @@ def shrinking(x: Tensor, largest_norm: float) -> float:
     Args:
         x: Finite tensor.
         largest_norm: The limit, a power of two.
+        p: Parameter whose entries x belongs to, where other processes may hold others.
 
     Returns:
         The factor, 1 where the norm is below the limit.
     """
     largest = float(x.abs().max()) if x.numel() else 0.0
+    if p is not None:
+        largest = max_over(p, largest)
     if largest == 0:
         return 1.0
     exact = x if x.dtype.itemsize >= 4 else x.float()
     share = float(torch.linalg.vector_norm(exact / largest))
+    if p is not None:
+        share = norm_over(p, share)
     (m1, e1), (m2, e2) = math.frexp(largest), math.frexp(share)
     mantissa, exponent = math.frexp(m1 * m2)  # the norm is mantissa 2 ** (exponent + e1 + e2), which may be no number
     exponent += e1 + e2 - (mantissa == 0.5)  # and at most 2 ** exponent

@@ -5,7 +5,6 @@ Legend: W parameter, G gradient, both ``(m, n)``, oriented so that ``m <= n`` un
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,39 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from subspace_lab.optim.orientation import is_right, is_stack, num_rows
 from subspace_lab.optim.rounding import add_rounded
+from subspace_lab.optim.shards import lies_of, side_of
+from subspace_lab.optim.whole import Whole, local
 
 _BLOCK = 1 << 18  # entries squared at once
-
-
-def is_right(rows: int, cols: int, side: str) -> bool:
-    """Whether a matrix is projected from the right: asked for, or more rows than columns."""
-    return rows > cols if side == "auto" else side == "right"
-
-
-def oriented_shape(shape: tuple[int, ...], side: str, splits: int = 1) -> tuple[int, int]:
-    """(m, n) of each of the matrices that a parameter of this shape is made of.
-
-    Args:
-        shape: The parameter's, of at least two dimensions; those after the first are multiplied.
-        side: ``"auto"``, ``"left"`` or ``"right"``.
-        splits: How many matrices are stacked along the first dimension; see `is_stack`.
-
-    Returns:
-        m and n.
-    """
-    rows, cols = num_rows(shape, splits) // splits, math.prod(shape[2:] if is_stack(shape, splits) else shape[1:])
-    return (cols, rows) if is_right(rows, cols, side) else (rows, cols)
-
-
-def is_stack(shape: tuple[int, ...], splits: int) -> bool:
-    """Whether a parameter is a batch of matrices, as experts are: (E, rows, cols) and E splits or a multiple."""
-    return len(shape) == 3 and splits > 1 and shape[0] > 1 and splits % shape[0] == 0
-
-
-def num_rows(shape: tuple[int, ...], splits: int) -> int:
-    """Rows of all matrices of a parameter together, which `splits` has to divide."""
-    return shape[0] * shape[1] if is_stack(shape, splits) else shape[0]
 
 
 @dataclass
@@ -57,12 +29,16 @@ class Matrix:
         W: The same as an oriented matrix (m, n); a view, or a copy if `part` is not a matrix in memory.
         G: Its gradient (m, n), in the dtype of the products.
         right: Whether W is the transpose.
+        number: Which of the parameter's matrices it is.
+        lies: Whether all three are whole; where they are distributed, they are the parts that this process holds.
     """
 
     part: Tensor
     W: Tensor
     G: Tensor
     right: bool
+    number: int
+    lies: Whole
 
     def target(self, dtype: torch.dtype, decay: float) -> tuple[Tensor, float]:
         """Where a step is to be added up.
@@ -162,25 +138,30 @@ def pieces(p: Tensor, grad: Tensor, group: dict[str, Any]) -> Iterator[Matrix]:
 
     Args:
         p: Parameter.
-        grad: Its gradient, dense.
+        grad: Its gradient, dense; of a distributed parameter the part that this process holds.
         group: With ``side`` and ``splits``.
 
     Yields:
-        Each with its gradient.
+        Each with its gradient; of a distributed stack those that this process holds.
     """
-    splits, dtype = group["splits"], product_dtype(p.dtype)
+    splits, dtype, lies = group["splits"], product_dtype(p.dtype), lies_of(p, group)
     rows = num_rows(p.shape, splits) // splits
-    right = is_right(rows, p.numel() // (rows * splits), group["side"])
-    stacked = [(p, grad)] if splits == 1 else zip(_parts(p, rows, splits), _parts(grad, rows, splits), strict=True)
-    for part, gradient in stacked:
+    right, own = is_right(rows, p.numel() // (rows * splits), side_of(p, group)), local(p)
+    stacked = (
+        [(own, grad)] if splits == 1 else zip(*(_parts(x, rows, splits, p.shape) for x in (own, grad)), strict=True)
+    )
+    for number, (part, gradient) in enumerate(stacked, lies.first):
         W, G = (part, gradient) if part.dim() == 2 else (part.flatten(1), gradient.flatten(1))
-        yield Matrix(part, W.mT if right else W, cast(G.mT if right else G, dtype), right)
+        yield Matrix(part, W.mT if right else W, cast(G.mT if right else G, dtype), right, number, lies)
 
 
-def _parts(tensor: Tensor, rows: int, splits: int) -> Iterator[Tensor]:
-    """Views of the matrices of a parameter or a gradient."""
-    for stacked in tensor.unbind() if is_stack(tensor.shape, splits) else (tensor,):
-        yield from torch.split(stacked, rows)
+def _parts(tensor: Tensor, rows: int, splits: int, shape: tuple[int, ...]) -> Iterator[Tensor]:
+    """Views of the matrices of a parameter or a gradient, of the whole's shape."""
+    for stacked in tensor.unbind() if is_stack(shape, splits) else (tensor,):
+        if splits == shape[0] and stacked is not tensor:
+            yield stacked
+        else:
+            yield from torch.split(stacked, rows)
 
 
 def squared_columns(X: Tensor) -> Tensor:
@@ -197,10 +178,10 @@ def squared_columns(X: Tensor) -> Tensor:
     """
     exact, (m, n) = exact_dtype(X.dtype), X.shape
     if X.stride(0) == 1:
-        width = n if X.dtype == exact else max(1, _BLOCK // m)
+        width = n if X.dtype == exact else max(1, _BLOCK // max(1, m))
         norms = [torch.linalg.vector_norm(block, dim=0, dtype=exact) for block in torch.split(X, width, 1)]
         return (norms[0] if len(norms) == 1 else torch.cat(norms)).square_()
-    rows = max(1, _BLOCK // n)
+    rows = max(1, _BLOCK // max(1, n))
     sums = [_summed_squares(block, exact) for block in (torch.split(X, rows) if m > rows else (X,))]
     return sums[0] if len(sums) == 1 else torch.stack(sums).sum(0)
 

@@ -19,9 +19,10 @@ from subspace_lab.optim.badam import BAdam, block_name
 from subspace_lab.optim.base import Group
 from subspace_lab.optim.groups import select
 from subspace_lab.optim.low_rank import LowRankOptimizer, full_layout, state_bytes
-from subspace_lab.optim.matrices import exact_dtype, num_rows, oriented_shape, state_dtype
+from subspace_lab.optim.matrices import exact_dtype, state_dtype
 from subspace_lab.optim.methods import METHODS, method_named
 from subspace_lab.optim.options import check_known, check_options, defaults_of
+from subspace_lab.optim.orientation import num_rows, oriented_shape
 from subspace_lab.optim.roles import Role, role_by_name, roles_of
 from subspace_lab.optim.rules import RULES
 from subspace_lab.optim.subspace_adam import SubspaceAdam, part_options

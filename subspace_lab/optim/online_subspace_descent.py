@@ -11,10 +11,12 @@ from torch import Tensor
 
 from subspace_lab.optim.adam import adam_direction
 from subspace_lab.optim.base import Group, State
+from subspace_lab.optim.dealing import Decomposition
 from subspace_lab.optim.low_rank import Layout, LowRankOptimizer, Turn, low_rank_moments
 from subspace_lab.optim.magnitude import bounded
 from subspace_lab.optim.matrices import Matrix, exact_dtype, state_dtype
 from subspace_lab.optim.rules.base import top_left_space
+from subspace_lab.optim.whole import WHOLE, Whole
 
 
 class OnlineSubspaceDescent(LowRankOptimizer):
@@ -51,33 +53,44 @@ class OnlineSubspaceDescent(LowRankOptimizer):
         # P moves after the step, when t is a multiple of T; not at t = 1, where it is stationary but for rounding
         return t > 1 and super()._is_due(p, t + 1, group)
 
-    def _step_matrix(self, x: Matrix, state: State, turn: Turn, index: tuple[int, int]) -> None:  # noqa: ARG002
-        group, G, M, V = turn.group, x.G, state["exp_avg"], state["exp_avg_sq"]
+    def _decomposition(self, x: Matrix, state: State, turn: Turn) -> Decomposition | None:
+        if turn.t > 1:
+            return None
+        rank = state["exp_avg"].shape[0]
+        G = x.G.to(exact_dtype(x.G.dtype))
+        return Decomposition(x.lies, G, None, None, rank, lambda G, S, M: top_left_space(G, rank))  # noqa: ARG005
+
+    def _step_matrix(self, x: Matrix, state: State, turn: Turn, index: tuple[int, int]) -> None:
+        group, G, M, V, lies = turn.group, x.G, state["exp_avg"], state["exp_avg_sq"], x.lies
         if turn.t == 1:
             with self.refresh_clock:
-                state["basis"].copy_(top_left_space(G.to(exact_dtype(G.dtype)), M.shape[0]))
+                ready = self._bases.pop(index, None)
+                first = top_left_space(G.to(exact_dtype(G.dtype)), M.shape[0]) if ready is None else ready
+                state["basis"].copy_(first)
         P = state["basis"].to(G.dtype)
-        A = (P.mT @ G).to(torch.promote_types(exact_dtype(x.part.dtype), M.dtype))
+        (A,) = lies.to_moments((P.mT @ G).to(torch.promote_types(exact_dtype(x.part.dtype), M.dtype)))
         A = bounded(A, G.dtype, M.dtype)
         O = adam_direction(A, M, V, t=turn.t, betas=group["betas"], eps=group["eps"])
         target, beta = x.target(G.dtype, turn.decay)
-        target.addmm_(P, O.to(G.dtype), beta=beta, alpha=turn.size)
+        (O,) = lies.from_moments(O.to(G.dtype))
+        target.addmm_(P, O, beta=beta, alpha=turn.size)
         x.finish(target, turn.decay, turn.rounding())
         if turn.is_refresh:
             with self.refresh_clock:
-                _move_basis(G, A, state, turn)
+                _move_basis(G, A, state, turn, lies)
 
 
-def _move_basis(G: Tensor, A: Tensor, state: State, turn: Turn) -> None:
+def _move_basis(G: Tensor, A: Tensor, state: State, turn: Turn, lies: Whole) -> None:
     """One Adam step of P down its objective; with C = g g^T its gradient is that of `basis_gradient`."""
     group = turn.group
-    norm = torch.linalg.vector_norm(G, dtype=A.dtype)
+    norm = lies.norm(G, A.dtype)
     if not bool(norm.isfinite() & (norm > 0)):  # Inf: see `bounded`
         return
     P = state["basis"].to(A.dtype)
     unit = torch.ldexp(torch.ones_like(norm), -torch.frexp(norm).exponent)  # 1 / norm but for a factor, and exact
-    CP = (G @ (A.mT * unit).to(G.dtype)).to(A.dtype) * unit / (norm * unit) ** 2
-    gradient = basis_gradient(P, CP, group["orthogonality"])
+    (A,) = lies.from_moments(A)
+    (CP,) = lies.sum_columns((G @ (A.mT * unit).to(G.dtype)).to(A.dtype) * unit / (norm * unit) ** 2)
+    gradient = basis_gradient(P, CP, group["orthogonality"], lies)
     direction = adam_direction(
         gradient, state["basis_exp_avg"], state["basis_exp_avg_sq"], t=turn.refresh, betas=group["betas"],
         eps=group["eps"],
@@ -85,7 +98,7 @@ def _move_basis(G: Tensor, A: Tensor, state: State, turn: Turn) -> None:
     state["basis"].copy_(P.sub_(direction, alpha=float(group["lr"]) * group["basis_lr_scale"]))
 
 
-def basis_gradient(P: Tensor, CP: Tensor, orthogonality: float) -> Tensor:
+def basis_gradient(P: Tensor, CP: Tensor, orthogonality: float, lies: Whole = WHOLE) -> Tensor:
     """Gradient of ``||P P^T g - g||^2 + lambda ||P^T P - I||^2``.
 
     It is ``2 (C P P^T P + P P^T C P - 2 C P) + 4 lambda P (P^T P - I)``.
@@ -94,10 +107,11 @@ def basis_gradient(P: Tensor, CP: Tensor, orthogonality: float) -> Tensor:
         P: Basis (m, r).
         CP: ``C P`` (m, r) with ``C = g g^T``.
         orthogonality: lambda.
+        lies: How the rows of both lie over processes.
 
     Returns:
         The gradient (m, r).
     """
-    K = P.mT @ P
+    K, PCP = lies.sum_rows(P.mT @ P, P.mT @ CP)
     deviation = K - torch.eye(K.shape[0], dtype=K.dtype, device=K.device)
-    return 2 * (CP @ K + P @ (P.mT @ CP) - 2 * CP) + 4 * orthogonality * (P @ deviation)
+    return 2 * (CP @ K + P @ PCP - 2 * CP) + 4 * orthogonality * (P @ deviation)

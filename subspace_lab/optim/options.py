@@ -64,7 +64,7 @@ class Options(TypedDict, total=False):
     weight_decay: float
     update_interval: int
     scale: float
-    side: Literal["auto", "left", "right"]
+    side: Literal["auto", "left", "right", "sharded"]
     splits: int
     state_dtype: StateDtype | None
     stochastic_rounding: bool
@@ -201,7 +201,7 @@ OPTIONS: dict[str, Option] = {
     ),
     "block": Option(None, or_none(lambda value: isinstance(value, str)), "a name or None"),
     "freeze_inactive": _switch(),
-    "side": _choice("auto", "auto", "left", "right"),
+    "side": _choice("auto", "auto", "left", "right", "sharded"),
     "splits": _positive_int(1),
     "state_dtype": _choice(None, None, "float32", "float64", "bfloat16"),
     "stochastic_rounding": _switch(),

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from subspace_lab.optim.matrices import cast, exact_dtype, squared_columns
+from subspace_lab.optim.whole import WHOLE, Whole
 
 _ROUNDINGS = 8  # a column whose core is below this many roundings of the column has no core but noise
 _RESOLUTION = 64  # ||L||^2 below this many roundings of ||G diag(phi)||^2 cannot be distinguished from zero
@@ -99,6 +100,7 @@ def scaled_bulk(
     zeta: float | None,
     last_norm: Tensor,
     products: torch.dtype,
+    lies: Whole = WHOLE,
 ) -> Scaling:
     """Scale each column of the bulk as Adam scaled that column of the core (Fira, arXiv 2410.01623).
 
@@ -116,14 +118,15 @@ def scaled_bulk(
         zeta: Largest growth per step, or None for any.
         last_norm: ``||L||_F`` of the last step, 0 for none; 0-dimensional.
         products: In which dtype A was computed.
+        lies: How the columns lie over processes.
 
     Returns:
         Factors and norms.
     """
     columns, core = cast(columns, A.dtype), squared_columns(A)
     squares = column_factors(columns, core, O, products)
-    total = torch.dot(squares, columns)
-    square = total - torch.dot(squares, core)
+    total, inside = lies.sum_moments(torch.dot(squares, columns), torch.dot(squares, core))
+    square = total - inside
     phi = squares.sqrt_()
     norm = _finite(square.masked_fill_(square <= total * resolution(products, A.dtype), 0)).sqrt_()
     if recovery_scale != 1:
@@ -174,7 +177,9 @@ def _limiter(norm: Tensor, zeta: float | None, last_norm: Tensor) -> Tensor:
     return limited.masked_fill_(last_norm == 0, 1)
 
 
-def limited_columns(columns: Tensor, phi: Tensor, zeta: float | None, last_norm: Tensor) -> Scaling:
+def limited_columns(
+    columns: Tensor, phi: Tensor, zeta: float | None, last_norm: Tensor, lies: Whole = WHOLE
+) -> Scaling:
     """Column factors of a whole gradient with its norm limited (APOLLO, arXiv 2412.05270).
 
     Args:
@@ -182,11 +187,13 @@ def limited_columns(columns: Tensor, phi: Tensor, zeta: float | None, last_norm:
         phi: Factors (n,), or one factor.
         zeta: Largest growth per step, or None for any.
         last_norm: Norm of the last step, 0 for none; 0-dimensional.
+        lies: How the columns lie over processes.
 
     Returns:
         Factors and norms.
     """
-    norm = _finite((phi * phi * columns).sum()).sqrt_()
+    (square,) = lies.sum_moments((phi * phi * columns).sum())
+    norm = _finite(square).sqrt_()
     applied = _limiter(norm, zeta, last_norm)
     return Scaling(phi * applied, norm * applied, applied)
 

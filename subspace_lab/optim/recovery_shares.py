@@ -8,7 +8,9 @@ from __future__ import annotations
 import torch
 
 from subspace_lab.optim.matrices import pieces
+from subspace_lab.optim.shards import sum_over
 from subspace_lab.optim.subspace_adam import SubspaceAdam
+from subspace_lab.optim.whole import local, local_state, whole_of
 
 
 @torch.no_grad()
@@ -36,18 +38,21 @@ def recovery_shares(optimizer: torch.optim.Optimizer) -> dict[str, float]:
             state = optimizer.state.get(p) or {}
             if p.grad is None or "basis" not in state:
                 continue
-            split = group["splits"] > 1
-            dense = p.grad if p.grad.layout == torch.strided else p.grad.to_dense()
-            for k, matrix in enumerate(pieces(p, dense, group)):
-                S = state["basis"][k] if split else state["basis"]
-                whole += float(matrix.G.double().square().sum())
-                inside = S.mT.to(matrix.G) @ matrix.G
+            split, state = group["splits"] > 1, local_state(state)
+            grad = local(p.grad)
+            dense = grad if grad.layout == torch.strided else grad.to_dense()
+            squares = inner = 0.0  # of what is here
+            for place, matrix in enumerate(pieces(p, dense, group)):
+                S = state["basis"][place] if split else state["basis"]
+                squares += float(matrix.G.double().square().sum())
+                (inside,) = matrix.lies.sum_rows(S.mT.to(matrix.G) @ matrix.G)
                 if not bool(inside.isfinite().all()):
-                    inside = S.mT.double() @ matrix.G.double()
-                core += float(inside.double().square().sum())
+                    (inside,) = matrix.lies.sum_rows(S.mT.double() @ matrix.G.double())
+                inner += float(inside.double().square().sum()) / matrix.lies.num_row_parts
+            whole, core = whole + sum_over(p, squares), core + sum_over(p, inner)
             if "recovery_norm" in state:
                 is_scaled = True
-                recovered += float(state["recovery_norm"].double().square().sum())
+                recovered += float(whole_of(optimizer.state[p]["recovery_norm"]).double().square().sum())
     if whole == 0:
         return {}
     shares = {"bulk_share": max(0.0, 1 - core / whole) ** 0.5}

@@ -43,14 +43,14 @@ class RSO(LowRankOptimizer):
         return {**low_rank_moments(r, n, group, dtype), "coordinates": ((r, n), state_dtype(group, dtype))}
 
     def _step_matrix(self, x: Matrix, state: State, turn: Turn, index: tuple[int, int]) -> None:  # noqa: ARG002
-        group, G, B = turn.group, x.G, state["coordinates"]
+        group, G, B, lies = turn.group, x.G, state["coordinates"], x.lies
         M, V, r = state["exp_avg"], state["exp_avg_sq"], B.shape[0]
         if turn.is_refresh:
             for tensor in (B, M, V):
                 tensor.zero_()
         with self.refresh_clock:
-            P = turn.draw(G.shape[0], r).to(device=G.device, dtype=G.dtype).div_(r**0.5)
-        A = (P.mT @ G).to(torch.promote_types(exact_dtype(x.part.dtype), M.dtype))
+            P = lies.own_rows(turn.draw(lies.num_rows(G), r)).to(device=G.device, dtype=G.dtype).div_(r**0.5)
+        (A,) = lies.to_moments((P.mT @ G).to(torch.promote_types(exact_dtype(x.part.dtype), M.dtype)))
         A = bounded(A, G.dtype, M.dtype)
         if group["prox"] is not None:
             A.add_(B, alpha=1 / group["prox"])
@@ -58,5 +58,6 @@ class RSO(LowRankOptimizer):
         O = adam_direction(A, M, V, t=age, betas=group["betas"], eps=group["eps"])
         B.add_(O, alpha=turn.size)
         target, beta = x.target(G.dtype, turn.decay)
-        target.addmm_(P, O.to(G.dtype), beta=beta, alpha=turn.size)
+        (O,) = lies.from_moments(O.to(G.dtype))
+        target.addmm_(P, O, beta=beta, alpha=turn.size)
         x.finish(target, turn.decay, turn.rounding())

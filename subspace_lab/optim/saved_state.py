@@ -12,6 +12,8 @@ from torch import Tensor
 
 from subspace_lab._checks import is_number
 from subspace_lab.optim.options import plain
+from subspace_lab.optim.shards import as_distributed
+from subspace_lab.optim.whole import Whole, is_distributed, local
 
 Kept = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 COUNTS = ("step", "refreshes")
@@ -46,14 +48,14 @@ def check_saved(state: Mapping[str, Any], expected: Kept, name: str, shape: tupl
                 f"{name}: the state has {key}={_said(state[key])}, expected a whole number of at least 0; {_EARLIER}"
             )
     for key in expected:
-        bad = 0 if key in COUNTS else int((~state[key].isfinite()).sum())
+        bad = 0 if key in COUNTS else int((~local(state[key]).isfinite()).sum())
         if bad:
             raise ValueError(f"{name}: the state has {bad} NaN or Inf entries in {key}; {_EARLIER}")
-        if key in _NEVER_NEGATIVE and not state[key].is_complex() and bool((state[key] < 0).any()):
+        if key in _NEVER_NEGATIVE and not state[key].is_complex() and bool((local(state[key]) < 0).any()):
             raise ValueError(f"{name}: the state has negative entries in {key}, which cannot be; {_EARLIER}")
 
 
-def as_kept(state: Mapping[str, Any], expected: Kept, p: Tensor) -> dict[str, Any]:
+def as_kept(state: Mapping[str, Any], expected: Kept, p: Tensor, lies: Whole | None) -> dict[str, Any]:
     """A copy of a saved state, in the dtypes that the optimizer keeps it in and on the parameter's device.
 
     torch would cast everything to the parameter's dtype, which rounds float32 state and indices.
@@ -62,6 +64,7 @@ def as_kept(state: Mapping[str, Any], expected: Kept, p: Tensor) -> dict[str, An
         state: A sound one.
         expected: Shapes and dtypes of what is kept for the parameter; counts that are not among it are integers.
         p: The parameter.
+        lies: How its matrices lie; None where the state lies as the parameter does.
 
     Returns:
         The state.
@@ -70,6 +73,9 @@ def as_kept(state: Mapping[str, Any], expected: Kept, p: Tensor) -> dict[str, An
     for key, value in state.items():
         if key in expected:
             shape, dtype = expected[key]
+            if key not in COUNTS and (is_distributed(p) or is_distributed(value)):
+                kept[key] = as_distributed(p, key, value.detach().to(p.device, dtype), lies)
+                continue
             kept[key] = torch.as_tensor(value).detach().to(p.device, dtype, copy=True)
             if key in COUNTS:
                 kept[key] = kept[key].reshape(shape)

@@ -15,9 +15,10 @@ import torch
 from subspace_lab.optim.apollo import APOLLO
 from subspace_lab.optim.base import Group
 from subspace_lab.optim.low_rank import LowRankOptimizer
-from subspace_lab.optim.matrices import exact_dtype, is_stack, oriented_shape
+from subspace_lab.optim.matrices import exact_dtype
 from subspace_lab.optim.memory import STEP_BYTES, PlannedStates
 from subspace_lab.optim.online_subspace_descent import OnlineSubspaceDescent
+from subspace_lab.optim.orientation import is_stack, oriented_shape
 from subspace_lab.optim.shardings import Cluster, Traffic, cut
 from subspace_lab.optim.subspace_adam import SubspaceAdam
 

@@ -7,6 +7,7 @@ M, V moments and O Adam's direction (r, n); ``L`` recovered part of the bulk (m,
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Unpack
 
 import torch
@@ -17,14 +18,16 @@ from subspace_lab._checks import check_choice, one_of
 from subspace_lab.optim.adam import adam_direction, transport
 from subspace_lab.optim.base import Group, Live, State, name_of
 from subspace_lab.optim.column_norms import ColumnNorms
+from subspace_lab.optim.dealing import Decomposition
 from subspace_lab.optim.low_rank import Layout, LowRankOptimizer, Turn, low_rank_moments
 from subspace_lab.optim.magnitude import bounded, limit, shrinking
 from subspace_lab.optim.matrices import Matrix, cast, exact_dtype, squared_columns, state_dtype
 from subspace_lab.optim.options import OPTIONS, Options, check_known, defaults_of, signature_of
-from subspace_lab.optim.recovery import add_signs, largest_growth, scaled_bulk
-from subspace_lab.optim.rules import RULES, Context, Moment, Rule
+from subspace_lab.optim.recovery import Scaling, add_signs, largest_growth, scaled_bulk
+from subspace_lab.optim.rules import RULES, Context, Moment, Rule, ShippedRule
 from subspace_lab.optim.rules.base import orthonormalized
 from subspace_lab.optim.rules.guarded import Guarded
+from subspace_lab.optim.whole import WHOLE, Whole, local
 
 _PARTS = ("rule", "moments", "recovery")
 _PART_OPTIONS = {
@@ -54,8 +57,7 @@ class SubspaceAdam(ColumnNorms):
         options: ``rule`` (a name in `RULES` or a rule), ``moments``, ``recovery``, the options of those three, and the
             ones that all share; see `Options`. An option of a part that is not in use is refused.
 
-    Limitations: state and step are per matrix and per process; a parameter sharded over ranks must be whole where it is
-    stepped. The limiter is a ratchet: see ``zeta`` and `limiter_factors`.
+    Limitations: the limiter is a ratchet: see ``zeta`` and `limiter_factors`.
     """
 
     options: ClassVar[tuple[str, ...]] = (
@@ -157,8 +159,9 @@ class SubspaceAdam(ColumnNorms):
         return super()._summary(x) if error is None else super()._summary(x) + error.sum()
 
     def _error(self, x: Live) -> Tensor | None:
-        """What is added to a gradient."""
-        return self.state[x.p].get("error") if x.p in self.state else None
+        """What is added to a gradient, as far as it is here."""
+        error = self.state[x.p].get("error") if x.p in self.state else None
+        return None if error is None else local(error)
 
     def _passed(self, live: list[Live]) -> list[Live] | None:
         passed = super()._passed(live)
@@ -168,53 +171,105 @@ class SubspaceAdam(ColumnNorms):
     def _shrunk(self, x: Live) -> Live:
         error = self._error(x)
         if error is not None:
-            error.mul_(shrinking(error, limit(error.dtype, state_dtype(x.group, x.p.dtype))))
+            error.mul_(shrinking(error, limit(error.dtype, state_dtype(x.group, x.p.dtype)), x.p))
         return super()._shrunk(x)
 
     def _step_matrix(self, x: Matrix, state: State, turn: Turn, index: tuple[int, int]) -> None:
         group = turn.group
         G = state["error"].add_(x.G) if group["recovery"] == "feedback" else x.G
-        before = None
+        lies, before = x.lies, None
         if turn.t == 1 or turn.is_refresh:
             with self.refresh_clock:
-                before = self._renew(G, state, turn)
+                before = self._renew(G, state, turn, lies, index)
         S = cast(state["basis"], G.dtype)
         M, V = state["exp_avg"], state["exp_avg_sq"]
-        A = cast(S.mT @ G, torch.promote_types(exact_dtype(x.part.dtype), M.dtype))
+        exact, bulk = torch.promote_types(exact_dtype(x.part.dtype), M.dtype), self._bulk(x, state, group)
+        A = cast(S.mT @ G, exact)
+        if bulk == "scaled":
+            A, columns = lies.to_moments(A, self._columns.pop(index))
+        elif bulk == "sign":
+            A, columns = lies.to_moments(A, squared_columns(G))
+        else:
+            (A,) = lies.to_moments(A)
         if group["recovery"] != "scaled":
             A = bounded(A, G.dtype, M.dtype)
         O = adam_direction(A, M, V, t=_age(turn), betas=group["betas"], eps=group["eps"])
-        phi = self._scale_bulk(S, A, O, state, turn, index) if group["recovery"] == "scaled" else None
         target, beta = x.target(G.dtype, turn.decay)
-        target.addmm_(S, cast(O, G.dtype), beta=beta, alpha=turn.size)
-        whole = S.shape[0] == S.shape[1]
-        if phi is not None:
-            target.addcmul_(G, cast(phi, G.dtype), value=turn.size)
-        elif group["recovery"] == "sign" and not whole:
-            size = turn.size * group["recovery_scale"]
-            add_signs(target, G, S, A.to(G.dtype), squared_columns(G), size)
-        elif group["recovery"] == "feedback":
-            _carry_error(G, S, A, before, group["betas"][0])
+        if bulk == "scaled":
+            scaling = self._scale_bulk(columns, A, O, state, turn, S.dtype, lies)
+            self.limiter[index] = scaling.applied
+            O, phi = lies.from_moments(cast(O.addcmul_(A, scaling.phi, value=-1), G.dtype), cast(scaling.phi, G.dtype))
+            target.addmm_(S, O, beta=beta, alpha=turn.size).addcmul_(G, phi, value=turn.size)
+        elif bulk == "sign":
+            O, A, columns = lies.from_moments(cast(O, G.dtype), cast(A, G.dtype), columns)
+            target.addmm_(S, O, beta=beta, alpha=turn.size)
+            add_signs(target, G, S, A, columns, turn.size * group["recovery_scale"])
+        else:
+            (O,) = lies.from_moments(cast(O, G.dtype))
+            target.addmm_(S, O, beta=beta, alpha=turn.size)
+            if group["recovery"] == "feedback":
+                _carry_error(G, S, A, before, group["betas"][0], lies)
         x.finish(target, turn.decay, turn.rounding())
 
-    def _renew(self, G: Tensor, state: State, turn: Turn) -> tuple[Tensor, Tensor] | None:
-        """Choose or refresh the basis and carry the moments over; returns the old basis and first moment."""
-        group, basis = turn.group, state["basis"]
+    def _bulk(self, x: Matrix, state: State, group: Group) -> str:
+        """What becomes of the bulk in a step; ``"none"`` where there is no bulk."""
+        is_all = state["exp_avg"].shape[0] == x.lies.num_rows(state["basis"])
+        return "none" if is_all or group["recovery"] == "feedback" else str(group["recovery"])
+
+    def _rule(self, group: Group) -> ShippedRule | Guarded:
         custom = self._custom.get(group["rule"])
-        rule = Guarded(custom) if custom else RULES[group["rule"]]
+        return Guarded(custom) if custom else RULES[group["rule"]]
+
+    def _context(self, state: State, turn: Turn, lies: Whole) -> Context:
+        """What the rule may look at in this step."""
+        if turn.t == 1:
+            return Context(turn.group, turn.t, 0, None, turn.draw, lies)
+        moment = Moment(state["exp_avg"], 1 - turn.group["betas"][0] ** _age(turn, before=True))
+        return Context(turn.group, turn.t, turn.refresh, moment, turn.draw, lies)
+
+    def _old_basis(self, state: State, exact: torch.dtype, lies: Whole) -> Tensor:
+        basis: Tensor = state["basis"]
+        if basis.dtype.itemsize < exact.itemsize:  # orthonormal but for the digits that it is not kept in
+            return orthonormalized(basis.to(exact), lies)
+        return basis.to(exact)
+
+    def _decomposition(self, x: Matrix, state: State, turn: Turn) -> Decomposition | None:
+        rule, context = self._rule(turn.group), self._context(state, turn, WHOLE)
+        if not rule.needs_all(context):
+            return None
+        G, rank = x.G.to(exact_dtype(x.G.dtype)), state["basis"].shape[1]
+        if turn.group["recovery"] == "feedback":
+            G = G + state["error"]
+        S = None if turn.t == 1 else self._old_basis(state, G.dtype, x.lies)
+
+        def compute(G: Tensor, S: Tensor | None, M: Tensor | None) -> Tensor:
+            if S is None:
+                return rule.first(G, rank, context)
+            moment = None if M is None or context.moment is None else replace(context.moment, raw=M)
+            found = rule.refresh(S, G, replace(context, moment=moment))
+            return found[0] if isinstance(found, tuple) else found
+
+        of_others = isinstance(rule, Guarded) and S is not None  # who may look at the moment, too
+        return Decomposition(x.lies, G, S, state["exp_avg"] if of_others else None, rank, compute)
+
+    def _renew(
+        self, G: Tensor, state: State, turn: Turn, lies: Whole, index: tuple[int, int]
+    ) -> tuple[Tensor, Tensor] | None:
+        """Choose or refresh the basis and carry the moments over; returns the old basis and first moment."""
+        group, basis, ready = turn.group, state["basis"], self._bases.pop(index, None)
+        rule, context = self._rule(group), self._context(state, turn, lies)
         exact = G.to(exact_dtype(G.dtype))
         if turn.t == 1:
-            basis.copy_(rule.first(exact, basis.shape[1], Context(group, turn.t, 0, None, turn.draw)))
+            basis.copy_(rule.first(exact, basis.shape[1], context) if ready is None else ready)
             return None
-        S_old, M, age = basis.to(exact.dtype), state["exp_avg"], _age(turn, before=True)
-        if basis.dtype.itemsize < exact.dtype.itemsize:
-            S_old = orthonormalized(S_old)  # but for the digits that it is not kept in
-        moment = Moment(M, 1 - group["betas"][0] ** age)
-        found = rule.refresh(S_old, exact, Context(group, turn.t, turn.refresh, moment, turn.draw))
+        S_old, M = self._old_basis(state, exact.dtype, lies), state["exp_avg"]
+        found = rule.refresh(S_old, exact, context) if ready is None else ready
         S, Q = found if isinstance(found, tuple) else (found, None)
-        before = (S_old.clone(), M.to(exact, copy=True)) if group["recovery"] == "feedback" else None
+        before = (S_old.clone(), M.to(exact.dtype, copy=True)) if group["recovery"] == "feedback" else None
         if group["moments"] == "transport":
-            _transport(state, S.mT @ S_old if Q is None else Q, age, group)
+            if Q is None:
+                (Q,) = lies.sum_rows(S.mT @ S_old)
+            _transport(state, Q, _age(turn, before=True), group)
         elif group["moments"] == "reset":
             M.zero_()
             state["exp_avg_sq"].zero_()
@@ -222,21 +277,16 @@ class SubspaceAdam(ColumnNorms):
         return before
 
     def _scale_bulk(
-        self, S: Tensor, A: Tensor, O: Tensor, state: State, turn: Turn, index: tuple[int, int]
-    ) -> Tensor | None:
-        """Column factors of G for the bulk (n,), with O corrected in place for the core that G diag(phi) contains."""
-        columns, group = self._columns.pop(index), turn.group
-        if S.shape[0] == S.shape[1]:
-            return None  # the bulk is zero
+        self, columns: Tensor, A: Tensor, O: Tensor, state: State, turn: Turn, products: torch.dtype, lies: Whole
+    ) -> Scaling:
+        """Column factors of G for the bulk, as far as moments of these columns are here."""
         scaling = scaled_bulk(
-            columns, A, O, recovery_scale=group["recovery_scale"],
-            zeta=largest_growth(group, _age(turn), _age(turn, before=True)),
-            last_norm=state["recovery_norm"], products=S.dtype,
+            columns, A, O, recovery_scale=turn.group["recovery_scale"],
+            zeta=largest_growth(turn.group, _age(turn), _age(turn, before=True)),
+            last_norm=state["recovery_norm"], products=products, lies=lies,
         )  # fmt: skip
         state["recovery_norm"].copy_(scaling.norm)
-        self.limiter[index] = scaling.applied
-        O.addcmul_(A, scaling.phi, value=-1)
-        return scaling.phi
+        return scaling
 
 
 SubspaceAdam.__signature__ = signature_of(SubspaceAdam.options, {})
@@ -294,17 +344,21 @@ def _transport(state: State, Q: Tensor, age: int, group: Group) -> None:
     V.copy_(v)
 
 
-def _carry_error(G: Tensor, S: Tensor, A: Tensor, before: tuple[Tensor, Tensor] | None, beta1: float) -> None:
+def _carry_error(
+    G: Tensor, S: Tensor, A: Tensor, before: tuple[Tensor, Tensor] | None, beta1: float, lies: Whole
+) -> None:
     """Turn the accumulated gradient, in place, into what the projection lost of it and of the old first moment.
 
     ``E = G - S A + c (S_old M_old - S Q M_old)`` with ``c = beta1 / (1 - beta1)`` and ``Q = S^T S_old``.
     """
-    if S.shape[0] == S.shape[1]:
+    if lies.num_rows(S) == S.shape[1]:
         G.zero_()  # nothing is lost
         return
     if before is None:
-        G.addmm_(S, A.to(G.dtype), alpha=-1)
+        (A,) = lies.from_moments(A.to(G.dtype))
+        G.addmm_(S, A, alpha=-1)
         return
     c, (S_old, M_old) = beta1 / (1 - beta1), before
-    kept = torch.addmm(A.to(G.dtype), S.mT @ S_old, M_old, alpha=c)
+    (Q,) = lies.sum_rows(S.mT @ S_old)
+    kept, M_old = lies.from_moments(torch.addmm(A.to(G.dtype), Q, M_old, alpha=c), M_old)
     G.addmm_(S, kept, alpha=-1).addmm_(S_old, M_old, alpha=c)

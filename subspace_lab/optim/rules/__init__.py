@@ -31,6 +31,7 @@ __all__ = [
     "Moment",
     "Power",
     "Rule",
+    "ShippedRule",
     "Svd",
     "Track",
     "Walk",

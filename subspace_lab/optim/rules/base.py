@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from subspace_lab.optim.whole import WHOLE, Whole
+
 _COLUMNS = 64  # of the gradient in float64 at once
 _SYEVR = 312  # m bytes of LAPACK's work space: 33 m numbers in float64, m eigenvalues and 10 m integers
 QR = 34  # r of LAPACK's work space for a QR, at most
@@ -44,6 +46,7 @@ class Context:
         moment: First moment in the old basis; None for the first basis.
         draw: Draws a standard normal matrix of the given shape on the CPU, the same one whenever the same refresh of
             the same parameter is computed again.
+        lies: Whether bases, gradients and moments are whole; sums over what other processes hold.
     """
 
     group: Mapping[str, Any]
@@ -51,6 +54,19 @@ class Context:
     refresh: int
     moment: Moment | None
     draw: Callable[[int, int], Tensor]
+    lies: Whole = WHOLE
+
+    def normal(self, like: Tensor, rank: int) -> Tensor:
+        """The rows that are here of a standard normal matrix (m, r).
+
+        Args:
+            like: Tensor with the rows that are here.
+            rank: r.
+
+        Returns:
+            The rows, in the dtype and on the device of the tensor.
+        """
+        return self.lies.own_rows(self.draw(self.lies.num_rows(like), rank)).to(like)
 
 
 class Rule(Protocol):
@@ -88,7 +104,21 @@ class Rule(Protocol):
 
 
 class ShippedRule(Rule, Protocol):
-    """A rule of this package: the memory of its refresh is known."""
+    """A rule of this package: the memory of its refresh is known, and what it needs where a matrix is distributed.
+
+    It works on the rows and columns that are here and sums over the others by ``context.lies``, unless it `needs_all`.
+    """
+
+    def needs_all(self, context: Context) -> bool:
+        """Whether it decomposes the gradient, for which one process needs all of it.
+
+        Args:
+            context: Step and settings; refresh 0 is the first basis.
+
+        Returns:
+            True or False.
+        """
+        ...
 
     def workspace(self, m: int, n: int, r: int, e: int) -> int:
         """What a refresh holds at once, as the allocator's record measures it; LAPACK's work space is a bound.
@@ -139,16 +169,18 @@ def top_left_space_bytes(m: int, n: int, r: int) -> int:
     return 8 * m * m + max(8 * m * min(n, _COLUMNS), 8 * m * r + _SYEVR * m + 8 * r)
 
 
-def of_ordinary_size(X: Tensor) -> Tensor:
+def of_ordinary_size(X: Tensor, lies: Whole = WHOLE) -> Tensor:
     """A matrix times the power of two that brings its largest entry to about 1: its directions, bit for bit.
 
     Args:
         X: Finite matrix.
+        lies: Where its rows belong to columns of a distributed gradient.
 
     Returns:
         A new one; X itself if all of it is zero.
     """
-    exponent = torch.frexp(torch.stack(torch.aminmax(X)).abs().amax()).exponent
+    largest = torch.stack(torch.aminmax(X)).abs().amax() if X.numel() else X.new_zeros(())
+    exponent = torch.frexp(lies.max_columns(largest)).exponent
     half = exponent // 2  # in two steps, since 2^-exponent may be no number
     one = torch.ones((), dtype=X.dtype, device=X.device)
     return (X * torch.ldexp(one, -half)).mul_(torch.ldexp(one, half - exponent))
@@ -164,13 +196,15 @@ def _gram(G: Tensor) -> Tensor:
     return C
 
 
-def orthonormalized(S: Tensor) -> Tensor:
+def orthonormalized(S: Tensor, lies: Whole = WHOLE) -> Tensor:
     """One Newton-Schulz step, ``S (3 I - S^T S) / 2``: takes an almost orthonormal basis to rounding.
 
     Args:
         S: Basis (m, r) whose Gram matrix is close to the identity.
+        lies: How its rows lie over processes.
 
     Returns:
         The corrected basis (m, r).
     """
-    return torch.addmm(S, S, S.mT @ S, beta=1.5, alpha=-0.5)
+    (K,) = lies.sum_rows(S.mT @ S)
+    return torch.addmm(S, S, K, beta=1.5, alpha=-0.5)

@@ -25,6 +25,10 @@ class Guarded:
     def __init__(self, rule: Rule) -> None:
         self._rule = rule
 
+    def needs_all(self, context: Context) -> bool:  # noqa: ARG002
+        """See `ShippedRule.needs_all`: it knows of no processes."""
+        return True
+
     def first(self, G: Tensor, rank: int, context: Context) -> Tensor:
         """See `Rule.first`."""
         return self._checked(self._rule.first(G.clone(), rank, context), (G.shape[0], rank), G.dtype)

@@ -15,14 +15,26 @@ _GAP = 6  # of sqrt(m) and sqrt(r), from which on no Gaussian matrix that is eve
 
 
 class Jump:
-    """Q of the QR of a Gaussian matrix (GrassJump, arXiv 2510.01878).
+    """Q of the QR of a Gaussian matrix X (m, r) (GrassJump, arXiv 2510.01878).
 
-    Uniform on the Grassmannian, because the Gaussian knows no direction.
+    Uniform on the Grassmannian, because the Gaussian knows no direction. It is computed by the Cholesky factor of
+    ``X^T X`` where that loses no digits: the singular values of X lie within ``sqrt(m) -+ sqrt(r)``, and the smallest
+    falls short by t with a probability below ``exp(-t^2 / 2)`` (Davidson and Szarek 2001).
     """
+
+    def needs_all(self, context: Context) -> bool:  # noqa: ARG002
+        """See `ShippedRule.needs_all`."""
+        return False
 
     def first(self, G: Tensor, rank: int, context: Context) -> Tensor:
         """See `Rule.first`."""
-        return _orthonormal(context.draw(G.shape[0], rank).to(G))
+        m = context.lies.num_rows(G)
+        if math.sqrt(m) - math.sqrt(rank) < _GAP:
+            return context.lies.own_rows(torch.linalg.qr(context.draw(m, rank).to(G)).Q)
+        X = context.normal(G, rank)
+        (K,) = context.lies.sum_rows(X.mT @ X)
+        solved: Tensor = torch.linalg.solve_triangular(torch.linalg.cholesky(K, upper=True), X, upper=True, left=False)
+        return solved
 
     def refresh(self, S: Tensor, G: Tensor, context: Context) -> Tensor:
         """See `Rule.refresh`."""
@@ -41,11 +53,15 @@ class Coordinates:
     most of a gradient, how much this one holds varies far more from draw to draw.
     """
 
+    def needs_all(self, context: Context) -> bool:  # noqa: ARG002
+        """See `ShippedRule.needs_all`."""
+        return False
+
     def first(self, G: Tensor, rank: int, context: Context) -> Tensor:
         """See `Rule.first`."""
-        m = G.shape[0]
+        m = context.lies.num_rows(G)
         chosen = context.draw(m, rank)[:, 0].argsort()[:rank].sort().values
-        return torch.eye(m, dtype=G.dtype, device=G.device)[:, chosen.to(G.device)]
+        return context.lies.own_rows(torch.eye(m, dtype=G.dtype, device=G.device)[:, chosen.to(G.device)])
 
     def refresh(self, S: Tensor, G: Tensor, context: Context) -> Tensor:
         """See `Rule.refresh`."""
@@ -61,11 +77,14 @@ class GoloreRule(Svd):
 
     options: tuple[str, ...] = ("random_after",)
 
+    def needs_all(self, context: Context) -> bool:
+        """See `ShippedRule.needs_all`."""
+        random_after = context.group["random_after"]
+        return context.refresh == 0 or random_after is None or context.t <= int(random_after)
+
     def refresh(self, S: Tensor, G: Tensor, context: Context) -> Tensor:
         """See `Rule.refresh`."""
-        random_after = context.group["random_after"]
-        late = random_after is not None and context.t > int(random_after)
-        return Jump().refresh(S, G, context) if late else super().refresh(S, G, context)
+        return super().refresh(S, G, context) if self.needs_all(context) else Jump().refresh(S, G, context)
 
 
 class Hybrid(Walk):
@@ -80,20 +99,3 @@ class Hybrid(Walk):
         """See `Rule.refresh`."""
         jump = (int(context.refresh) % int(context.group["jump_every"])) == 0
         return Jump().refresh(S, G, context) if jump else super().refresh(S, G, context)
-
-
-def _orthonormal(X: Tensor) -> Tensor:
-    """Q of the QR of a Gaussian X (m, r), by the Cholesky factor of ``X^T X`` where that loses no digits.
-
-    The singular values of X lie within ``sqrt(m) -+ sqrt(r)``, and the smallest falls short by t with a probability
-    below ``exp(-t^2 / 2)`` (Davidson and Szarek 2001).
-
-    Returns:
-        The orthonormal basis (m, r).
-    """
-    if math.sqrt(X.shape[0]) - math.sqrt(X.shape[1]) < _GAP:
-        Q: Tensor = torch.linalg.qr(X).Q
-        return Q
-    triangle = torch.linalg.cholesky(X.mT @ X, upper=True)
-    solved: Tensor = torch.linalg.solve_triangular(triangle, X, upper=True, left=False)
-    return solved

@@ -26,6 +26,10 @@ class Svd:
         fresh = top_left_space(G, S.shape[1])
         return fresh * torch.where((S * fresh).sum(0) < 0, -1, 1)
 
+    def needs_all(self, context: Context) -> bool:  # noqa: ARG002
+        """See `ShippedRule.needs_all`."""
+        return True
+
     def workspace(self, m: int, n: int, r: int, e: int) -> int:  # noqa: ARG002
         """See `ShippedRule.workspace`."""
         return top_left_space_bytes(m, n, r)
@@ -46,14 +50,21 @@ class Power:
     def refresh(self, S: Tensor, G: Tensor, context: Context) -> Tensor:
         """See `Rule.refresh`."""
         assert context.moment is not None
-        rho, mean = float(context.group["rho"]), context.moment.mean(G.dtype)
-        C = torch.addmm(mean.mT, G.mT, S, beta=rho, alpha=1 - rho)  # B^T S (n, r), without forming B
-        C = of_ordinary_size(C)
-        BC = of_ordinary_size(torch.addmm(S @ (mean @ C), G, C, beta=rho, alpha=1 - rho))
+        rho, lies = float(context.group["rho"]), context.lies
+        (mean,) = lies.from_moments(context.moment.mean(G.dtype))
+        (C,) = lies.sum_rows(  # B^T S (n, r), without forming B; the mean is added by each of those that add up
+            torch.addmm(mean.mT, G.mT, S, beta=rho / lies.num_row_parts, alpha=1 - rho)
+        )
+        C = of_ordinary_size(C, lies)
+        (BC,) = lies.sum_columns(torch.addmm(S @ (mean @ C), G, C, beta=rho, alpha=1 - rho))
+        BC = of_ordinary_size(lies.all_rows(BC))
         if not bool(BC.any()):
             return S.clone()
-        Q: Tensor = torch.linalg.qr(BC).Q
-        return Q
+        return lies.own_rows(torch.linalg.qr(BC).Q)
+
+    def needs_all(self, context: Context) -> bool:
+        """See `ShippedRule.needs_all`."""
+        return context.refresh == 0
 
     def workspace(self, m: int, n: int, r: int, e: int) -> int:
         """See `ShippedRule.workspace`."""
@@ -70,6 +81,10 @@ class Frozen:
     def refresh(self, S: Tensor, G: Tensor, context: Context) -> Tensor:  # noqa: ARG002
         """See `Rule.refresh`."""
         return S.clone()
+
+    def needs_all(self, context: Context) -> bool:
+        """See `ShippedRule.needs_all`."""
+        return context.refresh == 0
 
     def workspace(self, m: int, n: int, r: int, e: int) -> int:  # noqa: ARG002
         """See `ShippedRule.workspace`."""

@@ -29,25 +29,36 @@ class Track:
 
     def refresh(self, S: Tensor, G: Tensor, context: Context) -> Tensor:
         """See `Rule.refresh`."""
-        norm = torch.linalg.vector_norm(G)
+        lies, norm = context.lies, context.lies.norm(G)
         if not bool(norm > 0):
             return S.clone()
-        A = (S.mT @ G).div_(norm)  # of G / ||G||: fourth powers neither overflow nor vanish
-        T = 2 * (G @ (A.mT / norm) - S @ (A @ A.mT))  # 2 R A^T, (m, r), without forming R
-        values, vectors = torch.linalg.eigh(T.mT @ T)
+        (A,) = lies.sum_rows(S.mT @ G)
+        A.div_(norm)  # of G / ||G||: fourth powers neither overflow nor vanish
+        GA, K = lies.sum_columns(G @ (A.mT / norm), A @ A.mT)
+        T = GA.addmm_(S, K, alpha=-1).mul_(2)  # 2 R A^T, (m, r), without forming R
+        (squares,) = lies.sum_rows(T.mT @ T)
+        values, vectors = torch.linalg.eigh(squares)
         s, v = values[-1].clamp_min(0).sqrt(), vectors[:, -1]
         if s <= _ROUNDING * torch.finfo(G.dtype).eps:
             return S.clone()
         u = T @ v
-        u = u - S @ (S.mT @ u)
-        u = u / u.norm().clamp_min(torch.finfo(u.dtype).tiny)
+        (inside,) = lies.sum_rows(S.mT @ u)
+        u = u - S @ inside
+        (length,) = lies.sum_rows(u.square().sum())
+        u = u / length.sqrt().clamp_min(torch.finfo(u.dtype).tiny)
         step_size = context.group["step_size"]
         if step_size == "exact":
-            angle = torch.atan2(s, (A.mT @ v).square().sum() - (G.mT @ (u / norm)).square().sum()) / 2
+            (along,) = lies.sum_rows(G.mT @ (u / norm))
+            kept, moved = lies.sum_columns((A.mT @ v).square().sum(), along.square().sum())
+            angle = torch.atan2(s, kept - moved) / 2
         else:
             angle = (s * norm**2 * float(step_size)).clamp_max(torch.finfo(s.dtype).max)
         direction = (angle.cos() - 1) * (S @ v) + angle.sin() * u
-        return orthonormalized(torch.addr(S, direction, v))
+        return orthonormalized(torch.addr(S, direction, v), lies)
+
+    def needs_all(self, context: Context) -> bool:
+        """See `ShippedRule.needs_all`."""
+        return context.refresh == 0
 
     def workspace(self, m: int, n: int, r: int, e: int) -> int:
         """See `ShippedRule.workspace`."""

@@ -1,0 +1,241 @@
+"""How parameters lie over processes: whole, unless torch has distributed them. Nothing is done for those that are.
+
+Legend: G oriented gradient (m, n).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from subspace_lab.optim.whole import WHOLE, Whole, is_distributed, local
+
+Shape = tuple[int, ...]
+
+
+def lies_of(p: Tensor, group: dict[str, Any]) -> Whole:
+    """How the matrices of a parameter lie.
+
+    Args:
+        p: Parameter.
+        group: With ``side`` and ``splits``.
+
+    Returns:
+        The same for all of its matrices.
+    """
+    if not is_distributed(p):
+        return WHOLE
+    from subspace_lab.optim.sharded import shards_of
+
+    return shards_of(p, group["side"], group["splits"])
+
+
+def side_of(p: Tensor, group: dict[str, Any]) -> str:
+    """The side that a parameter is projected from: the group's, and where that is ``"sharded"`` the one it means.
+
+    Args:
+        p: Parameter.
+        group: With ``side`` and ``splits``.
+
+    Returns:
+        ``"auto"``, ``"left"`` or ``"right"``.
+    """
+    side = str(group["side"])
+    if side != "sharded":
+        return side
+    if not is_distributed(p):
+        return "auto"
+    from subspace_lab.optim.sharded import sharded_side
+
+    return sharded_side(p, group["splits"])
+
+
+def refuse_unknown(p: Tensor, name: str) -> None:
+    """Refuse a parameter that is distributed in a way that is not known here, by one line; see `check_distributed`."""
+    if getattr(p, "_fsdp_flattened", False):
+        raise ValueError(
+            f"{name}: it is part of a model that FSDP1 (FullyShardedDataParallel) has flattened, where no matrix is "
+            "left; shard the model by torch.distributed.fsdp.fully_shard (FSDP2)"
+        )
+    if is_distributed(p):
+        from subspace_lab.optim.sharded import check_distributed
+
+        check_distributed(p, name)
+
+
+def kept_for(p: Tensor, key: str, shape: Shape, dtype: torch.dtype, lies: Whole | None) -> Tensor:
+    """Zeros for the state of a parameter; of a distributed one the part that this process holds, as a DTensor.
+
+    Args:
+        p: Parameter.
+        key: Of the state.
+        shape: Of the whole.
+        dtype: Its dtype.
+        lies: How the matrices of the parameter lie; None if the state lies as the parameter does.
+
+    Returns:
+        The tensor.
+    """
+    if not is_distributed(p):
+        return torch.zeros(shape, dtype=dtype, device=p.device)
+    from subspace_lab.optim.sharded import distributed_tensor, own_shape
+
+    mesh, placements = _state_lies(p, key, lies)
+    part = torch.zeros(own_shape(shape, mesh, placements), dtype=dtype, device=local(p).device)
+    return distributed_tensor(part, shape, mesh, placements)
+
+
+def as_distributed(p: Tensor, key: str, value: Tensor, lies: Whole | None) -> Tensor:
+    """A tensor of a saved state as it lies in the state of a parameter.
+
+    Args:
+        p: Parameter.
+        key: Of the state.
+        value: Whole, on every process, or a DTensor on the same mesh.
+        lies: As in `kept_for`.
+
+    Returns:
+        A new tensor.
+
+    Raises:
+        ValueError: If the value is a DTensor on another mesh.
+    """
+    if not is_distributed(p):
+        if is_distributed(value):
+            raise ValueError(
+                f"{key} is distributed over {value.device_mesh}, and the parameter is not: load full states, "  # type: ignore[attr-defined]
+                "get_optimizer_state_dict(..., options=StateDictOptions(full_state_dict=True)), or by distributed "
+                "checkpoints"
+            )
+        return value.clone()
+    from subspace_lab.optim.sharded import distributed_tensor, own_part
+
+    mesh, placements = _state_lies(p, key, lies)
+    if not is_distributed(value):
+        return distributed_tensor(own_part(value, mesh, placements).clone(), value.shape, mesh, placements)
+    if value.device_mesh != mesh:  # type: ignore[attr-defined]
+        raise ValueError(
+            f"{key} is distributed over {value.device_mesh}, expected {mesh}: load it by a distributed "  # type: ignore[attr-defined]
+            "checkpoint, which reshards"
+        )
+    if value.placements == placements:  # type: ignore[attr-defined]
+        return value.clone()
+    whole = value.full_tensor()  # type: ignore[attr-defined]
+    return distributed_tensor(own_part(whole, mesh, placements).clone(), value.shape, mesh, placements)
+
+
+def _state_lies(p: Any, key: str, lies: Any) -> Any:
+    """Mesh and placements of a tensor of the state of a distributed parameter."""
+    return p.device_mesh, (p.placements if lies is None else lies.placements(key))
+
+
+def offset_of(p: Any) -> Shape:
+    """Where the part of a parameter that this process holds begins; empty where that is at the beginning."""
+    if not is_distributed(p):
+        return ()
+    from subspace_lab.optim.sharded import own_offset
+
+    offset = own_offset(p.shape, p.device_mesh, p.placements)
+    return offset if any(offset) else ()
+
+
+def lying(p: Any) -> object:
+    """What parameters have in common that the same processes hold the parts of; None of those that are whole."""
+    if not is_distributed(p):
+        return None
+    return id(p.device_mesh), tuple(placement.is_replicate() for placement in p.placements)
+
+
+def same_placement(p: Any) -> Tensor | None:
+    """The gradient of a distributed parameter, lying as the parameter does; a step of tensor parallel may leave sums.
+
+    Args:
+        p: A DTensor.
+
+    Returns:
+        The gradient.
+    """
+    grad = p.grad
+    if not is_distributed(grad) or (grad.placements == p.placements and grad.device_mesh == p.device_mesh):
+        return grad  # type: ignore[no-any-return]
+    return grad.redistribute(p.device_mesh, p.placements)  # type: ignore[no-any-return]
+
+
+def everywhere(flag: Tensor | bool, parameters: Iterable[Tensor]) -> bool:
+    """Whether something is true on all processes that share some of the parameters: one decision for all.
+
+    Args:
+        flag: Whether it is true on this one.
+        parameters: Some of which may be distributed; the same on all processes.
+
+    Returns:
+        The flag itself where nothing is distributed.
+    """
+    parameters = list(parameters)
+    groups = process_groups(parameters)
+    return not _largest(~torch.as_tensor(flag), parameters, groups) if groups else bool(flag)
+
+
+def largest_anywhere(number: int, parameters: Iterable[Tensor]) -> int:
+    """The largest of a whole number on all processes that share some of the parameters."""
+    parameters = list(parameters)
+    groups = process_groups(parameters)
+    return int(_largest(torch.tensor(number), parameters, groups)) if groups else number
+
+
+def _largest(x: Tensor, parameters: Iterable[Tensor], groups: Iterable[Any]) -> Tensor:
+    from torch import distributed
+
+    votes = x.to(next(local(p).device for p in parameters if is_distributed(p)), torch.int64)
+    for group in groups:
+        distributed.all_reduce(votes, distributed.ReduceOp.MAX, group=group)
+    return votes
+
+
+def sum_over(p: Tensor, number: float) -> float:
+    """The sum of a number over the processes that hold other entries of a parameter."""
+    return _reduced(p, number, "SUM")
+
+
+def max_over(p: Tensor, number: float) -> float:
+    """The largest of a number over the processes that hold other entries of a parameter."""
+    return _reduced(p, number, "MAX")
+
+
+def norm_over(p: Tensor, norm: float) -> float:
+    """The norm of all entries of a parameter, of that of the entries that are here."""
+    if not is_distributed(p):
+        return norm
+    square = _reduced(p, norm * norm, "SUM")
+    if 0 < square < math.inf or math.isnan(square):
+        return math.sqrt(square)
+    largest = max_over(p, norm)
+    return largest if largest in {0, math.inf} else largest * math.sqrt(_reduced(p, (norm / largest) ** 2, "SUM"))
+
+
+def _reduced(p: Any, number: float, operation: str) -> float:
+    if not is_distributed(p):
+        return number
+    from torch import distributed
+
+    total = torch.tensor(number, dtype=torch.float64, device=local(p).device)
+    for dim, placement in enumerate(p.placements):
+        if not placement.is_replicate() and p.device_mesh.size(dim) > 1:
+            distributed.all_reduce(total, getattr(distributed.ReduceOp, operation), group=p.device_mesh.get_group(dim))
+    return float(total)
+
+
+def process_groups(parameters: Iterable[Tensor]) -> list[Any]:
+    """The groups of processes along all dimensions of the meshes of some parameters, in the same order on each."""
+    meshes = {id(mesh): mesh for p in parameters if is_distributed(p) for mesh in (p.device_mesh,)}  # type: ignore[attr-defined]
+    found: dict[str, Any] = {}
+    for mesh in meshes.values():
+        for dim in range(mesh.ndim):
+            if mesh.size(dim) > 1:
+                group = mesh.get_group(dim)
+                found[group.group_name] = group
+    return list(found.values())

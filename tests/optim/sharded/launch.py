@@ -1,0 +1,32 @@
+"""Starts processes that run all cells, once per number of processes, and keeps what came out."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from torch.multiprocessing.spawn import spawn
+
+from tests.optim.sharded import worker
+
+
+def results(folder: Path, world: int) -> list[dict[str, dict]]:
+    """What all cells gave on every process; where tests run side by side, the first one starts the processes.
+
+    Args:
+        folder: Shared by all tests of a session.
+        world: Number of processes.
+    """
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / "references.lock"):
+        if not (folder / "references.pt").exists():
+            torch.save(worker.references(), folder / "references.pt")
+    found = [folder / f"results-{world}-{rank}.json" for rank in range(world)]
+    with FileLock(folder / f"{world}.lock"):
+        if not all(path.exists() for path in found):
+            with warnings.catch_warnings(action="ignore"):
+                spawn(worker.work, args=(world, str(folder)), nprocs=world)
+    return [json.loads(path.read_text()) for path in found]

@@ -1,0 +1,73 @@
+"""Every method under everything that torch distributes a model by: the trajectory of one process, to 1e-10."""
+
+import pytest
+
+from tests.optim.members import every_member
+from tests.optim.sharded.launch import results
+from tests.optim.sharded.worker import SHARDED, WRAPPERS
+
+pytestmark = pytest.mark.slow
+
+every_world = pytest.mark.parametrize("world", [1, 2, 4])
+every_wrapper = pytest.mark.parametrize("kind", WRAPPERS)
+
+
+def cell(folder, world, name):
+    """What a cell gave, on every process."""
+    found = [of_process[name] for of_process in results(folder, world)]
+    for one in found:
+        assert "error" not in one, one["error"]
+    return found
+
+
+def check(folder, world, name):
+    for found in cell(folder, world, name):
+        assert found["parameters"] < 1e-10
+        assert found["states"] < 1e-8
+
+
+@every_member
+@every_wrapper
+@every_world
+def test_many_processes_give_the_trajectory_of_one(member, kind, world, folder):
+    """Over refreshes, weight decay, accumulation, clipping, a convolution, a stack, tied weights and empty shards."""
+    check(folder, world, f"{member}/{kind}")
+
+
+@every_wrapper
+@every_world
+def test_groups_are_clipped_by_their_whole_norms(kind, world, folder):
+    check(folder, world, f"clipper/{kind}")
+
+
+@pytest.mark.parametrize("name", ["GrassWalk", "GaLore"])
+@pytest.mark.parametrize("kind", ["fsdp", "tp"])
+@every_world
+def test_the_side_that_is_not_sharded_gives_the_trajectory_of_one_process_with_that_side(name, kind, world, folder):
+    check(folder, world, f"{name}/side/{kind}")
+
+
+@pytest.mark.parametrize("kind", ["fsdp", "fsdp-tp"])
+@every_world
+def test_a_rule_of_others_sees_whole_matrices(kind, world, folder):
+    check(folder, world, f"rule/{kind}")
+
+
+@pytest.mark.parametrize("kind", SHARDED)
+@pytest.mark.parametrize("world", [2, 4])
+def test_a_non_finite_part_of_a_gradient_is_one_decision(kind, world, folder):
+    found = cell(folder, world, f"non-finite/{kind}")
+    assert all(one == found[0] for one in found)
+    assert found[0]["raise"].startswith("middle.weight: 1 of 144 gradient entries are NaN or Inf")
+    assert found[0]["skip"] == "nothing"
+    assert not found[0]["raise changes"]
+    assert not found[0]["skip changes"]
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_a_rule_that_fails_on_one_process_stops_all(world, folder):
+    said = {found["said"] for found in cell(folder, world, "failing-rule")}
+    assert said <= {
+        "this rule does not like the gradient",
+        "a basis could not be computed on another process; the message of that one says why",
+    }

@@ -1,0 +1,192 @@
+"""What every process does: all cells one after the other, and what came out as JSON."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import distributed
+
+from subspace_lab import optim
+from tests.optim.members import MEMBERS, Member
+from tests.optim.sharded.nets import (
+    STEPS,
+    Alone,
+    Wrapped,
+    backward,
+    groups_of,
+    sides_of,
+    states,
+    train,
+)
+
+WRAPPERS = ("ddp", "fsdp", "fsdp-columns", "hsdp", "tp", "fsdp-tp")
+SHARDED = WRAPPERS[1:]
+DECAY = {"weight_decay": 0.1}
+BY_NAME = {str(member): member for member in MEMBERS}
+
+
+# --- one process -----------------------------------------------------------------------------------------------------
+
+
+def references() -> dict:
+    """Parameters and states of one process after training, by cell."""
+    found = {str(member): trained(member, Alone()) for member in MEMBERS}
+    for kind in ("fsdp", "tp"):
+        for name in ("GrassWalk", "GaLore"):
+            alone = Alone()
+            optimizer = BY_NAME[name].build(groups_of(alone.model, sides=sides_of(kind)), **DECAY)
+            train(alone, optimizer, range(STEPS))
+            found[f"{name}/side/{kind}"] = alone.parameters(), states(optimizer)
+    found["clipper"] = clipped(Alone())
+    found["rule"] = with_a_rule(Alone())
+    return found
+
+
+def trained(member: Member, wrapped: Alone) -> tuple[dict, dict]:
+    """A method on a model, from the beginning to the end."""
+    optimizer = member.build(groups_of(wrapped.model), **DECAY)
+    train(wrapped, optimizer, range(STEPS))
+    return wrapped.parameters(), states(optimizer)
+
+
+def clipped(wrapped: Alone) -> tuple[dict, dict]:
+    """With a norm per kind of layer."""
+    optimizer = BY_NAME["GrassWalk"].build(groups_of(wrapped.model), **DECAY)
+    clip = optim.AdaptiveGroupClipper(wrapped.model, low=0.9, high=1.1)
+    for step in range(STEPS):
+        backward(wrapped, step)
+        clip()
+        optimizer.step()
+        optimizer.zero_grad()
+    return wrapped.parameters(), {"clip": {name: torch.tensor(mean) for name, mean in clip.means.items()}}
+
+
+class Mean:
+    """A rule that looks at everything: gradient, old basis and moment."""
+
+    def first(self, G, rank, context):
+        return torch.linalg.qr(G[:, :rank] + context.draw(G.shape[0], rank)).Q
+
+    def refresh(self, S, G, context):
+        return torch.linalg.qr(S + G[:, : S.shape[1]] + S @ context.moment.mean(G.dtype)[:, : S.shape[1]]).Q
+
+
+def with_a_rule(wrapped: Alone) -> tuple[dict, dict]:
+    """A rule that is not part of the package."""
+    optimizer = optim.SubspaceAdam(groups_of(wrapped.model), lr=0.01, update_interval=3, rule=Mean())
+    train(wrapped, optimizer, range(STEPS))
+    return wrapped.parameters(), states(optimizer)
+
+
+# --- many ------------------------------------------------------------------------------------------------------------
+
+
+def distance(found: dict, expected: dict) -> float:
+    """The largest difference, over the largest number of each tensor; one that may be small counts as 0.001."""
+    assert found.keys() == expected.keys()
+    assert all(found[key].shape == expected[key].shape for key in found)
+    return max(
+        float((found[key].double() - b.double()).abs().max() / b.double().abs().max().clamp_min(1e-3))
+        for key, b in expected.items()
+    )
+
+
+def distances(found: tuple[dict, dict], expected: tuple[dict, dict]) -> dict:
+    """Of parameters and of states."""
+    return {
+        "parameters": distance(found[0], expected[0]),
+        "states": max((distance(found[1][name], expected[1][name]) for name in found[1] if found[1][name]), default=0),
+    }
+
+
+def non_finite(kind: str) -> dict:
+    """What happens on this process where one of all has a NaN in its part of one gradient."""
+    said = {}
+    for what in ("raise", "skip"):
+        wrapped = Wrapped(kind)
+        optimizer = optim.GrassWalk(groups_of(wrapped.model), on_nonfinite=what)
+        train(wrapped, optimizer, range(1))
+        before = wrapped.parameters()
+        backward(wrapped, 1)
+        p = dict(wrapped.model.named_parameters())["middle.weight"]
+        if distributed.get_rank() == distributed.get_world_size() - 1:
+            p.grad._local_tensor[0, 0] = torch.nan
+        try:
+            optimizer.step()
+            said[what] = "nothing"
+        except optim.NonFiniteGradientError as error:
+            said[what] = str(error)
+        unchanged = all(torch.equal(tensor, before[name]) for name, tensor in wrapped.parameters().items())
+        said[f"{what} changes"] = not unchanged
+    return said
+
+
+class Failing(Mean):
+    """A rule that fails."""
+
+    def first(self, G, rank, context):
+        raise ValueError("this rule does not like the gradient")
+
+
+def failing_rule() -> dict:
+    """What is said on this process where one of all fails to compute a basis."""
+    wrapped = Wrapped("fsdp")
+    optimizer = optim.SubspaceAdam(groups_of(wrapped.model), rule=Failing())
+    backward(wrapped, 0)
+    try:
+        optimizer.step()
+    except ValueError as error:
+        return {"said": str(error)}
+    return {"said": "nothing"}
+
+
+def cells(expected: dict) -> dict[str, Callable[[], dict]]:
+    """Name to what is done, in the order in which all processes do it."""
+    found: dict[str, Callable[[], dict]] = {}
+    for kind in WRAPPERS:
+        for member in MEMBERS:
+            found[f"{member}/{kind}"] = lambda m=member, k=kind: distances(trained(m, Wrapped(k)), expected[str(m)])
+        found[f"clipper/{kind}"] = lambda k=kind: distances(clipped(Wrapped(k)), expected["clipper"])
+    for kind in ("fsdp", "fsdp-tp"):
+        found[f"rule/{kind}"] = lambda k=kind: distances(with_a_rule(Wrapped(k)), expected["rule"])
+    for kind in ("fsdp", "tp"):
+        for name in ("GrassWalk", "GaLore"):
+            found[f"{name}/side/{kind}"] = lambda n=name, k=kind: distances(
+                by_side(BY_NAME[n], Wrapped(k)), expected[f"{n}/side/{k}"]
+            )
+    for kind in SHARDED:
+        found[f"non-finite/{kind}"] = lambda k=kind: non_finite(k)
+    found["failing-rule"] = failing_rule
+    return found
+
+
+def by_side(member: Member, wrapped: Wrapped) -> tuple[dict, dict]:
+    """With ``side="sharded"``."""
+    optimizer = member.build(groups_of(wrapped.model, side="sharded"), **DECAY)
+    train(wrapped, optimizer, range(STEPS))
+    return wrapped.parameters(), states(optimizer)
+
+
+def work(rank: int, world: int, folder: str) -> None:
+    """Run all cells in one process group."""
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting-{world}", rank=rank, world_size=world,
+        timeout=datetime.timedelta(seconds=60),
+    )  # fmt: skip
+    only, found = os.environ.get("ONLY_CELL", ""), {}
+    for name, cell in cells(torch.load(Path(folder) / "references.pt")).items():
+        if only in name:
+            try:
+                found[name] = cell()
+            except Exception:
+                found[name] = {"error": traceback.format_exc()}
+    (Path(folder) / f"results-{world}-{rank}.json").write_text(json.dumps(found))
+    distributed.barrier()
+    os._exit(0)  # gloo's threads may drop the last tensor while the interpreter shuts down, which aborts the process
