@@ -18,6 +18,7 @@ ABOUT = {
     "hessian": "5 leading Hessian eigenvalues of a 1M LLaMA to a residual of 1e-3",
     "faults": "faults in files, signals, full disks",
     "help_time": "`subspace-lab --help`",
+    "low_rank_all_reduce": "DDP of two processes, 60M LLaMA",
     "optimizer_step": "one step",
     "snapshot_bytes": "snapshot files, 60M LLaMA, all reductions",
     "spectra": "singular spectra of a 60M LLaMA's gradients against `torch.linalg.svdvals`",
@@ -28,6 +29,7 @@ PAGES = {
     "docs/how-to/align-attributions.md": ("attribution_alignment",),
     "docs/concepts/optimizers.md": ("optimizer_step",),
     "docs/how-to/compare-optimizers.md": ("training_memory",),
+    "docs/how-to/ddp-with-less-traffic.md": ("low_rank_all_reduce",),
     "docs/concepts/what-a-run-survives.md": ("faults",),
 }
 DEPARTURES = "departures"  # mark of the table of departures of released code

@@ -10,6 +10,7 @@ from subspace_lab.optim.base import NonFiniteGradientError
 from subspace_lab.optim.clipping import AdaptiveGroupClipper
 from subspace_lab.optim.from_plan import from_plan
 from subspace_lab.optim.groups import param_groups
+from subspace_lab.optim.low_rank_all_reduce import LowRankAllReduce, low_rank_all_reduce
 from subspace_lab.optim.memory import MemoryReport, memory_report
 from subspace_lab.optim.methods import *  # noqa: F403
 from subspace_lab.optim.methods import METHODS, method_named
@@ -21,12 +22,14 @@ from subspace_lab.optim.subspace_adam import SubspaceAdam
 __all__ = [
     "METHODS",
     "AdaptiveGroupClipper",
+    "LowRankAllReduce",
     "MemoryReport",
     "NonFiniteGradientError",
     "RefreshClock",
     "ShardingReport",
     "SubspaceAdam",
     "from_plan",
+    "low_rank_all_reduce",
     "memory_report",
     "method_named",
     "param_groups",

@@ -26,6 +26,7 @@ from subspace_lab.optim.group_names import (
     draws_by,
     name_of as name_of,
 )
+from subspace_lab.optim.in_subspace import gradient_of
 from subspace_lab.optim.magnitude import LIMIT, limit, shrinking
 from subspace_lab.optim.matrices import may_overlap, state_dtype
 from subspace_lab.optim.options import (
@@ -78,8 +79,7 @@ class Live:
     @property
     def grad(self) -> Tensor:
         """The gradient, dense, times the factor; of a distributed parameter the part that is here."""
-        assert self.p.grad is not None
-        grad = local(self.p.grad)
+        grad = local(gradient_of(self.p))
         dense = (grad if grad.layout == torch.strided else grad.to_dense()).resolve_conj().resolve_neg()
         return dense if self.factor == 1 else dense * self.factor
 
@@ -323,8 +323,7 @@ class GroupOptimizer(Optimizer):
 
     def _summary(self, x: Live) -> Tensor:
         """A number that is large or not finite where an entry of the gradient is, unless such entries cancel."""
-        assert x.p.grad is not None
-        grad = local(x.p.grad)
+        grad = local(gradient_of(x.p))
         total = grad.sum(dtype=torch.float32) if grad.dtype == torch.float16 else grad.sum()
         return total.abs() if grad.is_complex() else total
 

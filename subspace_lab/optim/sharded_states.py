@@ -15,7 +15,7 @@ import torch
 from subspace_lab.optim.apollo import APOLLO
 from subspace_lab.optim.base import Group
 from subspace_lab.optim.low_rank import LowRankOptimizer
-from subspace_lab.optim.matrices import exact_dtype
+from subspace_lab.optim.matrices import exact_dtype, product_dtype, state_dtype
 from subspace_lab.optim.memory import STEP_BYTES, PlannedStates
 from subspace_lab.optim.online_subspace_descent import OnlineSubspaceDescent
 from subspace_lab.optim.orientation import is_stack, oriented_shape
@@ -23,6 +23,7 @@ from subspace_lab.optim.shardings import Cluster, Traffic, cut
 from subspace_lab.optim.subspace_adam import SubspaceAdam
 
 _EXACT = {"svd", "golore"}  # rules whose refresh decomposes a whole gradient
+_KNOW_THE_TURN = {"walk", "frozen"}  # rules that need no product of the old basis with the new one
 
 
 @dataclass(frozen=True)
@@ -144,45 +145,55 @@ def exchanged(
     for one in _cuts(planned, d, side):
         if one.along is None:
             continue
-        e = exact_dtype(one.of).itemsize
         if one.along == "m":
-            step += one.held * cluster.gather(scope, e * -(-one.n // d) * _numbers_per_column(planned.kind, one))
-        refresh += one.held * _refresh(planned.kind, one, scope, cluster, e)
+            columns = -(-one.n // d)
+            step += one.held * cluster.gather(scope, columns * _bytes_per_column(planned.kind, one))
+        refresh += one.held * _refresh(planned.kind, one, scope, cluster)
     return step, refresh
 
 
-def _numbers_per_column(kind: type[torch.optim.Optimizer], one: _Cut) -> int:
-    """Reduced and gathered numbers of a column of the gradient."""
+def _bytes_per_column(kind: type[torch.optim.Optimizer], one: _Cut) -> int:
+    """Of a column of the gradient: A reduced, in float32 or better, and what is gathered, in the dtype of products."""
+    recovery = one.group["recovery"] if issubclass(kind, SubspaceAdam) and one.r < one.m else "none"
+    reduced = one.r + (kind is APOLLO or recovery in {"scaled", "sign"})  # with the squares of the column
+    gathered = {"scaled": one.r + 1, "sign": 2 * one.r + 1, "feedback": 2 * one.r}.get(recovery, one.r)
     if kind is APOLLO:
-        return one.r + 2  # A and the columns' squares; factors
-    if issubclass(kind, SubspaceAdam):
-        recovery = one.group["recovery"]
-        return {"scaled": 2 * one.r + 2, "sign": 3 * one.r + 1, "feedback": 3 * one.r}.get(recovery, 2 * one.r)
-    return 2 * one.r
+        gathered = 1
+    kept = state_dtype(one.group, one.of)
+    exact = torch.promote_types(exact_dtype(one.of), kept)
+    return reduced * exact.itemsize + gathered * product_dtype(one.of).itemsize
 
 
-def _refresh(kind: type[torch.optim.Optimizer], one: _Cut, scope: str, cluster: Cluster, e: int) -> Traffic:
+def _refresh(kind: type[torch.optim.Optimizer], one: _Cut, scope: str, cluster: Cluster) -> Traffic:
     """What a refresh of one matrix adds, on average over the processes."""
-    m, n, r, d = one.m, one.n, one.r, cluster.processes(scope)
+    m, n, r, d, e = one.m, one.n, one.r, cluster.processes(scope), exact_dtype(one.of).itemsize
     assert issubclass(kind, LowRankOptimizer)
     if r == m and kind.stays_at_full_rank:
         return Traffic()
+    rows_are_cut = one.along == "m"
     rule = str(one.group["rule"]) if issubclass(kind, SubspaceAdam) else "descent" * (kind is OnlineSubspaceDescent)
-    if rule in _EXACT:  # to one process of d, which decomposes it, and the basis back
-        back = m * r / d if one.along == "m" else m * r
-        return _between_two(scope, cluster, e * (d - 1) / d * (m * n / d + back))
-    turned = r * r if one.along == "m" and one.group.get("moments") == "transport" else 0
-    if one.along == "m":
-        summed = {"walk": 2 * r * r, "hybrid": 2 * r * r, "jump": 2 * r * r + turned, "track": 2 * r * r + n + turned,
-                  "power": 2 * r * r + r * n + turned, "descent": 2 * r * r}  # fmt: skip
-        gathered = r * n if rule in {"track", "descent"} else 0
+    turned = r * r if rows_are_cut and one.group.get("moments") == "transport" and rule not in _KNOW_THE_TURN else 0
+    lost = r * r if rows_are_cut and one.group.get("recovery") == "feedback" else 0
+    if rule in _EXACT:  # gradient and old basis to one process of d, which decomposes it; the new basis to all
+        parts = m * n + (m * r if rows_are_cut else 0)
+        moved = _to_one(scope, cluster, e * parts / d) + cluster.gather(scope, e * m * r / d)
+        return moved + cluster.all_reduce(scope, e * (turned + lost))
+    if rows_are_cut:
+        summed = {
+            "walk": 2 * r * r, "hybrid": 2 * r * r, "jump": r * r, "track": r * n + 2 * r * r + n + r, "power": r * n,
+            "descent": 2 * r * r,
+        }.get(rule, 0)  # fmt: skip
+        gathered = {"power": r * n + m * r, "descent": r * n}.get(rule, 0)
     else:
-        summed, gathered = {"track": m * r + r * r, "power": m * r, "descent": m * r}, 0
-    return cluster.all_reduce(scope, e * summed.get(rule, 0)) + cluster.gather(scope, e * gathered / d)
+        summed, gathered = {"track": m * r + r * r, "power": m * r, "descent": m * r}.get(rule, 0), 0
+    if lost:
+        gathered += r * n
+    return cluster.all_reduce(scope, e * (summed + turned + lost)) + cluster.gather(scope, e * gathered / d)
 
 
-def _between_two(scope: str, cluster: Cluster, received: float) -> Traffic:
-    """Bytes that a process gets from any of the others alike."""
+def _to_one(scope: str, cluster: Cluster, piece: float) -> Traffic:
+    """A gather of pieces on one process, on average over all: it gets any of the others' alike."""
+    received = (cluster.processes(scope) - 1) * piece / cluster.processes(scope)
     if scope == "I":
         return Traffic(received)
     inside = (cluster.per_node - 1) / (cluster.world - 1)

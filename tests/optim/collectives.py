@@ -17,6 +17,7 @@ KINDS = {
     "reduce_scatter_tensor": "scatter",
     "broadcast_": "broadcast",
     "broadcast": "broadcast",
+    "gather_": "to one",
 }
 
 
@@ -42,6 +43,8 @@ class Collectives(TorchDispatchMode):
                 size = sum(tensor.nbytes for tensor in whole)
                 if name == "allgather_":
                     size = sum(tensor.nbytes for tensor in args[0][0])
+                if name == "gather_":
+                    size = len(ranks) * sum(tensor.nbytes for tensor in args[1])
                 if name == "all_gather_into_tensor":
                     size *= len(ranks)
                 self.seen.append((KINDS[name], ranks, size))
@@ -57,6 +60,12 @@ def received(seen, per_node):
     """
     within = between = 0.0
     for kind, ranks, size in seen:
+        if kind == "to one":  # on average; of one process' own piece nothing moves
+            k = len(ranks)
+            part = sum(rank // per_node == other // per_node for rank in ranks for other in ranks if rank != other)
+            within += size / k / k * part / k
+            between += size / k / k * (k - 1 - part / k)
+            continue
         k, nodes = len(ranks), len({rank // per_node for rank in ranks})
         times = 2 if kind == "all-reduce" else 1
         outside = size * (nodes - 1) / nodes / (k / nodes)
