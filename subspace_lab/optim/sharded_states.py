@@ -19,6 +19,7 @@ from subspace_lab.optim.matrices import exact_dtype, product_dtype, state_dtype
 from subspace_lab.optim.memory import STEP_BYTES, PlannedStates
 from subspace_lab.optim.online_subspace_descent import OnlineSubspaceDescent
 from subspace_lab.optim.orientation import is_stack, oriented_shape
+from subspace_lab.optim.rules.random_bases import is_well_conditioned
 from subspace_lab.optim.shardings import Cluster, Traffic, cut
 from subspace_lab.optim.subspace_adam import SubspaceAdam
 
@@ -174,21 +175,22 @@ def _refresh(kind: type[torch.optim.Optimizer], one: _Cut, scope: str, cluster: 
     rule = str(one.group["rule"]) if issubclass(kind, SubspaceAdam) else "descent" * (kind is OnlineSubspaceDescent)
     turned = r * r if rows_are_cut and one.group.get("moments") == "transport" and rule not in _KNOW_THE_TURN else 0
     lost = r * r if rows_are_cut and one.group.get("recovery") == "feedback" else 0
+    m_part, n_part = -(-m // d), -(-n // d)
     if rule in _EXACT:  # gradient and old basis to one process of d, which decomposes it; the new basis to all
-        parts = m * n + (m * r if rows_are_cut else 0)
-        moved = _to_one(scope, cluster, e * parts / d) + cluster.gather(scope, e * m * r / d)
+        piece = m_part * (n + r) if rows_are_cut else m * n_part
+        moved = _to_one(scope, cluster, e * piece) + cluster.gather(scope, e * m * r / d)
         return moved + cluster.all_reduce(scope, e * (turned + lost))
     if rows_are_cut:
         summed = {
-            "walk": 2 * r * r, "hybrid": 2 * r * r, "jump": r * r, "track": r * n + 2 * r * r + n + r, "power": r * n,
-            "descent": 2 * r * r,
+            "walk": 2 * r * r, "hybrid": 2 * r * r, "jump": r * r * is_well_conditioned(m, r), "power": r * n,
+            "track": r * n + 2 * r * r + n + r, "descent": 2 * r * r,
         }.get(rule, 0)  # fmt: skip
-        gathered = {"power": r * n + m * r, "descent": r * n}.get(rule, 0)
+        piece = {"power": r * (n_part + m_part), "descent": r * n_part}.get(rule, 0)
     else:
-        summed, gathered = {"track": m * r + r * r, "power": m * r, "descent": m * r}.get(rule, 0), 0
+        summed, piece = {"track": m * r + r * r, "power": m * r, "descent": m * r}.get(rule, 0), 0
     if lost:
-        gathered += r * n
-    return cluster.all_reduce(scope, e * (summed + turned + lost)) + cluster.gather(scope, e * gathered / d)
+        piece += r * n_part
+    return cluster.all_reduce(scope, e * (summed + turned + lost)) + cluster.gather(scope, e * piece)
 
 
 def _to_one(scope: str, cluster: Cluster, piece: float) -> Traffic:

@@ -11,7 +11,7 @@ from torch import nn
 
 from subspace_lab._checks import check_choice, positive_number, whole_number
 from subspace_lab._text import unknown
-from subspace_lab.optim.base import GroupOptimizer
+from subspace_lab.optim.badam import BAdam
 from subspace_lab.optim.memory import PlannedStates, Shape, plan_of
 from subspace_lab.optim.sharded_states import dealt_bytes, exchanged, sharded_bytes
 from subspace_lab.optim.shardings import (
@@ -215,7 +215,9 @@ def _report(
         states = sharded_bytes(planned, cluster.processes(scope), side=projected)
         step, refresh = exchanged(planned, scope, cluster, side=projected)
     total = moved + step
-    is_measured = setting is not None and (dealt or scope == "N" or not issubclass(planned.kind, GroupOptimizer))
+    is_measured = setting is not None and (
+        dealt or scope == "N" or (side == "auto" and not issubclass(planned.kind, BAdam))
+    )
     return ShardingReport(
         method=planned.kind.__name__,
         side=side,

@@ -29,7 +29,7 @@ class Jump:
     def first(self, G: Tensor, rank: int, context: Context) -> Tensor:
         """See `Rule.first`."""
         m = context.lies.num_rows(G)
-        if math.sqrt(m) - math.sqrt(rank) < _GAP:
+        if not is_well_conditioned(m, rank):
             return context.lies.own_rows(torch.linalg.qr(context.draw(m, rank).to(G)).Q)
         X = context.normal(G, rank)
         (K,) = context.lies.sum_rows(X.mT @ X)
@@ -99,3 +99,8 @@ class Hybrid(Walk):
         """See `Rule.refresh`."""
         jump = (int(context.refresh) % int(context.group["jump_every"])) == 0
         return Jump().refresh(S, G, context) if jump else super().refresh(S, G, context)
+
+
+def is_well_conditioned(m: int, rank: int) -> bool:
+    """Whether the Cholesky factor of ``X^T X`` loses no digits of any Gaussian X (m, r) that is ever drawn."""
+    return math.sqrt(m) - math.sqrt(rank) >= _GAP
