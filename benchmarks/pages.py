@@ -20,6 +20,7 @@ ABOUT = {
     "help_time": "`subspace-lab --help`",
     "low_rank_all_reduce": "DDP of two processes, 60M LLaMA",
     "optimizer_step": "one step",
+    "sharded_capture": 'capture of a 60M LLaMA under FSDP2, `keep="gram"`, gloo',
     "snapshot_bytes": "snapshot files, 60M LLaMA, all reductions",
     "spectra": "singular spectra of a 60M LLaMA's gradients against `torch.linalg.svdvals`",
     "training_memory": "training a 60M LLaMA, the worst of 13 methods",
@@ -31,6 +32,7 @@ PAGES = {
     "docs/how-to/compare-optimizers.md": ("training_memory",),
     "docs/how-to/ddp-with-less-traffic.md": ("low_rank_all_reduce",),
     "docs/concepts/what-a-run-survives.md": ("faults",),
+    "docs/how-to/several-processes.md": ("sharded_capture",),
 }
 DEPARTURES = "departures"  # mark of the table of departures of released code
 DEPARTURES_PAGE = "docs/concepts/optimizers.md"

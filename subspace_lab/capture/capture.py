@@ -25,6 +25,7 @@ from subspace_lab.capture.present import left_out
 from subspace_lab.capture.record import Recorder
 from subspace_lab.capture.reductions import reduction
 from subspace_lab.capture.rounds import Rounds, Turn
+from subspace_lab.capture.together import in_a_line
 from subspace_lab.runs import RunError, RunWriter
 from subspace_lab.runs.manifest import plain
 from subspace_lab.runs.snapshot import NUM_STEPS
@@ -44,9 +45,11 @@ class GradientCapture:
     A capture that is made while an earlier one is still open at the same path or on the same optimizer, as when a cell
     of a notebook is run again, takes its place, and says so.
 
-    In a distributed job every process makes its own capture of the model, and the first one writes; sharded gradients
-    (FSDP2) are gathered layer by layer. A gradient that is not finite is recorded as such (layer and count of bad
-    entries), warned about once, and not kept.
+    In a distributed job every process makes its own capture of the model, and the first one writes. Sharded gradients
+    (FSDP2, tensor parallel, or both) are reduced by all processes together: Gram matrices are summed over shards of
+    their columns, and where a reduction needs a whole gradient, every process works on a layer of its own.
+
+    A gradient that is not finite is recorded as such (layer and count of bad entries), warned about once, and not kept.
 
     Args:
         model: The model, before or after it is wrapped, compiled or sharded with ``fully_shard``.
@@ -103,7 +106,7 @@ class GradientCapture:
         table = select_layers(model, patterns, side)
         about = {"config": config, "seeds": seeds, "data_hash": data_hash, "evaluation": evaluation, "plan": plan}
         about["places"] = places
-        reduce = reduction(keep)
+        reduction(keep)  # an unknown one is refused before anything is written
         writer = None
         if is_writer():
             if not resume:
@@ -115,7 +118,7 @@ class GradientCapture:
                 about=plain("config, seeds, data_hash, evaluation or plan", about),
                 resume=resume,
             )
-        self._recorder = Recorder(model, table, patterns, side, every, reduce, writer)
+        self._recorder = Recorder(model, table, patterns, side, every, keep, writer)
         self._rounds = Rounds()
         self._raises = on_error == "raise"
         self._driver: str | None = None  # where the steps come from
@@ -248,7 +251,9 @@ class GradientCapture:
         recorder = self._recorder
         if self._state == "closed":
             recorder.warn_once("closed", f"step {step} is not captured: {self._closed()}")
-        elif self._state == "open" or num_processes() > 1:  # others wait for this one where gradients are sharded
+        elif self._state == "stopped":
+            recorder.tell(step, turn)
+        else:
             self._say_whether_it_writes()
             with self._guarded():
                 recorder.step(step, facts, scale, hold, turn)
@@ -350,10 +355,11 @@ class GradientCapture:
         except Exception as error:
             if self._raises:
                 raise
+            self._recorder.failed(error)
             with suppress(Exception):
                 self._end("stopped", finished=False)
             self._recorder.warn_once(
-                "stopped", f"the capture into {self._path} stops here, the training goes on: {_one_line(error)}"
+                "stopped", f"the capture into {self._path} stops here, the training goes on: {in_a_line(error)}"
             )
 
     def _end(self, state: Literal["closed", "stopped"], *, finished: bool) -> None:
@@ -410,8 +416,3 @@ def _patterns(layers: str | Sequence[str] | None) -> list[str] | None:
         if not isinstance(pattern, str):
             raise ValueError(f"layers takes patterns on parameter names, such as '*.mlp.*', got {pattern!r}")
     return patterns
-
-
-def _one_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines and isinstance(error, RunError) else f"{type(error).__name__}: {' '.join(lines)[:300]}"

@@ -43,48 +43,49 @@ class Collected:
 
 
 def collect(layers: Sequence[Layer], reduce: Reduction | None, scale: float | None) -> Collected:
-    """Read and reduce the gradients of all layers, one after the other.
+    """Read and reduce the gradients of all layers, one after the other, where none is sharded over processes.
 
     Args:
         layers: The layer table.
-        reduce: The reduction; None in processes that only take part in gathering sharded gradients.
+        reduce: The reduction; None in processes that do not write.
         scale: The loss scale that is still in the gradients, None for none.
 
     Returns:
         What was kept.
 
-    Raises:
-        Exception: Whatever a reduction raised, after all gradients were gathered: the other processes take part in it.
     """
-    collected, failure = Collected(), None
+    collected = Collected()
     for layer in layers:
         gradient = dense_gradient(layer, scale)
         if gradient is None:
             collected.missing.append(layer.name)
-        elif reduce is not None and failure is None:
-            try:
-                _add(collected, layer, gradient, reduce)
-            except Exception as error:
-                failure = error
-    if failure is not None:
-        raise failure
+        elif reduce is not None:
+            add_gradient(collected, layer, gradient, reduce)
     return collected
 
 
-def _add(collected: Collected, layer: Layer, gradient: Tensor, reduce: Reduction) -> None:
+def add_gradient(collected: Collected, layer: Layer, gradient: Tensor, reduce: Reduction) -> None:
+    """Reduce the gradient of a layer, unless it has entries that are not finite.
+
+    Args:
+        collected: What was kept is added to it.
+        layer: The layer.
+        gradient: A dense tensor of its shape.
+        reduce: The reduction.
+    """
     collected.dtypes.add(str(gradient.dtype).removeprefix("torch."))
-    num_bad, kept = _num_nonfinite(gradient), {}
+    num_bad, kept = num_nonfinite(gradient), {}
     if not num_bad:
         with full_precision(gradient.device.type):
-            kept = {part: tensor.cpu() for part, tensor in reduce(gradient, layer.side).items()}
-        num_bad = sum(map(_num_nonfinite, kept.values()))  # squares of very large entries overflow
+            kept = {part: tensor.cpu().contiguous() for part, tensor in reduce(gradient, layer.side).items()}
+        num_bad = sum(map(num_nonfinite, kept.values()))  # squares of very large entries overflow
     if num_bad:
         collected.nonfinite[layer.name] = num_bad
     else:
         collected.tensors.update({f"{part}:{layer.name}": tensor for part, tensor in kept.items()})
 
 
-def _num_nonfinite(tensor: Tensor) -> int:
+def num_nonfinite(tensor: Tensor) -> int:
     """Entries that are NaN or Inf; both survive a sum, which is the cheapest pass over a tensor that has neither."""
     total = tensor.sum(dtype=torch.float32 if tensor.dtype.itemsize < 4 else tensor.dtype)
     return 0 if bool(total.isfinite()) else tensor.numel() - int(tensor.isfinite().sum())

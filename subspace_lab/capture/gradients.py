@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,9 +16,7 @@ _SMALL = 1e-15  # squares of numbers below it underflow, as those of large ones 
 
 
 def dense_gradient(layer: Layer, scale: float | None) -> Tensor | None:
-    """The whole gradient of a layer, on its own device.
-
-    The gradient of a parameter that is sharded over processes is gathered: all of them must call this.
+    """The whole gradient of a layer that is not sharded over processes, on its own device.
 
     Args:
         layer: A captured layer.
@@ -32,13 +31,13 @@ def dense_gradient(layer: Layer, scale: float | None) -> Tensor | None:
     gradient = layer.parameter.grad
     if gradient is None:
         return None
-    gradient = _gathered(gradient.detach())
+    gradient = gradient.detach()
     if gradient.layout != torch.strided:
         gradient = gradient.to_dense()
     if tuple(gradient.shape) != layer.whole:
         raise ValueError(
             f"the gradient of {layer.name} has shape {tuple(gradient.shape)}, its parameter had {layer.whole}; "
-            "shard the model with torch.distributed.fsdp.fully_shard, whose gradients can be gathered"
+            "shard the model with torch.distributed.fsdp.fully_shard, whose gradients can be captured"
         )
     gradient = layer.part_of(gradient)
     return gradient if scale is None else gradient / scale
@@ -56,13 +55,15 @@ def global_norm(parameters: Iterable[Tensor], scale: float | None) -> float | No
     Returns:
         The norm, or None if no parameter has a gradient.
     """
+    parameters = list(parameters)
+    meshes = dict.fromkeys(p.device_mesh for p in parameters if hasattr(p, "device_mesh"))
     gradients = [parameter.grad.detach() for parameter in parameters if parameter.grad is not None]
-    if not gradients:
+    if not gradients and not meshes:
         return None
-    total = _total(gradients, torch.float32)
+    total = _total(gradients, [*meshes], torch.float32)
     if (math.isinf(total) or total < _SMALL) and all(gradient.device.type != "mps" for gradient in gradients):
-        total = _total(gradients, torch.float64)
-    return total / (scale or 1.0)
+        total = _total(gradients, [*meshes], torch.float64)
+    return total / (scale or 1.0) if gradients else None
 
 
 def whole_number(value: Tensor) -> float:
@@ -105,9 +106,35 @@ def num_processes() -> int:
     return 1
 
 
-def _total(gradients: Sequence[Tensor], least: torch.dtype) -> float:
-    norms = [_norm(gradient, least) for gradient in gradients]
-    return float(torch.linalg.vector_norm(torch.stack([norm.to(norms[0]) for norm in norms])))
+def _total(gradients: Sequence[Tensor], meshes: Sequence[Any], least: torch.dtype) -> float:
+    """The norm over all gradients; the squares of those that are sharded are summed once for each mesh."""
+    norms: dict[Any, list[Tensor]] = {mesh: [] for mesh in (None, *meshes)}
+    for gradient in gradients:
+        mesh = getattr(gradient, "device_mesh", None)
+        norms.setdefault(mesh, []).append(_norm(gradient, least) if mesh is None else _share_of_norm(gradient, least))
+    total = 0.0
+    for mesh, parts in norms.items():
+        square = torch.zeros((), dtype=torch.float64)
+        if parts:
+            square = torch.stack([part.to(parts[0]) for part in parts]).cpu().double().square().sum()
+        if mesh is not None:
+            square = square.to(mesh.device_type)
+            for dim in range(mesh.ndim):
+                torch.distributed.all_reduce(square, group=mesh.get_group(dim))
+        total += float(square)
+    return math.sqrt(total)
+
+
+def _share_of_norm(gradient: Any, least: torch.dtype) -> Tensor:
+    """The norm of a shard, so that the squares over all of its mesh add up: one that others hold, too, counts less."""
+    from torch.distributed.tensor import Replicate
+
+    mesh, placements = gradient.device_mesh, gradient.placements
+    if any(placement.is_partial() for placement in placements):
+        placements = [Replicate() if placement.is_partial() else placement for placement in placements]
+        gradient = gradient.redistribute(mesh, placements)
+    copies = math.prod(mesh.size(dim) for dim, placement in enumerate(placements) if placement.is_replicate())
+    return _norm(gradient.to_local(), least) / math.sqrt(copies)
 
 
 def _norm(gradient: Tensor, least: torch.dtype) -> Tensor:
@@ -117,7 +144,8 @@ def _norm(gradient: Tensor, least: torch.dtype) -> Tensor:
         gradient = gradient.to_dense()
     values = torch.view_as_real(gradient.resolve_conj()) if gradient.is_complex() else gradient
     dtype = torch.float64 if values.dtype == torch.float64 else least
-    return _gathered(torch.linalg.vector_norm(values, dtype=dtype))
+    norm: Tensor = torch.linalg.vector_norm(values, dtype=dtype)
+    return norm
 
 
 def _gathered(tensor: Tensor) -> Tensor:

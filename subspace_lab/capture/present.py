@@ -125,6 +125,6 @@ def _matter(layer: Layer, now: Tensor | None) -> str:
     if tuple(now.shape) != layer.whole:
         return (
             f"has shape {tuple(now.shape)}, its parameter had {layer.whole} "
-            "(shard the model with torch.distributed.fsdp.fully_shard, whose gradients can be gathered)"
+            "(shard the model with torch.distributed.fsdp.fully_shard, whose gradients can be captured)"
         )
     return "is frozen now" if not now.requires_grad else "is not a layer any more"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,10 +16,11 @@ from subspace_lab.capture.collect import Collected, collect
 from subspace_lab.capture.gradients import global_norm, num_processes
 from subspace_lab.capture.layers import Layer
 from subspace_lab.capture.present import changes, present, shown
-from subspace_lab.capture.reductions import Reduction
+from subspace_lab.capture.reductions import reduction
 from subspace_lab.capture.rounds import Turn
+from subspace_lab.capture.together import Together, agree
 from subspace_lab.capture.values import plain_values, snapshot_context
-from subspace_lab.runs import RunWriter
+from subspace_lab.runs import RunError, RunWriter
 from subspace_lab.runs.snapshot import snapshot_path
 
 
@@ -33,6 +35,7 @@ class _Snapshot:
     line: dict[str, Any] | None = None  # of metrics, once that is written
     absent: dict[str, str] = field(default_factory=dict)
     new: frozenset[str] = frozenset()
+    is_shared: bool = False  # with the other processes of a sharded model
 
 
 class Recorder:
@@ -44,8 +47,8 @@ class Recorder:
         patterns: The globs that chose it.
         side: The side that was asked for.
         every: Steps from one snapshot to the next, None for none.
-        reduce: What is kept of a gradient.
-        writer: Of the run; None in processes that only take part in gathering sharded gradients.
+        keep: What is kept of a gradient.
+        writer: Of the run; None in processes that only take part in reducing sharded gradients.
 
     Attributes:
         writer: As above; taken away where the run cannot be written any more.
@@ -59,12 +62,15 @@ class Recorder:
         patterns: Sequence[str] | None,
         side: Literal["auto", "left", "right"],
         every: int | None,
-        reduce: Reduction,
+        keep: str,
         writer: RunWriter | None,
     ) -> None:
         self.writer = writer
         self.last_step = -1
-        self._model, self._layers, self._every, self._reduce = model, layers, every, reduce
+        self._model, self._layers, self._every, self._keep = model, layers, every, keep
+        self._size: int | None = None  # processes that train together
+        self._failure: Exception | None = None  # that the others do not know of
+        self._all_know = False  # of what goes wrong now
         self._chosen_by = patterns, side
         self._logged: dict[str, Any] = {}
         self._line: dict[str, Any] | None = None  # of metrics, held back until all of it is known
@@ -95,19 +101,18 @@ class Recorder:
             self.flush()
 
     def _step(self, step: int, facts: Mapping[str, Any], scale: float | None, turn: Turn | None) -> None:
+        self._all_know = False
+        self._check_size()
         values, self._logged = plain_values(facts) | self._logged, {}
         if "loss" in values and (processes := num_processes()) > 1:
             values = {"loss_of": f"this process, the first of {processes}"} | values
         if turn is None or turn.leads:
-            due = self._every is not None and step % self._every == 0
-            self._end_step(publish=due)
-            self.check_follows(step)
-            self.last_step = step
+            failure = self._begin(step)
             self._line = {"step": step, **values}
-            if due:
+            if self._is_due(step):
                 others = () if turn is None else turn.others
                 self._snapshot = _Snapshot(step, [id(other) for other in others])
-                self._collect(self._snapshot, values, scale, turn)
+                self._collect(self._snapshot, values, scale, turn, failure)
         else:
             self._line = values | (self._line or {"step": step})
             if self._snapshot is not None and id(turn.optimizer) in self._snapshot.waits_for:
@@ -115,6 +120,51 @@ class Recorder:
                 self._collect(self._snapshot, values, scale, turn)
         if self._snapshot is not None and not self._snapshot.waits_for:
             self._publish()
+
+    def _begin(self, step: int) -> Exception | None:
+        """Begin a step; what goes wrong is returned where other processes wait in the snapshot that is due."""
+        try:
+            self._end_step(publish=self._is_due(step))
+            self.check_follows(step)
+        except Exception as error:
+            if not self._is_due(step):
+                raise
+            return error
+        self.last_step = step
+        return None
+
+    def _is_due(self, step: int) -> bool:
+        return self._every is not None and step % self._every == 0
+
+    def _check_size(self) -> None:
+        """A capture is of the processes that it began with."""
+        size = self._size = self._size or num_processes()
+        if num_processes() != size:
+            self._all_know = True
+            raise RunError(
+                f"{size} processes began this capture, now there are {num_processes()}; end it, and go on with a new "
+                "one (resume=True)"
+            )
+
+    def failed(self, error: Exception) -> None:
+        """The capture ends because of an error, which other processes may not know of."""
+        self._failure = None if self._all_know or num_processes() == 1 else error
+
+    def tell(self, step: int, turn: Turn | None) -> None:
+        """End the capture in the other processes of a sharded model when they next wait for this one.
+
+        Args:
+            step: Optimizer steps taken before.
+            turn: As for `step`.
+        """
+        failure = self._failure
+        if failure is None or not self._is_due(step) or not (turn is None or turn.leads):
+            return
+        layers = present(self._model, self._layers, *self._chosen_by).layers
+        if Together.is_needed(layers):
+            self._failure = None
+            with suppress(type(failure)):
+                Together(layers, step, failure)
 
     def check_follows(self, step: int) -> None:
         """Refuse a step that does not come after the last one.
@@ -172,19 +222,33 @@ class Recorder:
         self.last_step = step - 1
 
     @torch.no_grad()
-    def _collect(self, into: _Snapshot, values: dict[str, Any], scale: float | None, turn: Turn | None) -> None:
+    def _collect(
+        self,
+        into: _Snapshot,
+        values: dict[str, Any],
+        scale: float | None,
+        turn: Turn | None,
+        failure: Exception | None = None,
+    ) -> None:
         """Add the gradients that are due now, and their norm."""
-        if "grad_norm" not in values or num_processes() > 1:  # all processes or none: the norm may need a collective
-            parameters = self._model.parameters() if turn is None else turn.parameters(self._model)
-            norm = global_norm(parameters, scale)
-            into.norms += [] if norm is None else [norm]
         held = into.collected.layers
         now = present(self._model, self._layers, *self._chosen_by)  # others may be frozen in the turn of an optimizer
         first = not into.absent and not held and not into.new
         into.absent = now.absent if first else {k: v for k, v in into.absent.items() if k in now.absent}
         into.new = now.new if first else into.new & now.new
         mine = [x for x in now.layers if x.name not in held and (turn is None or turn.concerns(x.parameter))]
-        into.collected.add(collect(mine, self._reduce if self.writer else None, scale))
+        if Together.is_needed(now.layers):
+            into.is_shared = self._all_know = True
+            into.collected.add(Together(mine, into.step, failure).collect(self._keep, scale))
+            self._all_know = False
+        elif failure is not None:
+            raise failure
+        else:
+            into.collected.add(collect(mine, reduction(self._keep) if self.writer else None, scale))
+        if "grad_norm" not in values or num_processes() > 1:  # all processes or none: the norm may need a collective
+            parameters = self._model.parameters() if turn is None else turn.parameters(self._model)
+            norm = global_norm(parameters, scale)
+            into.norms += [] if norm is None else [norm]
 
     def _publish(self) -> None:
         made, line = self._snapshot, self._line
@@ -194,8 +258,18 @@ class Recorder:
         own = made.line or line
         assert own is not None
         own = {"step": made.step, **norm, **{k: v for k, v in own.items() if k != "step"}}
-        if self.writer is not None:
-            self._write(self.writer, made, own)
+        failure = None
+        try:
+            if self.writer is not None:
+                self._write(self.writer, made, own)
+        except Exception as error:
+            failure = error
+        if made.is_shared:
+            self._all_know = True
+            agree(failure)
+            self._all_know = False
+        elif failure is not None:
+            raise failure
         self._line = own if made.line is None else line
 
     def _write(self, writer: RunWriter, made: _Snapshot, line: dict[str, Any]) -> None:

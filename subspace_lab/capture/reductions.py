@@ -19,7 +19,15 @@ import torch
 from torch import Tensor
 
 from subspace_lab import numerics
-from subspace_lab.numerics import Side, default_side, flatten, gram_eigh, gram_singular_values, pack_symmetric
+from subspace_lab.numerics import (
+    Side,
+    default_side,
+    flatten,
+    gram_eigh,
+    gram_singular_values,
+    pack_symmetric,
+    unpack_symmetric,
+)
 
 Reduction = Callable[[Tensor, Side], dict[str, Tensor]]
 
@@ -81,10 +89,7 @@ def topk(gradient: Tensor, side: Side, K: int) -> dict[str, Tensor]:
         ``basis``: (m, K) and ``singular_values``: (min(rows, cols),), both descending.
     """
     G = flatten(gradient)
-    values, S = gram_eigh(numerics.gram(_double(G), side), min(K, *G.shape))
-    sigma = values.sqrt()[: min(G.shape)]
-    dtype = _kept_dtype(gradient.dtype)
-    return {"basis": S.to(dtype), "singular_values": sigma.to(dtype)}
+    return _topk_of_gram(numerics.gram(_double(G), side), K, min(G.shape), gradient.dtype)
 
 
 def stats(gradient: Tensor, side: Side) -> dict[str, Tensor]:  # noqa: ARG001
@@ -103,8 +108,8 @@ def stats(gradient: Tensor, side: Side) -> dict[str, Tensor]:  # noqa: ARG001
         ``singular_values``: (min(rows, cols),), descending.
     """
     G = flatten(gradient)
-    sigma = gram_singular_values(numerics.gram(_double(G), default_side(*G.shape)))
-    return {"singular_values": sigma.to(_kept_dtype(gradient.dtype))}
+    C = numerics.gram(_double(G), default_side(*G.shape))
+    return {"singular_values": gram_singular_values(C).to(_kept_dtype(gradient.dtype))}
 
 
 def reduction(keep: str) -> Reduction:
@@ -122,6 +127,65 @@ def reduction(keep: str) -> Reduction:
     if (K := _num_kept(keep)) is not None:
         return partial(topk, K=K)
     return {"full": full, "gram": gram, "stats": stats}[keep]
+
+
+def follows_from_gram(keep: str, shape: tuple[int, int], side: Side, of: Side) -> bool:
+    """Whether a reduction is a function of one Gram matrix, which adds over shards of the gradient's columns.
+
+    Args:
+        keep: The reduction.
+        shape: Rows and columns of the gradient as a matrix.
+        side: The side of the subspace.
+        of: The side of the Gram matrix.
+
+    Returns:
+        False where the gradient itself is needed, or a Gram matrix of the other side.
+
+    >>> [follows_from_gram(keep, (1376, 512), "right", "right") for keep in ("full", "gram", "topk:64", "stats")]
+    [False, True, True, True]
+    """
+    square = shape[0] == shape[1]
+    if _num_kept(keep) is not None:
+        return side == of
+    return {"full": False, "gram": side == of and not square, "stats": square or of == default_side(*shape)}[keep]
+
+
+def part_of_gram(keep: str, shard: Tensor, of: Side) -> Tensor:
+    """The Gram matrix of some columns of an oriented gradient; the sum over all of them is that of the gradient.
+
+    Args:
+        keep: A reduction that follows from it.
+        shard: Rows (for ``"right"``) or columns (for ``"left"``) of the gradient; there may be none.
+        of: The side of the Gram matrix.
+
+    Returns:
+        A triangle, packed by `subspace_lab.numerics.pack_symmetric`, in the precision of the reduction.
+    """
+    G = flatten(shard)
+    return pack_symmetric(numerics.gram(G if keep == "gram" else _double(G), of))
+
+
+def reduced_gram(
+    keep: str, packed: Tensor, *, shape: tuple[int, int], side: Side, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """What a reduction keeps of a gradient, from its Gram matrix.
+
+    Args:
+        keep: A reduction that follows from it.
+        packed: The sum of what `part_of_gram` returned.
+        shape: Rows and columns of the gradient.
+        side: The side of the subspace.
+        dtype: Of the gradient.
+
+    Returns:
+        What the reduction returns for the gradient itself.
+    """
+    if keep == "gram":
+        return {f"gram_{side}": packed}
+    C = unpack_symmetric(packed)
+    if (K := _num_kept(keep)) is not None:
+        return _topk_of_gram(C, K, min(shape), dtype)
+    return {"singular_values": gram_singular_values(C).to(_kept_dtype(dtype))}
 
 
 def reduction_bytes(
@@ -195,6 +259,12 @@ def full_precision(device: str) -> Iterator[None]:
     finally:
         for backend, value in zip(backends, before, strict=True):
             setattr(backend, name, value)
+
+
+def _topk_of_gram(C: Tensor, K: int, shorter: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    values, S = gram_eigh(C, min(K, shorter))
+    kept = _kept_dtype(dtype)
+    return {"basis": S.to(kept), "singular_values": values.sqrt()[:shorter].to(kept)}
 
 
 def _num_kept(keep: str) -> int | None:

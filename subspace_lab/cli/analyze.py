@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from subspace_lab.cli.parameters import RunDir, refuse_useless
+from subspace_lab.cli.parameters import HERE, ExecutorOptions, RunDir, refuse_useless
 from subspace_lab.cli.steps import conclude, draw, measure, measure_hessian
 
 
@@ -18,7 +18,7 @@ def analyze(
     rank: int | None = None,
     lags: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (1, 2, 4, 8, 16),
     top: int = 20,
-    workers: int | None = None,
+    execution: ExecutorOptions = HERE,
     hessian: Annotated[bool, Parameter(negative=())] = False,
     noise: Annotated[bool, Parameter(negative=())] = False,
     hessian_layers: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True, negative_iterable=())] = None,
@@ -42,8 +42,8 @@ def analyze(
         Ages of stale bases, in captures.
     top
         How many singular values of the curvature tangent.
-    workers
-        Layers worked on at once, by default one per core.
+    execution
+        Where chains of layers are worked on.
     hessian
         Measure the Hessian of the loss at the run's checkpoints as well; it takes minutes per checkpoint.
     noise
@@ -71,7 +71,7 @@ def analyze(
         refuse_useless("--hessian and --noise", {name: place is not None for name, place in places.items()})
     run = Run.open(run_dir, write=True)
     checkpoints = RestoredCheckpoints.of(run, **places) if hessian or noise else None  # before anything long is begun
-    measure(run, ranks=ranks, rank=rank, lags=lags, top=top, workers=workers)
+    measure(run, ranks=ranks, rank=rank, lags=lags, top=top, **execution.arguments())
     if checkpoints and hessian:
         measure_hessian(run, checkpoints, layers=hessian_layers, k=eigenvalues, sequences=sequences, rank=rank)
     if checkpoints and noise:

@@ -43,11 +43,11 @@ Size = Annotated[Bytes, Parameter(converter=_to_bytes)]
 @Parameter(name="*")
 @dataclass(frozen=True)
 class ExecutorOptions:
-    """How the trainings of a command are run.
+    """How the trainings or analyses of a command are run.
 
     Attributes:
-        executor: Processes of this machine, or Slurm job arrays.
-        workers: Trainings at a time; by default one per core, or as many as Slurm gives.
+        executor: This machine, or jobs of Slurm.
+        workers: Trainings, or layers, at a time; by default one per core, or as many as Slurm gives.
         slurm: Options of Slurm: --slurm.partition gpu --slurm.time 60.
     """
 

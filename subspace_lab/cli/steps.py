@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from subspace_lab.analysis.loss.of_run import Checkpoints
     from subspace_lab.runs import Run
 
 
-def measure(run: Run, *, workers: int | None = None, **arguments: Any) -> None:
+def measure(
+    run: Run,
+    *,
+    executor: Literal["local", "slurm"] = "local",
+    workers: int | None = None,
+    slurm: Mapping[str, Any] | None = None,
+    **arguments: Any,
+) -> None:
     """All tables, with one layer per core and one thread per layer: small eigenproblems do not thread well.
 
     Args:
         run: Open for writing.
-        workers: Layers worked on at once; one per core by default.
+        executor: Threads of this process, or jobs of Slurm, one for the same layer of all blocks.
+        workers: Layers worked on at once; one per core by default, or as many as Slurm gives.
+        slurm: Options of Slurm.
         arguments: Of `subspace_lab.analysis.analyze`.
     """
     from concurrent.futures import ThreadPoolExecutor
@@ -25,13 +35,21 @@ def measure(run: Run, *, workers: int | None = None, **arguments: Any) -> None:
 
     from subspace_lab._checks import whole_number
     from subspace_lab.analysis import analyze as all_tables
+    from subspace_lab.experiments.executors.choose import check_execution
 
+    check_execution(executor, workers, slurm)
+    if executor == "slurm":
+        from subspace_lab.experiments.executors.futures import SlurmFutures
+
+        with SlurmFutures(run.path / "slurm", workers, slurm) as jobs:
+            all_tables(run, executor=jobs, **arguments)
+        return
     num_workers = whole_number("workers", (os.cpu_count() or 1) if workers is None else workers)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(num_workers) as executor:
-            all_tables(run, executor=executor, **arguments)
+        with ThreadPoolExecutor(num_workers) as pool:
+            all_tables(run, executor=pool, **arguments)
     finally:
         torch.set_num_threads(threads)
 

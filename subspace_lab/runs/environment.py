@@ -16,10 +16,12 @@ def environment() -> dict[str, Any]:
 
     Returns:
         A dictionary with ``python``, ``platform``, ``processor``, ``cores``, ``torch_threads``, ``cuda`` (device name
-        or None) and ``packages`` (name -> version).
+        or None), ``packages`` (name -> version) and, where several train together, ``processes``.
     """
     import torch
 
+    group = torch.distributed.is_available() and torch.distributed.is_initialized()
+    processes = torch.distributed.get_world_size() if group else 1
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()}-{platform.machine()}",
@@ -28,6 +30,7 @@ def environment() -> dict[str, Any]:
         "torch_threads": torch.get_num_threads(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "packages": {name: version for name in _PACKAGES if (version := _version(name))},
+        **({"processes": processes} if processes > 1 else {}),
     }
 
 

@@ -18,6 +18,7 @@ from subspace_lab._names import names_of
 from subspace_lab._text import nearest_to_pattern
 from subspace_lab.capture.naming import depth_of, is_transposed
 from subspace_lab.optim.roles import roles_of
+from subspace_lab.training.sharding import gathered
 
 _ALPHA_OVER_RANK = 2
 _SAMPLE = 64  # entries of a weight that its fingerprint is of
@@ -109,6 +110,8 @@ def frozen_beside_adapters(model: nn.Module) -> dict[str, nn.Parameter]:
 def fingerprint(parameters: dict[str, nn.Parameter]) -> str:
     """A hash by which other weights are told: names, shapes and some entries of each, spread evenly.
 
+    All processes that hold a shard of them call this.
+
     Args:
         parameters: By name.
 
@@ -117,7 +120,7 @@ def fingerprint(parameters: dict[str, nn.Parameter]) -> str:
     """
     hashed = hashlib.sha256()
     for name, p in sorted(parameters.items()):
-        flat = p.detach().reshape(-1)
+        flat = gathered(p.detach()).reshape(-1)
         places = torch.arange(min(_SAMPLE, len(flat)), device=flat.device) * len(flat) // _SAMPLE
         hashed.update(f"{name} {tuple(p.shape)} {flat[places].double().tolist()}\n".encode())
     return hashed.hexdigest()

@@ -3,12 +3,13 @@
 Tensors are ``model:<name>`` and ``optimizer:<parameter index>.<key>``; numbers of the optimizer's state and its
 settings are in the JSON metadata, and a checksum is over everything. The position in the data, the learning rate and
 the seed of any dropout follow from the step, so that there is nothing else to keep. Of a model with adapters only these
-are kept, with a fingerprint of the weights that they were trained on.
+are kept, with a fingerprint of the weights that they were trained on. Sharded tensors are gathered one by one: a
+checkpoint is the same file whatever wrote it, and says how the optimizer's were sharded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from subspace_lab.runs.files import confined
 from subspace_lab.runs.snapshot import Snapshot, steps_in, write_snapshot
 from subspace_lab.training.adapters import fingerprint, frozen_beside_adapters
 from subspace_lab.training.hooks import Stateful
+from subspace_lab.training.sharding import gathered, sharded_like
 
 
 def checkpoint_steps(run_dir: Path) -> list[int]:
@@ -40,8 +42,9 @@ def save_checkpoint(
     further: Stateful | None = None,
     *,
     keep: int = 2,
+    writes: bool = True,
 ) -> None:
-    """Publish a checkpoint, then remove all but the last ones.
+    """Publish a checkpoint, then remove all but the last ones; all processes of a sharded model call this.
 
     Args:
         run_dir: The run directory.
@@ -50,6 +53,7 @@ def save_checkpoint(
         optimizer: Its state must be tensors and plain numbers or texts.
         further: Whose state is kept beside it: tensors and plain values by name.
         keep: How many are kept.
+        writes: Whether this process publishes it, or only takes part in gathering.
 
     Raises:
         RunError: If it cannot be written.
@@ -71,7 +75,15 @@ def save_checkpoint(
         context["further"] = {name: value for name, value in more.items() if not isinstance(value, Tensor)}
     if frozen := frozen_beside_adapters(model):
         context["base"] = fingerprint(frozen)
-    on_cpu = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+    if placed := _placements_of(tensors):
+        context["placements"] = placed
+    on_cpu = {}
+    for name, tensor in tensors.items():
+        whole = gathered(tensor.detach())
+        if writes:
+            on_cpu[name] = whole.cpu()
+    if not writes:
+        return
     try:
         write_snapshot(checkpoint_path(run_dir, step), on_cpu, context, within=run_dir)
     except TypeError as error:
@@ -180,7 +192,23 @@ def _model_state(model: torch.nn.Module) -> dict[str, Tensor]:
     first: dict[int, str] = {}
     frozen = frozen_beside_adapters(model)
     state = {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
-    return {name: tensor for name, tensor in state.items() if first.setdefault(tensor.data_ptr(), name) == name}
+    return {name: tensor for name, tensor in state.items() if first.setdefault(_place(tensor), name) == name}
+
+
+def _place(tensor: Tensor) -> int:
+    """Where a tensor, or the shard of it that is here, lies in memory; empty shards lie in storage of their own."""
+    local: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return local.data_ptr() or local.untyped_storage().data_ptr()
+
+
+def _placements_of(tensors: Mapping[str, Tensor]) -> dict[str, list[int | None]]:
+    """Of the optimizer's sharded tensors, by dimension of the mesh: the dimension that is sharded, None for none."""
+    sharded: dict[str, Any] = {name: t for name, t in tensors.items() if hasattr(t, "placements")}
+    return {
+        name: [getattr(placement, "dim", None) for placement in tensor.placements]
+        for name, tensor in sharded.items()
+        if name.startswith("optimizer:")
+    }
 
 
 def _load_model(file: Snapshot, model: torch.nn.Module) -> None:
@@ -209,7 +237,7 @@ def fill_model(model: torch.nn.Module, saved: Mapping[str, Tensor | None], path:
     with torch.no_grad():
         for name, tensor in saved.items():
             assert tensor is not None
-            state[name].copy_(tensor)
+            state[name].copy_(sharded_like(tensor, state[name]))
 
 
 def _load_optimizer(file: Snapshot, optimizer: torch.optim.Optimizer) -> None:
@@ -221,13 +249,28 @@ def _load_optimizer(file: Snapshot, optimizer: torch.optim.Optimizer) -> None:
         )
     groups = [_as_before(saved, group) for saved, group in zip(before, now, strict=True)]
     state: dict[int, dict[str, Any]] = {int(index): dict(v) for index, v in file.context["state"].items()}
-    for part, _, name in (full.partition(":") for full in file.context["tensors"]):
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    placements = file.context.get("placements", {})
+    for full in file.context["tensors"]:
+        part, _, name = full.partition(":")
         if part == "optimizer":
             index, _, key = name.partition(".")
             tensor = file.get(part, name)
             assert tensor is not None
-            state.setdefault(int(index), {})[key] = tensor.clone()  # aligned as a tensor of torch's own
+            whole = tensor.clone()  # aligned as a tensor of torch's own
+            state.setdefault(int(index), {})[key] = _sharded(whole, parameters[int(index)], placements.get(full))
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _sharded(tensor: Tensor, parameter: Tensor, dims: Sequence[int | None] | None) -> Tensor:
+    """A tensor of the optimizer's state, sharded as when it was saved, or as its parameter is if it has its shape."""
+    if not hasattr(parameter, "device_mesh"):
+        return tensor
+    if dims is None or len(dims) != parameter.device_mesh.ndim:
+        return sharded_like(tensor, parameter) if tensor.shape == parameter.shape else tensor
+    from torch.distributed.tensor import Replicate, Shard
+
+    return sharded_like(tensor, parameter, [Replicate() if dim is None else Shard(dim) for dim in dims])
 
 
 def _load_further(file: Snapshot, further: Stateful | None) -> None:

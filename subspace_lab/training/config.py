@@ -15,6 +15,7 @@ from subspace_lab.training.tasks.names import DEFAULT_TASK, OWN_DATA, TASKS, che
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Adapter = Literal["lora"]
+Sharding = Literal["ddp", "fsdp", "hsdp"]
 DEFAULT_PRESET = "llama-7m"
 _ADAPTER_RANK = 8
 _COUNTS = ("steps", "batch_size", "accumulation", "vocab_size", "adapter_rank", "rank", "update_interval", "threads",
@@ -73,6 +74,8 @@ class TrainConfig:
         seed: Of the initial weights, the order of the data and any dropout.
         precision: ``bfloat16`` is autocast over float32 weights; ``auto`` measures which one is faster here.
         threads: Of torch on the CPU; results are repeated bit for bit at the same number only.
+        sharding: Of several processes, which torchrun begins: ``ddp``, the default, keeps the whole model in each;
+            ``fsdp`` shards it block by block over all of them, ``hsdp`` over those of a node, with a copy on each node.
         every: Capture every so many steps; None captures no gradients and writes metrics only.
         keep: What is kept of a gradient: ``full``, ``gram``, ``topk:K`` or ``stats``.
         layers: Globs on parameter names; the linear layers of attention and MLP by default.
@@ -115,6 +118,7 @@ class TrainConfig:
     seed: int = 0
     precision: Precision = "auto"
     threads: int | None = None
+    sharding: Sharding | None = None
     every: int | None = 10
     keep: str = "gram"
     layers: tuple[str, ...] | None = None
@@ -250,7 +254,8 @@ class TrainConfig:
 
 
 # Settings of later releases, with the values that change nothing.
-_LATER = {"task": DEFAULT_TASK, "columns": None, "adapter": None, "adapter_rank": None, "adapter_targets": None}
+_LATER = {"task": DEFAULT_TASK, "columns": None, "adapter": None, "adapter_rank": None, "adapter_targets": None,
+          "sharding": None}  # fmt: skip
 _OFF = ("clip", "every", "eval_every")  # None is a value of these
 
 
@@ -290,6 +295,8 @@ def _check_choices(config: TrainConfig) -> None:
             f"vocab_size={config.vocab_size} has no effect on the pretrained {config.model!r}; leave it out"
         )
     check_choice("precision", config.precision, get_args(Precision))
+    if config.sharding is not None:
+        check_choice("sharding", config.sharding, get_args(Sharding))
     _check_adapter(config)
     for name in ("layers", "adapter_targets"):
         if isinstance(patterns := getattr(config, name), str):

@@ -27,10 +27,13 @@ from subspace_lab.training.models import linear_layers
 from subspace_lab.training.optimizers import plan_of
 from subspace_lab.training.places import places_of, task_of_run
 from subspace_lab.training.progress import TrainingProgress
+from subspace_lab.training.sharding import is_sharded
 from subspace_lab.training.start import (
     config_to_resume,
     config_to_start,
+    drop_snapshots,
     moved_files,
+    processes_of,
     settle_on_machine,
     torch_state_of_a_run,
 )
@@ -55,7 +58,9 @@ def train(
 
     The run is a function of its configuration: a run that was killed at any instant and resumed has bit for bit the
     parameters and snapshots of one that was not, on the same machine with the same number of threads. Under torchrun
-    each process takes a share of every micro-batch, and the first one writes.
+    each process takes a share of every micro-batch, the model is whole in each or sharded (``config.sharding``), and
+    the first process writes. Resumed by another number of processes it agrees to rounding, and snapshots after the
+    checkpoint are taken again.
 
     Args:
         run_dir: The run directory; a new one, unless resuming.
@@ -77,13 +82,14 @@ def train(
         DivergedError: If the loss or the gradient is no longer finite, a kind of RunError.
         ValueError: If the configuration or the data do not do.
         ModuleNotFoundError: Without the packages of the extra ``hf``.
+        ProcessLostError: If another process failed or is gone, a kind of RunError.
         TrainingInterrupted: After Ctrl-C; there is a checkpoint, and the message says how to go on.
     """
     require("transformers", extra="hf")
     run_dir = local_path(run_dir, error=RunError)
     with workers() as team:
         asked = config
-        config = config_to_resume(run_dir, asked) if resume else config_to_start(run_dir, asked, team)
+        config = config_to_resume(run_dir, asked, team) if resume else config_to_start(run_dir, asked, team)
         moved = moved_files(asked, config) if resume and asked is not None else {}
         with torch_state_of_a_run(config, team):
             config = settle_on_machine(config, team)
@@ -100,6 +106,8 @@ def train(
             if hooks.backward is not None and team.size > 1:
                 raise ValueError(f"a backward pass of your own is of one process, this training has {team.size}")
             start = load_checkpoint(run_dir, trainer.model, trainer.optimizer, hooks.state) if resume else 0
+            if resume and team.is_first and processes_of(run_dir) != team.size:
+                drop_snapshots(run_dir, start)
             with (
                 catch_interrupt() as interrupt,
                 _capture(run_dir, config, trainer, task, resume=resume) as capture,
@@ -137,12 +145,10 @@ def _own_task(
     run_dir: Path, config: TrainConfig, team: Workers, moved: dict[str, str] | None
 ) -> tuple[TrainConfig, ShippedTask]:
     """The task of a configuration, and the configuration with where the files of a resumed run are now."""
-    if not team.is_first:
-        team.wait()
-    found = (config, task_of(config, team)) if moved is None else task_of_run(Run.open(run_dir), config, team, **moved)
-    if team.is_first:
-        team.wait()
-    return found
+    with team.first_before_others():
+        return (
+            (config, task_of(config, team)) if moved is None else task_of_run(Run.open(run_dir), config, team, **moved)
+        )
 
 
 def _check_data(run_dir: Path, config: TrainConfig, task: Task) -> None:
@@ -252,7 +258,9 @@ class _Loop:
             return self._trainer.evaluate()
 
     def _checkpoint(self, taken: int, *, now: bool) -> None:
-        if not (now or taken % self._config.checkpoint_every == 0 or taken == self._steps) or not self._team.is_first:
+        if not (now or taken % self._config.checkpoint_every == 0 or taken == self._steps):
+            return
+        if not (self._team.is_first or is_sharded(self._trainer.model)):
             return
         with self._clock.stopped():
             self._check_own()
@@ -263,6 +271,7 @@ class _Loop:
                 self._trainer.optimizer,
                 self._hooks.state,
                 keep=self._config.keep_checkpoints,
+                writes=self._team.is_first,
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +14,14 @@ from typing import Literal
 import torch
 
 from subspace_lab.runs import Run, RunError
+from subspace_lab.runs.files import confined
 from subspace_lab.runs.manifest import MANIFEST
+from subspace_lab.runs.snapshot import snapshot_path, steps_in
 from subspace_lab.runs.writer import refuse_existing
 from subspace_lab.training.config import TrainConfig
 from subspace_lab.training.optimizers import method_key, plan_of, settle_optimizer, with_beta2
 from subspace_lab.training.places import FILES, plan_of_run
+from subspace_lab.training.sharding import settle_sharding
 from subspace_lab.training.workers import Workers
 
 _SIZE = 1024
@@ -60,26 +64,32 @@ def config_to_start(run_dir: Path, config: TrainConfig | None, workers: Workers)
     """
     if workers.is_first:
         refuse_existing(run_dir)
-    return settle_optimizer((config or TrainConfig()).resolved())
+    return settle_sharding(settle_optimizer((config or TrainConfig()).resolved()), workers)
 
 
-def config_to_resume(run_dir: Path, config: TrainConfig | None) -> TrainConfig:
+def config_to_resume(run_dir: Path, config: TrainConfig | None, workers: Workers) -> TrainConfig:
     """The configuration of a run that is resumed: that with which it began.
 
     Args:
         run_dir: The run directory.
         config: What was asked for; None for whatever it was.
+        workers: The processes that go on; they may be more or fewer than before.
 
     Returns:
         The configuration.
 
     Raises:
         RunError: If the run is finished, was not begun by a training, or began with another configuration or plan.
+        ValueError: If a sharding is asked for that has no effect on these processes.
     """
     before = stored_config(run_dir)
     if Run.open(run_dir).manifest.get("finished"):
         raise RunError(f"{run_dir} is finished: all of its {before.steps} steps are done; there is nothing to resume")
+    if workers.is_first:
+        _warn_of_other_processes(run_dir, workers.size)
     if config is not None:
+        if config.sharding is not None:
+            settle_sharding(config, workers)
         places = {name: getattr(before, name) for name in moved_files(config, before)}
         config = dataclasses.replace(config, optimizer=method_key(config.optimizer), **places)
         config = config if before.betas is None else with_beta2(config, before.betas)
@@ -88,6 +98,31 @@ def config_to_resume(run_dir: Path, config: TrainConfig | None) -> TrainConfig:
     except ValueError as error:
         raise RunError(f"{run_dir} began with other settings ({error}); resume with the same ones") from error
     return _with_plan(run_dir, config)
+
+
+def processes_of(run_dir: Path) -> int:
+    """How many processes began a run."""
+    number: int = Run.open(run_dir).manifest.get("environment", {}).get("processes", 1)
+    return number
+
+
+def drop_snapshots(run_dir: Path, step: int) -> None:
+    """Remove the snapshots of a step and later ones, which are taken again and will not be the same to the last bit."""
+    for later in [later for later in steps_in(run_dir / "snapshots") if later >= step]:
+        confined(run_dir, snapshot_path(run_dir, later)).unlink()
+
+
+def _warn_of_other_processes(run_dir: Path, now: int) -> None:
+    if now != (before := processes_of(run_dir)):
+        warnings.warn(
+            f"{run_dir} was begun by {_processes(before)}, now it is resumed by {_processes(now)}: sums in another "
+            "order agree to rounding, not bit for bit; snapshots after the checkpoint are taken again",
+            stacklevel=4,
+        )
+
+
+def _processes(number: int) -> str:
+    return "one process" if number == 1 else f"{number} processes"
 
 
 def moved_files(config: TrainConfig, before: TrainConfig) -> dict[str, str]:

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from subspace_lab.training.config import TrainConfig
 from subspace_lab.training.optimizers import build_optimizer
 from subspace_lab.training.schedule import Cosine
+from subspace_lab.training.sharding import gathered, parallel, replicated_like, spread
 from subspace_lab.training.tasks.base import Batch, Task, Weighted
 from subspace_lab.training.tasks.table import model_for
 from subspace_lab.training.workers import Workers
@@ -51,9 +52,11 @@ class Trainer:
         self.schedule = Cosine.of(config)
         self.model: nn.Module = model_for(config, task) if model is None else model
         nn.Module.to(self.model, workers.device)  # in place
+        sharding = (config.sharding or "ddp") if workers.size > 1 else None  # another number than it began with
+        spread(self.model, sharding, workers)
         self.optimizer = build_optimizer(self.model, config)
         self._schedules = [Cosine.of(config, peak=group["lr"]) for group in self.optimizer.param_groups]
-        self._parallel: nn.Module = DistributedDataParallel(self.model) if workers.size > 1 else self.model
+        self._parallel = parallel(self.model, sharding)
 
     def backward(self, step: int) -> float:
         """The gradient of a step, averaged over micro-batches and processes by their weights, into the parameters.
@@ -76,8 +79,7 @@ class Trainer:
 
     def gradient_norm(self) -> Tensor:
         """The global norm of the gradient, the one that clipping uses."""
-        norm: Tensor = torch.nn.utils.get_total_norm(self._gradients())
-        return norm
+        return gathered(torch.nn.utils.get_total_norm(self._gradients()))
 
     def update(self, step: int, norm: Tensor) -> None:
         """Clip and take the step; the gradient is left for whoever looks at it.
@@ -87,7 +89,8 @@ class Trainer:
             norm: From `gradient_norm`.
         """
         if self._config.clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self._config.clip, norm)
+            as_gradients = replicated_like(norm, next(self.model.parameters()))
+            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self._config.clip, as_gradients)
         for group, schedule in zip(self.optimizer.param_groups, self._schedules, strict=True):
             group["lr"] = schedule.at(step)
         self.optimizer.step()

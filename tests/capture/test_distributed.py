@@ -1,18 +1,15 @@
 """Two processes on the CPU: DDP and FSDP2, against gradients of the whole model computed in one."""
 
-import os
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from torch import distributed, nn
-from torch.multiprocessing.spawn import spawn
 
 import subspace_lab as sl
 from tests.capture.helpers import batches, mean_gradients, relative_error
-
-pytestmark = pytest.mark.slow
+from tests.launch import launch
 
 NUM_PROCESSES, STEPS = 2, 3
 
@@ -63,12 +60,23 @@ def wrapped(kind):
     return fully_shard(model, mesh=mesh)
 
 
-def worker(rank, meeting_point, kind, run_dir, keep, before):
+KINDS = {"ddp": ("ddp", "full", False), "fsdp2": ("fsdp2", "full", False), "before": ("fsdp2", "gram", True)}
+
+
+def main(directory):
+    """All kinds, in each of the processes."""
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{meeting_point}", rank=rank, world_size=NUM_PROCESSES)
+    distributed.init_process_group("gloo")
+    for name, (kind, keep, before) in KINDS.items():
+        capture_training(Path(directory, name), kind, keep, before)
+    distributed.barrier()
+
+
+def capture_training(run_dir, kind, keep, before):
+    rank = distributed.get_rank()
     model = None if before else wrapped(kind)
     bare = Net()
-    capture = sl.GradientCapture(bare if before else model, Path(run_dir), every=1, keep=keep, layers="*.weight")
+    capture = sl.GradientCapture(bare if before else model, run_dir, every=1, keep=keep, layers="*.weight")
     if before:  # the table is made of the bare model, which is sharded in place afterwards
         from torch.distributed.fsdp import fully_shard
 
@@ -83,18 +91,21 @@ def worker(rank, meeting_point, kind, run_dir, keep, before):
                 capture.log(loss=loss, grad_norm=None)
             optimizer.step()
             optimizer.zero_grad()
-    distributed.barrier()
-    os._exit(0)  # gloo's threads may drop the last tensor while the interpreter shuts down, which aborts the process
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory):
+    """Where the two processes wrote."""
+    root = tmp_path_factory.mktemp("two")
+    statuses, text = launch("tests.capture.test_distributed:main", NUM_PROCESSES, root)
+    assert statuses == [0, 0], text
+    return root
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kind", "keep", "before"), [("ddp", "full", False), ("fsdp2", "full", False), ("fsdp2", "gram", True)]
-)
-def test_gradients_over_processes_are_gathered_and_written_once(kind, keep, before, tmp_path):
-    run_dir = tmp_path / "run"
-    spawn(worker, (str(tmp_path / "meeting_point"), kind, str(run_dir), keep, before), nprocs=NUM_PROCESSES)
-    run = sl.Run.open(run_dir)
+@pytest.mark.parametrize("name", KINDS)
+def test_gradients_over_processes_are_written_once(launched, name):
+    run, keep = sl.Run.open(launched / name), KINDS[name][1]
     assert run.verify() == STEPS
     assert run.metrics["step"].tolist() == list(range(STEPS))
     assert run.layers["name"].tolist() == ["up_proj.weight", "middle.weight", "down_proj.weight"]

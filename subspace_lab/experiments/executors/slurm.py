@@ -45,10 +45,7 @@ class SlurmExecutor:
         cluster: str = "slurm",
     ) -> None:
         check_options(options or {})
-        if cluster == "slurm" and not (shutil.which("sbatch") and shutil.which("srun")):
-            raise ValueError(
-                "there is no Slurm here (no sbatch on the PATH); leave out --executor slurm to use this machine"
-            )
+        check_cluster(cluster)
         self._dir, self._work, self._cluster, self._jobs = trials_dir, work, cluster, dict[str, Any]()
         self._options = {} if workers is None else {"slurm_array_parallelism": workers}
         self._options |= {f"slurm_{name}": value for name, value in (options or {}).items()}
@@ -80,6 +77,14 @@ class SlurmExecutor:
             watch.look()
             if self._jobs:
                 time.sleep(_PATIENCE_S)
+
+
+def check_cluster(cluster: str) -> None:
+    """ValueError where there is no Slurm; submitit's stand-ins are everywhere."""
+    if cluster == "slurm" and not (shutil.which("sbatch") and shutil.which("srun")):
+        raise ValueError(
+            "there is no Slurm here (no sbatch on the PATH); leave out --executor slurm to use this machine"
+        )
 
 
 def check_options(options: Mapping[str, Any]) -> None:

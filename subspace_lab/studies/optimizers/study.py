@@ -86,6 +86,10 @@ def compare(
     require("transformers", extra="hf")
     if config is not None and not isinstance(config, TrainConfig):
         raise TypeError(f"config must be a TrainConfig, got {type(config).__name__}; write TrainConfig(steps=100)")
+    if config is not None and config.sharding is not None:
+        raise ValueError(
+            f"sharding={config.sharding!r} has no effect here, where each trial trains in one process; leave it out"
+        )
     path = local_path(out_dir, error=RunError)
     parsed = parse_methods(methods)
     check_shared(parsed)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from subspace_lab.training.sharding import is_sharded
+
 
 def replies(model: nn.Module, prompts: Sequence[Sequence[int]], new_tokens: int, *, end: int) -> list[list[int]]:
     """What a model writes after some prompts, greedily; a function of weights and prompts alone.
@@ -26,13 +28,17 @@ def replies(model: nn.Module, prompts: Sequence[Sequence[int]], new_tokens: int,
     device = next(model.parameters()).device
     length = max(map(len, prompts))
     positions = getattr(model.config, "max_position_embeddings", None) or length + new_tokens
-    if (new_tokens := min(new_tokens, positions - length)) < 1:
+    new_tokens = min(new_tokens, positions - length)
+    if new_tokens < 1 and not is_sharded(model):
         return [[] for _ in prompts]
     tokens = torch.full((len(prompts), length), end)
     mask = torch.zeros((len(prompts), length), dtype=torch.int64)
     for place, prompt in enumerate(prompts):
         tokens[place, length - len(prompt) :] = torch.tensor([*prompt])
         mask[place, length - len(prompt) :] = 1
+    if new_tokens < 1:  # the other processes may have room: this one runs the model as often as they do
+        _greedy(model, tokens[:, -1:].to(device), mask[:, -1:].to(device), 1, end)
+        return [[] for _ in prompts]
     written = _greedy(model, tokens.to(device), mask.to(device), new_tokens, end)[:, length:]
     return [row[: row.index(end) + 1] if end in row else row for row in written.tolist()]
 
@@ -44,8 +50,9 @@ def _greedy(model: Any, tokens: Tensor, mask: Tensor, new_tokens: int, end: int)
     own = model.generation_config
     model.generation_config = GenerationConfig()  # what is in the model's own is added to what is given
     try:
+        together = {"synced_gpus": True} if is_sharded(model) else {}  # until all processes are through
         settings = GenerationConfig(**how, eos_token_id=end, pad_token_id=end)
-        written: Tensor = model.generate(tokens, attention_mask=mask, generation_config=settings)
+        written: Tensor = model.generate(tokens, attention_mask=mask, generation_config=settings, **together)
     finally:
         model.generation_config = own
     return written

@@ -110,13 +110,12 @@ class LabelledTask(ABC):
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """See `Task.evaluate`; each process takes a share of the rows."""
         rows = [self.held_out[row] for row in spread(self._eval_rows, len(self.held_out))]
-        size = self._batch_size // self._workers.size
-        mine = [*range(len(rows))][self._workers.rank :: self._workers.size]
         total = weight = 0.0
         judged = np.zeros((len(rows), self.exercise.judged))
-        for start in range(0, len(mine), size):
-            part = mine[start : start + size]
-            loss, counted, found = self.measure(model, [rows[place] for place in part])
+        for part in self._workers.shares(len(rows), self._batch_size):
+            loss, counted, found = self.measure(model, [rows[place] for place in part or [0]])
+            if not part:
+                continue
             total, weight = total + loss * counted, weight + counted
             judged[part] = found
         total, weight, *flat = self._workers.sums([total, weight, *judged.ravel()])

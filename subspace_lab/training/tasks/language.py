@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 
 from subspace_lab.training.config import TrainConfig
@@ -72,12 +71,10 @@ class LanguageTask:
         """See `Task.evaluate`; each process takes a share of the rows."""
         rows = self.sequences.held_out(self._eval_rows)
         device = next(model.parameters()).device
-        mine = rows[self._workers.rank :: self._workers.size]
-        total = sum(
-            self.loss(model, _labelled(part.to(device))).item() * len(part)
-            for part in torch.split(mine, self._batch_size // self._workers.size)
-            if len(part)
-        )
+        total = 0.0
+        for part in self._workers.shares(len(rows), self._batch_size):
+            loss = self.loss(model, _labelled(rows[part or [0]].to(device))).item()
+            total += loss * len(part)
         return {LOSS.name: self._workers.sums([total])[0] / len(rows)}
 
     @cached_property

@@ -1,0 +1,84 @@
+"""Several processes for a test, cheaply: one Python imports the libraries and forks them.
+
+``python -m tests.launch CALLS`` makes the calls of a JSON list one after the other, each in as many processes as it
+says and with the variables that torchrun sets, until all of them have ended; a failure in one of them is its own.
+"""
+
+import importlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+TIMEOUT_S = 600
+
+
+def launch(target, size, *arguments, **variables):
+    """One call, see `launch_all`."""
+    return launch_all([(target, size, arguments, variables)])[0]
+
+
+def launch_all(calls):
+    """Call functions in several processes each.
+
+    Args:
+        calls: Target (``module:function``, which takes texts), number of processes, arguments and variables of each.
+
+    Returns:
+        Of each the exit statuses by process, minus the signal where one was killed, and what all of them wrote.
+    """
+    words = [[target, size, list(map(str, arguments)), variables] for target, size, arguments, variables in calls]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.launch", json.dumps(words)],
+        env=environment, text=True, capture_output=True, timeout=TIMEOUT_S, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return [tuple(result) for result in json.loads(ended.stdout.strip().rpartition("\n")[2])]
+
+
+def fork(target, size, arguments, variables):
+    """Fork the processes of a call and wait for them."""
+    module, _, name = target.partition(":")
+    function = getattr(importlib.import_module(module), name)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    sys.stdout.flush()
+    with tempfile.NamedTemporaryFile() as log:
+        pids = []
+        for rank in range(size):
+            pid = os.fork()
+            if not pid:
+                os.dup2(log.fileno(), 1)
+                os.dup2(log.fileno(), 2)
+                own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_PORT": port}
+                os.environ |= {"MASTER_ADDR": "127.0.0.1", "LOCAL_WORLD_SIZE": str(size), **variables}
+                os.environ |= {name: str(value) for name, value in own.items()}
+                _become(function, arguments)
+            pids.append(pid)
+        statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+        return statuses, Path(log.name).read_text(encoding="utf-8", errors="replace")
+
+
+def _become(function, arguments):
+    """Run as one of the processes, and end without the interpreter's shutdown, in which threads of gloo may abort."""
+    status = 1
+    try:
+        function(*arguments)
+        status = 0
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    print(json.dumps([fork(*call) for call in json.loads(sys.argv[1])]))
