@@ -51,7 +51,7 @@ def full_rank_adamw(
             state["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
             state["exp_avg"] = torch.zeros_like(p, dtype=kind)
             state["exp_avg_sq"] = torch.zeros_like(p, dtype=kind)
-        own, here = local(p), local_state(state)
+        own, here = local(p), local_state(p, state)
         if lie_alike(own, grad, here["exp_avg"], here["exp_avg_sq"]):
             together.append((own, grad, here))
         else:

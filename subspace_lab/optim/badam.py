@@ -140,7 +140,7 @@ class BAdam(GroupOptimizer):
                 state[key] = kept_for(p, key, tuple(p.shape), kind, None)
         state["step"] += 1
         size = float(group["lr"]) * group["scale"]
-        adam_step(local(p), x.grad, local_state(state), group, size=size, rounding=self._rounding(x))
+        adam_step(local(p), x.grad, local_state(p, state), group, size=size, rounding=self._rounding(x))
 
     def _rounding(self, x: Live) -> torch.Generator | None:
         if not (x.group["stochastic_rounding"] and x.p.dtype in HALF):

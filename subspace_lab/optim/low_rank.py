@@ -157,7 +157,7 @@ class LowRankOptimizer(GroupOptimizer):
     def _update_ranked(self, live: list[Live]) -> None:
         """Take the steps, as many parameters at once as there are processes that can each decompose a matrix."""
         self._bases: dict[tuple[int, int], Tensor] = {}  # computed on one process of a whole matrix, until its step
-        places = max((lies_of(x.p, x.group).num_processes for x in live), default=1)
+        places = max((lies_of(x.p, x.group).num_processes for x in live if is_distributed(x.p)), default=1)
         for start in range(0, len(live), places):
             begun = [(x, turn) for x in live[start : start + places] if (turn := self._begin(x)) is not None]
             if places > 1:
@@ -168,21 +168,21 @@ class LowRankOptimizer(GroupOptimizer):
 
     def _begin(self, x: Live) -> Turn | None:
         """Count a step; None where there is nothing to choose a subspace by, which is not a step yet."""
-        state, group, own = self.state[x.p], x.group, local(x.p)
+        state, group = self.state[x.p], x.group
         if not state:
             self._allocate(x.p, state, group)
         if state["step"] == 0 and everywhere(not x.grad.any(), [x.p]):
-            own.mul_(1 - float(group["lr"]) * group["weight_decay"])
+            local(x.p).mul_(1 - float(group["lr"]) * group["weight_decay"])
             return None
         state["step"] += 1
         is_refresh = self._is_due(x.p, state["step"], group)
         state["refreshes"] += is_refresh
-        offset = () if group["stochastic_rounding"] is False else offset_of(x.p)
+        offset = offset_of(x.p) if group["stochastic_rounding"] else ()
         return Turn(group, state["step"], state["refreshes"], is_refresh, (group["seed"], x.key), offset)
 
     def _matrices(self, x: Live, turn: Turn) -> Iterator[tuple[Matrix, State, Turn]]:
         """The matrices of a parameter that are here, each with its part of the state and what is to be done to it."""
-        state, split = local_state(self.state[x.p]), x.group["splits"] > 1
+        state, split = local_state(x.p, self.state[x.p]), x.group["splits"] > 1
         for place, matrix in enumerate(pieces(x.p, x.grad, x.group)):
             if split:
                 part = {key: v[place] if isinstance(v, Tensor) else v for key, v in state.items()}

@@ -38,7 +38,7 @@ def recovery_shares(optimizer: torch.optim.Optimizer) -> dict[str, float]:
             state = optimizer.state.get(p) or {}
             if p.grad is None or "basis" not in state:
                 continue
-            split, state = group["splits"] > 1, local_state(state)
+            split, state = group["splits"] > 1, local_state(p, state)
             grad = local(p.grad)
             dense = grad if grad.layout == torch.strided else grad.to_dense()
             squares = inner = 0.0  # of what is here

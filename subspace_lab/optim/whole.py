@@ -12,9 +12,10 @@ import sys
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _ALL = slice(None)
+_PLAIN = {nn.Parameter, Tensor}
 
 
 class Whole:
@@ -87,27 +88,30 @@ WHOLE = Whole()
 
 def is_distributed(x: object) -> bool:
     """Whether a tensor is a DTensor; where nobody has imported their module there are none."""
+    if type(x) in _PLAIN:  # at the cost of a look: it is asked several times per matrix and step
+        return False
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(x, module.DTensor)
 
 
-def local_state(state: dict[str, Any]) -> dict[str, Any]:
+def local_state(p: Tensor, state: dict[str, Any]) -> dict[str, Any]:
     """The state of a parameter with the parts of its tensors that this process holds; counts as they are.
 
     Args:
-        state: The whole state; it is returned itself where nothing is distributed.
+        p: The parameter.
+        state: Its state; it is returned itself where the parameter is not distributed.
 
     Returns:
         Key to what is here, of the same memory.
     """
-    if not any(map(is_distributed, state.values())):
+    if not is_distributed(p):
         return state
     return {key: local(value) if isinstance(value, Tensor) else value for key, value in state.items()}
 
 
 def local(x: Tensor) -> Tensor:
     """The part of a tensor that this process holds: all of it, unless it is a DTensor."""
-    if not is_distributed(x):
+    if type(x) in _PLAIN or not is_distributed(x):
         return x
     part: Tensor = x._local_tensor  # type: ignore[attr-defined]
     wait = getattr(part, "wait", None)  # of a collective that is still under way

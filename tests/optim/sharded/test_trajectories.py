@@ -1,15 +1,19 @@
 """Every method under everything that torch distributes a model by: the trajectory of one process, to 1e-10."""
 
 import pytest
+import torch
 
+from subspace_lab import optim
 from tests.optim.members import every_member
+from tests.optim.sharded.checkpoints import RESUMED
 from tests.optim.sharded.launch import results
-from tests.optim.sharded.worker import SHARDED, WRAPPERS
+from tests.optim.sharded.worker import SHAPES, WRAPPERS
 
 pytestmark = pytest.mark.slow
 
 every_world = pytest.mark.parametrize("world", [1, 2, 4])
-every_wrapper = pytest.mark.parametrize("kind", WRAPPERS)
+CASES = [(world, kind) for world, kinds in WRAPPERS.items() for kind in kinds]
+every_wrapper = pytest.mark.parametrize(("world", "kind"), CASES)
 
 
 def cell(folder, world, name):
@@ -28,14 +32,12 @@ def check(folder, world, name):
 
 @every_member
 @every_wrapper
-@every_world
 def test_many_processes_give_the_trajectory_of_one(member, kind, world, folder):
     """Over refreshes, weight decay, accumulation, clipping, a convolution, a stack, tied weights and empty shards."""
     check(folder, world, f"{member}/{kind}")
 
 
 @every_wrapper
-@every_world
 def test_groups_are_clipped_by_their_whole_norms(kind, world, folder):
     check(folder, world, f"clipper/{kind}")
 
@@ -53,8 +55,7 @@ def test_a_rule_of_others_sees_whole_matrices(kind, world, folder):
     check(folder, world, f"rule/{kind}")
 
 
-@pytest.mark.parametrize("kind", SHARDED)
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize(("world", "kind"), [case for case in CASES if case[0] > 1 and case[1] != "ddp"])
 def test_a_non_finite_part_of_a_gradient_is_one_decision(kind, world, folder):
     found = cell(folder, world, f"non-finite/{kind}")
     assert all(one == found[0] for one in found)
@@ -71,3 +72,43 @@ def test_a_rule_that_fails_on_one_process_stops_all(world, folder):
         "this rule does not like the gradient",
         "a basis could not be computed on another process; the message of that one says why",
     }
+
+
+resumed = pytest.mark.parametrize(("member", "kind"), RESUMED, ids=str)
+
+
+@resumed
+@every_world
+def test_a_distributed_checkpoint_resumes_bit_for_bit(member, kind, world, folder):
+    """Saved while the processes could go on."""
+    assert all(found["same"] for found in cell(folder, world, f"again/{member}/{kind}"))
+
+
+@resumed
+def test_four_processes_are_resumed_by_two_and_these_by_one(member, kind, folder):
+    for world in (4, 2):
+        cell(folder, world, f"passed-on/{member}/{kind}")
+    assert cell(folder, 1, f"passed-on/{member}/{kind}")[0]["parameters"] < 1e-10
+
+
+@every_member
+@pytest.mark.parametrize("world", [2, 4])
+def test_whole_states_go_from_many_processes_to_one_and_back(member, world, folder):
+    for found in cell(folder, world, f"whole/{member}"):
+        assert found["parameters"] < 1e-10
+
+
+@every_member
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("world", [2, 4])
+def test_a_step_moves_the_bytes_that_the_sharding_report_says(member, shape, world, folder):
+    """Nothing of a tall matrix between refreshes; means over the processes, of which one decomposes."""
+    found = [one[str(shape)] for one in cell(folder, world, f"received/{member}")]
+    step, refresh = (sum(numbers) / world for numbers in zip(*found, strict=True))
+    [report] = optim.sharding_report(
+        {"up.weight": shape}, member.name, world=world, per_node=world, sharding="III", rank=3, dtype=torch.float64,
+        update_interval=3, **member.options,
+    )  # fmt: skip
+    assert step == pytest.approx(report.exchanged.within, abs=1e-6)
+    if member.options.get("rule") != "hybrid":  # whose refreshes are of two kinds
+        assert refresh - step == pytest.approx(report.refresh.within, abs=1e-6)

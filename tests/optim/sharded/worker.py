@@ -11,9 +11,12 @@ from pathlib import Path
 
 import torch
 from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from subspace_lab import optim
 from tests.optim.members import MEMBERS, Member
+from tests.optim.sharded.checkpoints import RESUMED, again, passed_on, whole_states
 from tests.optim.sharded.nets import (
     STEPS,
     Alone,
@@ -24,10 +27,15 @@ from tests.optim.sharded.nets import (
     states,
     train,
 )
+from tests.optim.sharded.traffic import Received
 
-WRAPPERS = ("ddp", "fsdp", "fsdp-columns", "hsdp", "tp", "fsdp-tp")
-SHARDED = WRAPPERS[1:]
+WRAPPERS = {  # those that differ from each other with so many processes
+    1: ("fsdp",),
+    2: ("ddp", "fsdp", "fsdp-columns", "tp"),
+    4: ("ddp", "fsdp", "hsdp", "tp", "fsdp-tp"),
+}
 DECAY = {"weight_decay": 0.1}
+SHAPES = [(64, 80), (96, 16), (64, 64)]
 BY_NAME = {str(member): member for member in MEMBERS}
 
 
@@ -146,10 +154,11 @@ def failing_rule() -> dict:
     return {"said": "nothing"}
 
 
-def cells(expected: dict) -> dict[str, Callable[[], dict]]:
+def cells(expected: dict, folder: Path) -> dict[str, Callable[[], dict]]:
     """Name to what is done, in the order in which all processes do it."""
     found: dict[str, Callable[[], dict]] = {}
-    for kind in WRAPPERS:
+    kinds = WRAPPERS[distributed.get_world_size()]
+    for kind in kinds:
         for member in MEMBERS:
             found[f"{member}/{kind}"] = lambda m=member, k=kind: distances(trained(m, Wrapped(k)), expected[str(m)])
         found[f"clipper/{kind}"] = lambda k=kind: distances(clipped(Wrapped(k)), expected["clipper"])
@@ -160,9 +169,39 @@ def cells(expected: dict) -> dict[str, Callable[[], dict]]:
             found[f"{name}/side/{kind}"] = lambda n=name, k=kind: distances(
                 by_side(BY_NAME[n], Wrapped(k)), expected[f"{n}/side/{k}"]
             )
-    for kind in SHARDED:
+    for kind in kinds[1:]:
         found[f"non-finite/{kind}"] = lambda k=kind: non_finite(k)
     found["failing-rule"] = failing_rule
+    for member, kind in RESUMED:
+        found[f"again/{member}/{kind}"] = lambda m=member, k=kind: again(m, k, folder)
+        found[f"passed-on/{member}/{kind}"] = lambda m=member, k=kind: later(
+            passed_on(m, k, folder), expected[str(m)][0]
+        )
+    for member in MEMBERS:
+        found[f"received/{member}"] = lambda m=member: received(m)
+        found[f"whole/{member}"] = lambda m=member: {
+            "parameters": max(distance(one, expected[str(m)][0]) for one in whole_states(m, "fsdp"))
+        }
+    return found
+
+
+def later(found: dict, expected: dict) -> dict:
+    """How far the last ones of several launches are from one process."""
+    return {"parameters": distance(found, expected) if distributed.get_world_size() == 1 else 0.0}
+
+
+def received(member: Member) -> dict:
+    """Bytes of an ordinary step of one matrix and of one that refreshes, by the shape of the matrix."""
+    mesh, found = init_device_mesh("cpu", (distributed.get_world_size(),)), {}
+    for shape in SHAPES:
+        p = torch.nn.Parameter(distribute_tensor(torch.randn(shape).double(), mesh, [Shard(0)]))
+        optimizer, counts = member.build([{"params": [("up.weight", p)], "rank": 3}]), []
+        for _ in range(4):
+            p.grad = distribute_tensor(torch.randn(shape).double(), mesh, [Shard(0)])
+            with Received() as counted:
+                optimizer.step()
+            counts.append(counted.bytes)
+        found[str(shape)] = counts[1], max(counts[2:])
     return found
 
 
@@ -178,10 +217,10 @@ def work(rank: int, world: int, folder: str) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting-{world}", rank=rank, world_size=world,
-        timeout=datetime.timedelta(seconds=60),
+        timeout=datetime.timedelta(seconds=300),
     )  # fmt: skip
     only, found = os.environ.get("ONLY_CELL", ""), {}
-    for name, cell in cells(torch.load(Path(folder) / "references.pt")).items():
+    for name, cell in cells(torch.load(Path(folder) / "references.pt"), Path(folder)).items():
         if only in name:
             try:
                 found[name] = cell()
