@@ -29,6 +29,7 @@ pages: $(INSTALLED)  ## the generated parts of the pages, from committed results
 	$(BIN)/python -m subspace_lab.studies.grass_paper.analyzed_runs
 	$(BIN)/python -m subspace_lab.studies.plans.study
 	$(BIN)/subspace-lab figures results/grass_paper --profile cpu --page docs/evidence.md --pictures figures --draw-only
+	$(BIN)/subspace-lab safety report results/safety --page docs/safety.md --pictures figures/safety
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pandas as pd
 
 from subspace_lab.experiments.claims import Claim, Statement, statement
+from subspace_lab.studies.safety.config import LORA
 from subspace_lab.studies.safety.reading import CLEAN, Tables, titles
 from subspace_lab.studies.safety.stages import NONE
 
@@ -80,15 +81,16 @@ def _named(defense: str) -> str:
 
 
 def _again(tables: Tables) -> list[Statement]:
+    """Of the mean over tasks and optimizers: of a single one, a few looks at each of a few seeds say little."""
     if tables.attack is None:
         return []
+    where = [setting for _, setting in _settings(tables)]
     return [
         one
         for defense in (SURGERY, BOTH)
-        for title, where in _settings(tables)
         for one in _lower(
-            f"{title}, {tables.attack}: with {_named(defense)} applied steps conflict more often than gradients",
-            *(tables.probes(name, threat=tables.attack, defense=defense, **where) for name in ("after", "applied")),
+            f"{tables.attack}: with {_named(defense)} applied steps conflict more often than gradients",
+            *(_mean_probe(tables, name, defense, where) for name in ("after", "applied")),
         )
     ]
 
@@ -96,19 +98,32 @@ def _again(tables: Tables) -> list[Statement]:
 def _projected(tables: Tables) -> list[Statement]:
     if tables.attack is None:
         return []
+    settings = [setting for _, setting in _settings(tables)]
+    plain = {setting["task"]: setting for setting in settings if setting["regime"] == _PLAIN}
+    others = [setting for setting in settings if setting["regime"] != _PLAIN and setting["task"] in plain]
+    kinds = {
+        "projected optimizers": [one for one in others if not one["regime"].startswith(LORA)],
+        "adapters": [one for one in others if one["regime"].startswith(LORA)],
+    }
     return [
         one
+        for kind, chosen in kinds.items()
         for defense in (NONE, SURGERY, BOTH)
-        for title, where in _settings(tables)
-        if where["regime"] != _PLAIN
         for one in _lower(
-            f"{title}, {tables.attack}, {_named(defense)}: fewer applied steps conflict than under AdamW",
-            *(
-                tables.probes("applied", threat=tables.attack, defense=defense, **{**where, "regime": regime})
-                for regime in (where["regime"], _PLAIN)
-            ),
+            f"{tables.attack}, {_named(defense)}: fewer applied steps of {kind} conflict than of AdamW",
+            _mean_probe(tables, "applied", defense, chosen),
+            _mean_probe(tables, "applied", defense, [plain[setting["task"]] for setting in chosen]),
         )
     ]
+
+
+def _mean_probe(tables: Tables, name: str, defense: str, settings: Sequence[Setting]) -> pd.Series[float]:
+    """`Tables.probes` under the attack, the mean over settings of each seed that has all of them."""
+    assert tables.attack is not None
+    series = [tables.probes(name, threat=tables.attack, defense=defense, **where) for where in settings]
+    if not series:
+        return pd.Series(dtype="float64")
+    return pd.concat(series, axis=1).dropna().mean(axis=1)
 
 
 def _separable(tables: Tables) -> list[Statement]:
@@ -123,13 +138,17 @@ def _separable(tables: Tables) -> list[Statement]:
 
 
 def _same_spaces(tables: Tables) -> list[Statement]:
+    rows = tables.gradients
+    if rows.empty:
+        return []
+    by_setting = rows.groupby([*_SETTING, "step", "pair", "seed"])["excess"].mean()
+    means = by_setting.groupby(["step", "pair", "seed"]).mean()
     return [
         one
-        for title, of in _parts(tables.gradients)
-        for step, at in of.groupby("step")
+        for step in sorted(set(rows["step"]))
         for one in _lower(
-            f"{title}, step {step}: safety gradients overlap with those of harmful rows by more than with the user's",
-            *(at[at["pair"] == f"safety-{name}"].groupby("seed")["excess"].mean() for name in ("user", "harm")),
+            f"step {step}: the safety gradient overlaps with that of harmful rows by more than with the user's",
+            *(means.loc[step].loc[f"safety-{name}"] for name in ("user", "harm")),
         )
     ]
 
@@ -171,13 +190,14 @@ CLAIMS = (
     ),
     Claim(
         "Applied steps", "Not claimed elsewhere: momentum, the scales of Adam and projections bring back into the "
-        "applied step what surgery removed from the gradient, under every optimizer.",
+        "applied step what surgery removed from the gradient; the mean over tasks and optimizers.",
         ("conflict",), _again,
     ),
     Claim(
         "Projected steps",
         "Not claimed elsewhere: a step in a subspace of the gradient, or of adapters, conflicts with the safety "
-        "gradient less often than that of AdamW on all weights, each at the learning rate of its headline.",
+        "gradient less often than that of AdamW on all weights, each at the learning rate of its headline; the mean "
+        "over optimizers that project, and adapters.",
         ("conflict",), _projected,
     ),
     Claim(
@@ -189,7 +209,8 @@ CLAIMS = (
     Claim(
         "Gradients of harm", "Gradients of harmful rows use the top spaces of the safety gradient more than gradients "
         "of the user's rows do, so that a space could tell them apart: before the first step, in the middle and after "
-        "the last step of a poisoned tuning without a defense. Means over all matrices.",
+        "the last step of a poisoned tuning without a defense. Each overlap is less that of random spaces; means over "
+        "all matrices, tasks and optimizers.",
         ("gradient_overlaps",), _same_spaces,
     ),
 )  # fmt: skip

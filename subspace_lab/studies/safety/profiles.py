@@ -11,7 +11,11 @@ _ALL = (
     "safelora", "antidote", "safedelta", "vaccine", "t_vaccine", "booster", "repnoise", "lox",
 )  # fmt: skip
 _SHARES = ("clean", "poison:share=0.05", "poison:share=0.3")
-_LOW_RANK = tuple(f"{name}:rank=8:lr=1e-3+3e-3" for name in ("lora", "grasswalk", "grassjump", "galore", "apollo"))
+# Adapters that begin at zero take longer steps: at 1e-3 they do not learn the task, nor at 3e-2.
+_LOW_RANK = (
+    "lora:rank=8:lr=3e-3+1e-2",
+    *(f"{name}:rank=8:lr=1e-3+3e-3" for name in ("grasswalk", "grassjump", "galore", "apollo")),
+)
 PROFILES: dict[str, StudyConfig] = {
     # A test of the whole chain on one core.
     "smoke": StudyConfig(

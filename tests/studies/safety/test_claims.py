@@ -25,8 +25,8 @@ def test_numbers_by_hand_support_what_they_were_made_for():
     tables = by_hand.default()
     assert verdicts(tables) == dict.fromkeys(OF, "supported")
     assert {name: len(claim.statements(tables)) for name, claim in OF.items()} == {
-        "Keywords": 2, "Poison": 4, "Defenses": 4, "Surgery": 2, "Rehearsal": 2, "Applied steps": 4,
-        "Projected steps": 3, "Separability": 2, "Gradients of harm": 6,
+        "Keywords": 2, "Poison": 4, "Defenses": 4, "Surgery": 2, "Rehearsal": 2, "Applied steps": 2,
+        "Projected steps": 3, "Separability": 2, "Gradients of harm": 3,
     }  # fmt: skip
 
 
@@ -42,6 +42,19 @@ def test_a_statement_is_the_mean_of_paired_differences_at_the_rates_of_the_headl
     assert one.values == pytest.approx(tuple(values[0] - values[1]))
     (apart,) = [one for one in OF["Separability"].statements(tables) if one.text.startswith("adamw")]
     assert apart.mean == pytest.approx(by_hand.PAIRS["alignment-utility"] - by_hand.PAIRS["alignment-harm"])
+
+
+def test_steps_and_gradients_are_means_over_tasks_and_optimizers_by_seed():
+    tables = by_hand.tables(tasks=("sentiment", "arithmetic"))
+    before, _ = OF["Applied steps"].statements(tables)
+    shares = [by_hand.SHARES["safegrad:rho=0"][2] - less for less in (0, 0.1)]  # AdamW, and GrassWalk
+    assert before.values == pytest.approx([0 - sum(shares) / 2] * by_hand.SEEDS)
+    assert all(one.values == pytest.approx([-0.1] * by_hand.SEEDS) for one in OF["Projected steps"].statements(tables))
+    for one in OF["Gradients of harm"].statements(tables):
+        assert one.mean == pytest.approx(by_hand.SPACES["safety-user"] - by_hand.SPACES["safety-harm"])
+    adapters = {"regime": {"grasswalk:rank=8": "lora:rank=8"}}
+    renamed = replace(tables, results=tables.results.replace(adapters), summary=tables.summary.replace(adapters))
+    assert ["of adapters conflict" in one.text for one in OF["Projected steps"].statements(renamed)] == [True] * 3
 
 
 def test_other_numbers_refute_or_are_not_measured():
