@@ -30,6 +30,7 @@ pages: $(INSTALLED)  ## the generated parts of the pages, from committed results
 	$(BIN)/python -m subspace_lab.studies.plans.study
 	$(BIN)/subspace-lab figures results/grass_paper --profile cpu --page docs/evidence.md --pictures figures --draw-only
 	$(BIN)/subspace-lab safety report results/safety --page docs/safety.md --pictures figures/safety
+	$(BIN)/subspace-lab safety report results/safety_smollm --page docs/safety_smollm.md --pictures figures/safety_smollm
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ from subspace_lab.studies.safety.reading import Tables
 from subspace_lab.studies.safety.summary import COLUMNS, summarize
 
 ROOT = Path(__file__).parents[3]
-RESULTS, PICTURES = ROOT / "results" / "safety", ROOT / "figures" / "safety"
+RESULTS = ROOT / "results" / "safety"
 
 
 @pytest.fixture(scope="module")
@@ -21,18 +21,20 @@ def study():
     return sl.safety.Study.open(RESULTS)
 
 
-def test_the_page_is_what_its_tables_give(study, tmp_path):
+@pytest.mark.parametrize("name", ["safety", "safety_smollm"])
+def test_the_page_is_what_its_tables_give(name, tmp_path):
     """It lies beside the figures, as it does here; `make pages` writes it again."""
     (tmp_path / "docs").mkdir()
-    for name in ("figures", "results"):
-        (tmp_path / name).symlink_to(ROOT / name)
+    for part in ("figures", "results"):
+        (tmp_path / part).symlink_to(ROOT / part)
+    study = sl.safety.Study.open(ROOT / "results" / name)
     tables = Tables(study.results, study.steps, study.subspaces, study.terms, study.summary)
     page.write(
-        tables, tmp_path / "docs" / "safety.md", config=study.config, environment=study.manifest["environment"],
-        data=tmp_path / "results" / "safety", pictures=tmp_path / "figures" / "safety",
+        tables, tmp_path / "docs" / f"{name}.md", config=study.config, environment=study.manifest["environment"],
+        data=tmp_path / "results" / name, pictures=tmp_path / "figures" / name,
     )  # fmt: skip
-    written = (tmp_path / "docs" / "safety.md").read_text(encoding="utf-8")
-    assert written.splitlines() == (ROOT / "docs" / "safety.md").read_text(encoding="utf-8").splitlines()
+    written = (tmp_path / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    assert written.splitlines() == (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8").splitlines()
 
 
 def test_the_summary_is_that_of_the_results(study):
