@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import subspace_lab as sl
+from subspace_lab.capture import record
 from tests.capture.helpers import batches, context, mean_gradients, mlp, mlp_loss, relative_error, train
 
 NAMES = ["up_proj.weight", "down_proj.weight"]
@@ -114,7 +115,7 @@ def test_a_failure_ends_the_capture_with_one_line(how, tmp_path, monkeypatch):
             for step, batch in enumerate(batches(6)):
                 if step == 3:
                     if how == "reduction":
-                        monkeypatch.setattr(capture._recorder, "_reduce", lambda *_: 1 / 0)
+                        monkeypatch.setattr(record, "reduction", lambda _: lambda *_: 1 / 0)
                     else:
                         shutil.rmtree(path)
                     if how == "replaced":
