@@ -236,7 +236,6 @@ def _tell(study: Study) -> None:
     from rich.table import Table
 
     from subspace_lab.studies.safety.page import UNGUARDED, UNSUPPORTED
-    from subspace_lab.studies.safety.reading import Tables
 
     table = Table(box=None)
     shown = {
@@ -245,8 +244,7 @@ def _tell(study: Study) -> None:
     }  # fmt: skip
     for heading in shown.values():
         table.add_column(heading)
-    tables = Tables(study.results, study.steps, study.subspaces, study.terms, study.summary)
-    for row in tables.headline.to_dict("records"):
+    for row in study.tables.headline.to_dict("records"):
         if not row["guarded"]:
             row["asr"] = UNGUARDED if row["seeds"] else UNSUPPORTED if row["unsupported"] else ""
         table.add_row(*(_word(row[name]) for name in shown))

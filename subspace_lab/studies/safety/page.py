@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 
@@ -37,42 +37,6 @@ LEGEND = (
 )
 _FEW = 4  # names in a line
 UNGUARDED, UNSUPPORTED = "no rate keeps the task", "not supported"
-
-
-class Finished(Protocol):
-    """A study with its tables, as `Study.open` gives one."""
-
-    @property
-    def path(self) -> Path:
-        """The directory."""
-
-    @property
-    def manifest(self) -> Mapping[str, Any]:
-        """With the environment."""
-
-    @property
-    def config(self) -> StudyConfig:
-        """What was compared."""
-
-    @property
-    def results(self) -> pd.DataFrame:
-        """The table of that name, and so on."""
-
-    @property
-    def steps(self) -> pd.DataFrame:
-        """Conflict at probed steps."""
-
-    @property
-    def subspaces(self) -> pd.DataFrame:
-        """Overlaps of updates."""
-
-    @property
-    def terms(self) -> pd.DataFrame:
-        """Terms of two defenses."""
-
-    @property
-    def summary(self) -> pd.DataFrame:
-        """The headline."""
 
 
 def write(

@@ -28,12 +28,13 @@ from subspace_lab.figures.all import save_all
 from subspace_lab.runs import RunError
 from subspace_lab.runs.files import publish
 from subspace_lab.runs.tables import read_table, write_table
+from subspace_lab.studies.safety import page as pages
 from subspace_lab.studies.safety.config import StudyConfig
 from subspace_lab.studies.safety.content import forget
 from subspace_lab.studies.safety.figures.all import FIGURES
 from subspace_lab.studies.safety.jobs import Jobs, jobs_of
 from subspace_lab.studies.safety.places import outcomes_file, weights_dir
-from subspace_lab.studies.safety.publishing import check_has_cells, draw_page, publish_tables
+from subspace_lab.studies.safety.publishing import check_has_cells, publish_tables
 from subspace_lab.studies.safety.reading import Tables
 from subspace_lab.studies.safety.report import write_report
 from subspace_lab.studies.safety.subspaces import SUBSPACES, subspace_table
@@ -116,6 +117,11 @@ class Study:
         """The headline: the attacker's worst case of every defense."""
         return self._read("summary")
 
+    @property
+    def tables(self) -> Tables:
+        """All of these but `outcomes`, as figures and claims look at them."""
+        return Tables(**{one.name: getattr(self, one.name) for one in dataclasses.fields(Tables)})
+
     def draw(self) -> Path:
         """Make tables, figures and report again, from the cells.
 
@@ -142,7 +148,12 @@ class Study:
         Raises:
             RunError: If a table cannot be read, or something cannot be written.
         """
-        return draw_page(self, Path(path), None if pictures is None else Path(pictures))
+        page = local_path(path, error=RunError)
+        target = self.path / "figures" if pictures is None else local_path(pictures, error=RunError)
+        tables, environment = self.tables, self.manifest["environment"]
+        save_all(FIGURES, tables, target)
+        pages.write(tables, page, config=self.config, environment=environment, data=self.path, pictures=target)
+        return page
 
     def publish(self, directory: str | Path) -> Path:
         """Copy the tables, all but `outcomes`, to where they are kept: without cells and weights, a few hundred kB.
@@ -156,7 +167,9 @@ class Study:
         Raises:
             RunError: If the directory holds something else, or cannot be written.
         """
-        return publish_tables(self, Path(directory), SAFETY)
+        target = local_path(directory, error=RunError)
+        publish_tables(self.path, self.manifest, target, SAFETY)
+        return target
 
     def verify(self) -> list[str]:
         """Every hash again: jobs, splits, weights, outcomes, and the tables against the cells.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -85,7 +86,7 @@ def test_the_headline_that_is_printed_is_that_of_the_report(capsys, monkeypatch)
     made = by_hand.tables(seeds=1, regimes=("adamw",))
     other = made.summary.assign(judge="prefix", asr=float("nan"))
     summary = pd.concat([made.summary, other], ignore_index=True)
-    _tell(SimpleNamespace(**{**vars(made), "summary": summary}, path=Path("out")))
+    _tell(SimpleNamespace(tables=replace(made, summary=summary), path=Path("out")))
     lines = [line for line in capsys.readouterr().out.splitlines() if "sentiment" in line]
     assert len(lines) == len(made.summary)
     assert not any("prefix" in line for line in lines)

@@ -9,7 +9,6 @@ import pytest
 import subspace_lab as sl
 from subspace_lab.studies.safety import page
 from subspace_lab.studies.safety.profiles import PROFILES
-from subspace_lab.studies.safety.reading import Tables
 from subspace_lab.studies.safety.summary import COLUMNS, summarize
 
 ROOT = Path(__file__).parents[3]
@@ -28,9 +27,8 @@ def test_the_page_is_what_its_tables_give(name, tmp_path):
     for part in ("figures", "results"):
         (tmp_path / part).symlink_to(ROOT / part)
     study = sl.safety.Study.open(ROOT / "results" / name)
-    tables = Tables(study.results, study.steps, study.subspaces, study.terms, study.summary)
     page.write(
-        tables, tmp_path / "docs" / f"{name}.md", config=study.config, environment=study.manifest["environment"],
+        study.tables, tmp_path / "docs" / f"{name}.md", config=study.config, environment=study.manifest["environment"],
         data=tmp_path / "results" / name, pictures=tmp_path / "figures" / name,
     )  # fmt: skip
     written = (tmp_path / "docs" / f"{name}.md").read_text(encoding="utf-8")
