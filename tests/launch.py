@@ -14,6 +14,8 @@ import tempfile
 import traceback
 from pathlib import Path
 
+from torch import distributed
+
 TIMEOUT_S = 600
 
 
@@ -39,6 +41,25 @@ def launch_all(calls):
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr[-3000:]
     return [tuple(result) for result in json.loads(ended.stdout.strip().rpartition("\n")[2])]
+
+
+def told_by(target, size, directory):
+    """What the processes of a call `tell`, by their numbers; a failure in one of them fails the test.
+
+    Args:
+        target: ``module:function``, which takes the directory.
+        size: Number of processes.
+        directory: An empty one.
+    """
+    statuses, log = launch(target, size, directory)
+    assert set(statuses) == {0}, log[-3000:]
+    return [json.loads(Path(directory, f"{rank}.json").read_text(encoding="utf-8")) for rank in range(size)]
+
+
+def tell(what, directory):
+    """Leave something for `told_by`, as JSON, and wait for the other processes."""
+    Path(directory, f"{os.environ['RANK']}.json").write_text(json.dumps(what), encoding="utf-8")
+    distributed.barrier()
 
 
 def fork(target, size, arguments, variables):

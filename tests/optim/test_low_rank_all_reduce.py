@@ -1,17 +1,15 @@
 """Two processes under DDP: the trajectory of plain DDP, r of m rows on the wire, and whoever reads the bulk refused."""
 
 import contextlib
-import json
 import math
-import os
 
 import pytest
 import torch
 from torch import distributed, nn
-from torch.multiprocessing.spawn import spawn
 
 import subspace_lab as sl
 from subspace_lab import optim
+from tests.launch import tell, told_by
 from tests.optim.collectives import Collectives
 
 WORLD, RANK, STEPS, INTERVAL = 2, 3, 11, 4
@@ -163,9 +161,9 @@ def closed():
     return [float((plain - back).abs().max()), whole[-1] == sizes[-1]]
 
 
-def worker(rank, directory):
+def worker(directory):
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{directory}/meeting", rank=rank, world_size=WORLD)
+    distributed.init_process_group("gloo")
     told = {name: compared(*case) for name, case in CASES.items()}
     told["accumulated"] = compared("GaLore", {}, accumulation=2)
     told["zeroed"] = compared("GaLore", {}, set_to_none=False)
@@ -173,17 +171,12 @@ def worker(rank, directory):
     told["float32 basis"] = compared("GaLore", {"state_dtype": "float32"})
     told |= {"refusals": refusals(directory), "norms": projected_norms(), "closed": closed()}
     told |= {how: not_finite(how) for how in ("raise", "skip")}
-    with open(f"{directory}/{rank}.json", "w") as stream:
-        json.dump(told, stream)
-    distributed.barrier()
-    os._exit(0)  # gloo's threads may drop the last tensor while the interpreter shuts down, which aborts the process
+    tell(told, directory)
 
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("processes")
-    spawn(worker, (str(directory),), nprocs=WORLD)
-    return [json.loads((directory / f"{rank}.json").read_text()) for rank in range(WORLD)]
+    return told_by(f"{__name__}:worker", WORLD, tmp_path_factory.mktemp("processes"))
 
 
 def bytes_of_a_step():

@@ -1,14 +1,11 @@
 """The counted bytes and traffic of every sharding that torch realizes, against four processes that train that way."""
 
-import json
-import os
-
 import pytest
 import torch
 from torch import distributed, nn
-from torch.multiprocessing.spawn import spawn
 
 from subspace_lab import optim
+from tests.launch import tell, told_by
 from tests.optim.collectives import Collectives, held, received
 
 WORLD, PER_NODE, RANK = 4, 2, 3
@@ -138,22 +135,17 @@ def measure(method, accumulation, sharding, node):
     return told
 
 
-def worker(rank, directory):
+def worker(directory):
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{directory}/meeting", rank=rank, world_size=WORLD)
+    distributed.init_process_group("gloo")
     node = groups_of_nodes()
     told = [measure(*case, node) for case in CASES]
-    with open(f"{directory}/{rank}.json", "w") as stream:
-        json.dump(told, stream)
-    distributed.barrier()
-    os._exit(0)  # gloo's threads may drop the last tensor while the interpreter shuts down, which aborts the process
+    tell(told, directory)
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("processes")
-    spawn(worker, (str(directory),), nprocs=WORLD)
-    return [json.loads((directory / f"{rank}.json").read_text()) for rank in range(WORLD)]
+    return told_by(f"{__name__}:worker", WORLD, tmp_path_factory.mktemp("processes"))
 
 
 @pytest.mark.slow
