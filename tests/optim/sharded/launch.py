@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import warnings
 from pathlib import Path
 
 import torch
 from filelock import FileLock
-from torch.multiprocessing.spawn import spawn
 
+from tests.launch import told, told_by
 from tests.optim.sharded import worker
 from tests.optim.sharded.checkpoints import ENDS
 
@@ -25,11 +23,11 @@ def results(folder: Path, world: int) -> list[dict[str, dict]]:
     with FileLock(folder / "references.lock"):
         if not (folder / "references.pt").exists():
             torch.save(worker.references(), folder / "references.pt")
-    found = [folder / f"results-{world}-{rank}.json" for rank in range(world)]
+    directory = folder / str(world)
     if world < max(ENDS):
         results(folder, 2 * world)  # whose checkpoints are taken up
     with FileLock(folder / f"{world}.lock"):
-        if not all(path.exists() for path in found):
-            with warnings.catch_warnings(action="ignore"):
-                spawn(worker.work, args=(world, str(folder)), nprocs=world)
-    return [json.loads(path.read_text()) for path in found]
+        if not directory.exists():
+            directory.mkdir()
+            told_by("tests.optim.sharded.worker:work", world, directory)
+    return told(world, directory)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
-import os
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
 from subspace_lab import optim
+from tests.launch import tell
 from tests.optim.members import MEMBERS, Member
 from tests.optim.sharded.checkpoints import RESUMED, again, passed_on, whole_states
 from tests.optim.sharded.nets import (
@@ -212,20 +211,14 @@ def by_side(member: Member, wrapped: Wrapped) -> tuple[dict, dict]:
     return wrapped.parameters(), states(optimizer)
 
 
-def work(rank: int, world: int, folder: str) -> None:
-    """Run all cells in one process group."""
+def work(directory: str) -> None:
+    """Run all cells in one process group; the references and the checkpoints are beside the directory."""
     torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting-{world}", rank=rank, world_size=world,
-        timeout=datetime.timedelta(seconds=300),
-    )  # fmt: skip
-    only, found = os.environ.get("ONLY_CELL", ""), {}
-    for name, cell in cells(torch.load(Path(folder) / "references.pt"), Path(folder)).items():
-        if only in name:
-            try:
-                found[name] = cell()
-            except Exception:
-                found[name] = {"error": traceback.format_exc()}
-    (Path(folder) / f"results-{world}-{rank}.json").write_text(json.dumps(found))
-    distributed.barrier()
-    os._exit(0)  # gloo's threads may drop the last tensor while the interpreter shuts down, which aborts the process
+    distributed.init_process_group("gloo", timeout=datetime.timedelta(seconds=300))
+    folder, found = Path(directory).parent, {}
+    for name, cell in cells(torch.load(folder / "references.pt"), folder).items():
+        try:
+            found[name] = cell()
+        except Exception:
+            found[name] = {"error": traceback.format_exc()}
+    tell(found, directory)
