@@ -216,6 +216,22 @@ def test_with_micro_batches_only_what_is_reduced_in_each_counts_again():
         assert (report.within, report.between) == (within * size, between * size), sharding
 
 
+def test_frozen_parameters_are_gathered_where_fsdp_does_it_and_never_reduced():
+    """Two equal matrices of which one is frozen, by hand: what is gathered counts twice, what is reduced once."""
+    model = nn.Sequential(nn.Linear(64, 64, bias=False), nn.Linear(64, 64, bias=False))
+    model[0].requires_grad_(False)
+    size = 4 * 64 * 64
+    for sharding, within, between in [
+        ("NNN", 2 * 3 / 4, 2 / 8),  # DDP reduces the trained one
+        ("NNG", (2 + 1) * 3 / 4, (2 + 1) / 8),  # ZeroRedundancyOptimizer broadcasts the trained one
+        ("NGG", (1 + 2) * 3 / 4, (1 + 2) / 8),  # fully_shard scatters the trained one, gathers both
+        ("III", (2 * 2 + 1) * 3 / 4, 2 / 8),
+        ("GGG", (2 * 2 + 1) * 3 / 4, (2 * 2 + 1) / 8),
+    ]:
+        report = row("AdamW", sharding, model)
+        assert (report.within, report.between) == (within * size, between * size), sharding
+
+
 def test_half_of_the_combinations_are_excluded_and_those_of_the_paper_are_not():
     reports = optim.sharding_report(MATRIX, "AdamW", world=8, per_node=4, accumulation=2)
     assert len(reports) == 27

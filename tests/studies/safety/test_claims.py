@@ -97,6 +97,21 @@ def test_of_several_shares_of_poison_the_largest_is_the_harm():
     assert means == pytest.approx([one.mean for one in OF["Separability"].statements(tables)])
 
 
+def test_gradients_are_those_under_the_attack_at_the_rate_of_the_headline():
+    """Another share of poison, or another rate, has other gradients, which are not averaged in."""
+    tables = by_hand.default()
+    undefended = tables.results.query("defense == 'none' and judge == 'exact'")
+    chosen = tables.subspaces.merge(tables.at_choice.query("share == 0.3 and defense == 'none'")[["hash"]], on="hash")
+    others = undefended[~undefended["hash"].isin(chosen["hash"])]["hash"]
+    gradients = chosen[chosen["step"].notna()]
+    first = gradients[gradients["hash"] == gradients["hash"].iloc[0]].assign(overlap=0.0)
+    updates = tables.subspaces[tables.subspaces["step"].isna()]
+    more = [first.assign(hash=one) for one in others]
+    changed = replace(tables, subspaces=pd.concat([updates, gradients, *more], ignore_index=True))
+    values = [one.values for one in OF["Gradients of harm"].statements(changed)]
+    assert values == [one.values for one in OF["Gradients of harm"].statements(tables)]
+
+
 def test_one_seed_decides_nothing():
     assert set(verdicts(by_hand.tables(seeds=1)).values()) == {"inconclusive"}
 

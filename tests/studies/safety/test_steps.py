@@ -198,7 +198,9 @@ def test_what_was_killed_after_its_last_step_is_finished_from_the_checkpoint(tmp
 
 def test_spaces_of_gradients_are_those_of_four_batches_at_the_start_the_middle_and_the_end(tmp_path, source):
     """Against gradients by `backward` and singular vectors, at the weights that the training began and ended with."""
-    ended, made = trained(tmp_path, source, "none", settings(), probe_every=2)
+    # One row in a batch, so that the second sample of safety rows is another one than the first.
+    config = settings(batch_size=1, accumulation=None)
+    ended, made = trained(tmp_path, source, "none", config, probe_every=2)
     rows = made._steps.overlaps
     assert list(dict.fromkeys(row["step"] for row in rows)) == [0, STEPS // 2, STEPS]
     for step, model in ((0, load_model(source)), (STEPS, ended)):
@@ -234,7 +236,7 @@ _LAYER = "model.layers.1.mlp.down_proj.weight"
 
 def _top_space(made, model, kind, first):
     config, feed = made._config, made._feeds[kind]
-    micro, size = config.accumulation, config.batch_size
+    micro, size = config.accumulation or 1, config.batch_size
     seed = config.seed if kind == "user" else int(
         np.random.SeedSequence([config.seed, ["user", "safety", "harm"].index(kind)]).generate_state(1)[0]
     )  # fmt: skip

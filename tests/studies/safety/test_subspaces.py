@@ -89,11 +89,12 @@ def test_rows_are_kept_where_the_weights_are_gone(tmp_path):
     assert list(table.columns) == [*SUBSPACES]
 
 
-def test_overlaps_of_gradients_come_from_the_trainings_each_time(tmp_path):
-    plain = subspace_table(cells_of(tmp_path / "plain", {"clean": 0.0, "pure": 1.0}))
+@pytest.mark.parametrize("threats", [{"pure": 1.0, "clean": 0.0}, {"pure": 1.0}], ids=["", "without a clean tuning"])
+def test_overlaps_of_gradients_come_from_the_trainings_each_time(tmp_path, threats):
+    plain = subspace_table(cells_of(tmp_path / "plain", threats))
     row = {"step": 7, "layer": LAYER, "depth": 0, "kind": "up_proj", "pair": "safety-harm", "rank_a": 1, "rank_b": 2,
            "m": 6, "overlap": 0.5, "null_overlap": 2 / 6, "min_deg": 3.0, "mean_deg": 4.0}  # fmt: skip
-    cells = cells_of(tmp_path, {"clean": 0.0, "pure": 1.0}, states={"pure_0-000000000003": {"overlaps": [row]}})
+    cells = cells_of(tmp_path, threats, states={"pure_0-000000000002": {"overlaps": [row]}})
     for _ in range(2):
         table = subspace_table(cells)
         table.to_parquet(tmp_path / "subspaces.parquet")
