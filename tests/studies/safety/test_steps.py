@@ -214,7 +214,7 @@ def test_spaces_of_gradients_are_those_of_four_batches_at_the_start_the_middle_a
             U, V = (spaces[name] for name in pair.split("-"))
             ranks = U.shape[1], V.shape[1]
             assert (row["rank_a"], row["rank_b"]) == ranks
-            assert row["overlap"] == pytest.approx(float((U.T @ V).square().sum()) / min(ranks), abs=1e-4)
+            assert row["overlap"] == pytest.approx(float((U.T @ V).square().sum()) / min(ranks), abs=3e-6)
             assert row["null_overlap"] == max(ranks) / 64
 
 
