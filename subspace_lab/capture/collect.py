@@ -52,7 +52,6 @@ def collect(layers: Sequence[Layer], reduce: Reduction | None, scale: float | No
 
     Returns:
         What was kept.
-
     """
     collected = Collected()
     for layer in layers:
