@@ -42,10 +42,13 @@ def test_jobs_give_the_tables_of_one_process(run, monkeypatch):
     measure(run, executor="slurm", workers=1, ranks=(2,), rank=2)
     for name, table in expected.items():
         pd.testing.assert_frame_equal(run.table(name), table, check_exact=False, rtol=1e-6, atol=1e-7)
+    assert not [*(run.path / "slurm").rglob("*.pkl")], "nothing in a run can execute code"
+    assert any((run.path / "slurm").rglob("*.out")), "logs are kept"
     path = run.path / "snapshots" / "step_00000001.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(RunError), futures.SlurmFutures(run.path / "slurm") as jobs:
         jobs.submit(_read, run).result(timeout=120)
+    assert not [*(run.path / "slurm").rglob("*.pkl")], "of a call that failed, too"
 
 
 def _read(run):

@@ -19,6 +19,9 @@ _PATIENCE_S = 2.0  # between two looks at the jobs
 class SlurmFutures(Executor):
     """A job for each call, at most so many at a time.
 
+    Function, arguments and result go through pickles of submitit's in the folder, which are removed when a job has
+    ended: nothing that is there when a command begins is ever read.
+
     Args:
         folder: For scripts, logs and results of the jobs; the nodes must see it under the same path.
         workers: Jobs at a time; None for as many as Slurm gives.
@@ -70,9 +73,11 @@ class SlurmFutures(Executor):
                 if future.cancelled():
                     job.cancel(check=False)
                     del self._running[future]
+                    _remove_pickles(job)
                 elif job.done():
                     del self._running[future]
                     _conclude(future, job)
+                    _remove_pickles(job)
             time.sleep(_PATIENCE_S if self._running else _PATIENCE_S / 10)
 
     def _begin(self, future: Future[Any], call: tuple[Any, ...]) -> None:
@@ -104,3 +109,8 @@ def _conclude(future: Future[Any], job: Any) -> None:
         future.set_result(result)
     else:
         future.set_exception(error)
+
+
+def _remove_pickles(job: Any) -> None:
+    for path in (job.paths.submitted_pickle, job.paths.result_pickle):
+        path.unlink(missing_ok=True)
