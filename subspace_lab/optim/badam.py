@@ -13,7 +13,7 @@ from torch.optim.optimizer import ParamsT
 
 from subspace_lab._frozen import Frozen, is_trained
 from subspace_lab.optim.adam import adam_step
-from subspace_lab.optim.base import Group, GroupOptimizer, Live, name_of
+from subspace_lab.optim.base import Group, GroupOptimizer, Live, State, name_of
 from subspace_lab.optim.low_rank import LowRankOptimizer
 from subspace_lab.optim.matrices import state_dtype
 from subspace_lab.optim.options import Options, signature_of
@@ -21,7 +21,7 @@ from subspace_lab.optim.random import generator
 from subspace_lab.optim.rounding import HALF
 from subspace_lab.optim.saved_state import Kept, is_count
 from subspace_lab.optim.shards import kept_for, offset_of
-from subspace_lab.optim.whole import local, local_state
+from subspace_lab.optim.whole import is_distributed, local, local_state
 
 _LAYER = re.compile(r"^(.*?\.?\d+)\.")
 
@@ -53,7 +53,8 @@ class BAdam(GroupOptimizer):
     Limitations: wrappers that look at ``requires_grad`` once (DDP, a gradient capture) do not follow
     ``freeze_inactive``. ``update_interval`` and ``seed`` are the same in all groups. Tools that load into the state of
     a new optimizer, as ``torch.distributed.checkpoint`` does, find that of its first block only: save ``state_dict()``
-    as a whole. One optimizer per parameter has one block per optimizer: nothing takes turns.
+    as a whole. Of distributed parameters `state_dict` has moments of all blocks, so that these tools work.
+    One optimizer per parameter has one block per optimizer: nothing takes turns.
     """
 
     options = (*LowRankOptimizer.options, "block", "freeze_inactive")
@@ -114,7 +115,11 @@ class BAdam(GroupOptimizer):
 
     def active_block(self) -> str:
         """Name of the block that the next step is for."""
-        names, first = list(self.blocks()), self.param_groups[0]
+        return self._block_of_turn(self.param_groups[0])
+
+    def _block_of_turn(self, first: Mapping[str, Any]) -> str:
+        """The block that is active with the settings and the steps taken of a first group."""
+        names = list(self.blocks())
         cycle, turn = divmod(first["steps_taken"] // first["update_interval"], len(names))
         random.Random(f"{first['seed']}/blocks/{cycle}").shuffle(names)
         return names[int(turn)]
@@ -134,13 +139,34 @@ class BAdam(GroupOptimizer):
     def _update(self, x: Live) -> None:
         p, group, state = x.p, x.group, self.state[x.p]
         if not state:
-            kind = state_dtype(group, p.dtype)
-            state["step"] = 0
-            for key in ("exp_avg", "exp_avg_sq"):
-                state[key] = kept_for(p, key, tuple(p.shape), kind, None)
+            state.update(self._zeros(p, group))
         state["step"] += 1
         size = float(group["lr"]) * group["scale"]
         adam_step(local(p), x.grad, local_state(p, state), group, size=size, rounding=self._rounding(x))
+
+    def _zeros(self, p: Tensor, group: Group) -> State:
+        kept = self._kept(p, group).items()
+        return {"step": 0, **{key: kept_for(p, key, shape, dtype, None) for key, (shape, dtype) in kept}}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state, as torch gives it; of distributed parameters with zeros for blocks that are not active.
+
+        Distributed checkpoints load into what a new optimizer has, whose active block may be another: these zeros, of
+        twice the parameters' numbers, exist while one is saved or loaded, and are dropped by `load_state_dict`.
+
+        Returns:
+            State and groups.
+        """
+        held = {p for p, state in self.state.items() if state}
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p not in held and is_distributed(p) and is_trained(p):
+                    self.state[p] = self._zeros(p, group)
+        try:
+            return super().state_dict()
+        finally:
+            for p in self.state.keys() - held:
+                del self.state[p]
 
     def _rounding(self, x: Live) -> torch.Generator | None:
         if not (x.group["stochastic_rounding"] and x.p.dtype in HALF):
@@ -164,6 +190,9 @@ class BAdam(GroupOptimizer):
 
     def _has_loaded(self) -> None:
         super()._has_loaded()
+        active = {id(p) for p in self.blocks()[self.active_block()]}
+        for p in [p for p in self.state if id(p) not in active and is_distributed(p)]:
+            del self.state[p]
         self._freeze()
 
     def _check_saved(self, state_dict: Mapping[str, Any]) -> None:
@@ -172,6 +201,23 @@ class BAdam(GroupOptimizer):
         if len(taken) > 1 or not all(is_count(steps) for steps in taken):
             said = " and ".join(map(str, taken))
             raise ValueError(f"the state has steps_taken={said}, expected one whole number of at least 0")
+        self._check_frozen(state_dict)
+
+    def _check_frozen(self, state_dict: Mapping[str, Any]) -> None:
+        """Refuse a state from which torch's helpers left out a block that is frozen here and was active there."""
+        first = {**self.param_groups[0], **state_dict["param_groups"][0]}
+        if first["steps_taken"] % first["update_interval"] == 0:
+            return  # every block begins without moments
+        active = {id(p) for p in self.blocks()[self._block_of_turn(first)]}
+        for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=False):
+            for place, (index, p) in enumerate(zip(saved["params"], group["params"], strict=False)):
+                is_frozen = is_distributed(p) and is_trained(p) and not p.requires_grad
+                if is_frozen and id(p) in active and index not in state_dict["state"]:
+                    raise ValueError(
+                        f"{name_of(group, place)}: its moments are missing, since torch's helpers leave out parameters "
+                        "that require no gradient; load into a BAdam made with freeze_inactive=False, which then "
+                        "freezes as the saved one did"
+                    )
 
     def _kept(self, p: Tensor, group: Group) -> Kept:
         return dict.fromkeys(("exp_avg", "exp_avg_sq"), (tuple(p.shape), state_dtype(group, p.dtype)))

@@ -18,8 +18,7 @@ from torch.distributed.checkpoint.state_dict import (
 from tests.optim.members import MEMBERS, Member
 from tests.optim.sharded.nets import STEPS, Alone, Wrapped, groups_of, train, whole
 
-WITH_STATES = [member for member in MEMBERS if member.has_subspaces]  # BAdam's is that of the active block
-RESUMED = [(member, "fsdp") for member in WITH_STATES] + [(MEMBERS[0], "hsdp"), (MEMBERS[0], "fsdp-tp")]
+RESUMED = [(member, "fsdp") for member in MEMBERS] + [(MEMBERS[0], "hsdp"), (MEMBERS[0], "fsdp-tp")]
 ENDS = {4: 2, 2: 4, 1: STEPS}  # processes -> until which step they train
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
 STEPS, MICRO, BATCH, LENGTH, VOCABULARY = 7, 2, 4, 5, 11
@@ -75,6 +77,12 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+@functools.cache
+def mesh_of(*shape: int, names: tuple[str, ...] | None = None) -> DeviceMesh:
+    """A mesh of all processes, one for all cells, as a training has one: each has threads and sockets of its own."""
+    return init_device_mesh("cpu", shape, mesh_dim_names=names)
+
+
 class Wrapped:
     """A model as torch distributes it.
 
@@ -92,27 +100,26 @@ class Wrapped:
         if kind == "ddp":
             self.model, self.share = nn.parallel.DistributedDataParallel(net), (distributed.get_rank(), world)
         elif kind in {"fsdp", "fsdp-columns"}:
-            mesh = init_device_mesh("cpu", (world,))
+            mesh = mesh_of(world)
             placement = by_columns if kind == "fsdp-columns" else None
             for part in (net.up_proj, net.gate_proj):
                 fully_shard(part, mesh=mesh, shard_placement_fn=placement)
             fully_shard(net, mesh=mesh, shard_placement_fn=placement)
             self.share = distributed.get_rank(), world
-        elif kind == "hsdp":
-            copies = 2 if world > 1 else 1
-            names = ("copies", "shards")
-            fully_shard(net, mesh=init_device_mesh("cpu", (copies, world // copies), mesh_dim_names=names))
+        elif kind.startswith("hsdp"):
+            copies = 1 if kind == "hsdp-1x2" else min(world, 2)
+            fully_shard(net, mesh=mesh_of(copies, world // copies, names=("copies", "shards")))
             self.share = distributed.get_rank(), world
         else:
-            ways = min(world, 2) if kind == "fsdp-tp" else world
-            mesh = init_device_mesh("cpu", (world // ways, ways), mesh_dim_names=("data", "model"))
+            ways = 1 if kind == "fsdp-tp-2x1" else min(world, 2) if kind == "fsdp-tp" else world
+            mesh = mesh_of(world // ways, ways, names=("data", "model"))
             plan = {
                 "up_proj": ColwiseParallel(), "middle": RowwiseParallel(), "gate_proj": ColwiseParallel(),
                 "down_proj": RowwiseParallel(),
             }  # fmt: skip
             parallelize_module(net, mesh["model"], plan)
             self.share = 0, 1
-            if kind == "fsdp-tp":
+            if kind != "tp":
                 fully_shard(net, mesh=mesh["data"])
                 self.share = mesh["data"].get_local_rank(), world // ways
 

@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
 from subspace_lab import optim
@@ -71,3 +74,57 @@ def test_parameters_that_fsdp1_has_flattened_are_refused(use_orig_params, alone)
     net = nn.Linear(4, 6)
     model = FullyShardedDataParallel(net, device_id=torch.device("cpu"), use_orig_params=use_orig_params)
     message_of(ValueError, lambda: optim.GaLore(model.parameters(), rank=None), "FSDP1", "fully_shard (FSDP2)")
+
+
+def blocks(freeze=False):
+    """A model of three blocks in shards, and its BAdam."""
+    torch.manual_seed(0)
+    net = nn.Sequential(*(nn.Linear(3, 3, bias=False) for _ in range(3)))
+    fully_shard(net, mesh=init_device_mesh("cpu", (1,)))
+    return net, optim.BAdam(list(net.named_parameters()), lr=0.1, update_interval=2, freeze_inactive=freeze)
+
+
+def step(net, optimizer, steps):
+    for number in steps:
+        for k, p in enumerate(net.parameters()):
+            if p.requires_grad:
+                p.grad = torch.full_like(p, number + k + 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def reloaded(net, optimizer, other, fresh, path):
+    """What a distributed checkpoint makes of a fresh optimizer."""
+    dcp.save({"model": net.state_dict(), "optimizer": get_optimizer_state_dict(net, optimizer)}, checkpoint_id=path)
+    state = {"model": other.state_dict(), "optimizer": get_optimizer_state_dict(other, fresh)}
+    dcp.load(state, checkpoint_id=path)
+    set_optimizer_state_dict(other, fresh, state["optimizer"])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("freeze", [False, True])
+@pytest.mark.parametrize("taken", [1, 2, 3, 5])
+def test_a_block_that_is_not_the_first_is_resumed(taken, freeze, alone, tmp_path):
+    net, optimizer = blocks(freeze)
+    other, fresh = blocks()
+    step(net, optimizer, range(taken))
+    reloaded(net, optimizer, other, fresh, tmp_path)
+    held = [len(one.state) for one in (optimizer, fresh)]
+    assert held == [1, 1]
+    assert fresh.param_groups[0]["freeze_inactive"] is freeze
+    for one in ((net, optimizer), (other, fresh)):
+        step(*one, range(taken, 8))
+    for p, q in zip(net.parameters(), other.parameters(), strict=True):
+        assert torch.equal(whole(p), whole(q))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_block_that_torch_leaves_out_since_it_is_frozen_is_refused(alone, tmp_path):
+    net, optimizer = blocks(freeze=True)
+    step(net, optimizer, range(3))
+    other, fresh = blocks(freeze=True)
+
+    def resume():
+        reloaded(net, optimizer, other, fresh, tmp_path)
+
+    message_of(ValueError, resume, "moments are missing", "made with freeze_inactive=False")

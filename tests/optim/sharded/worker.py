@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from torch import distributed
-from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
 from subspace_lab import optim
@@ -22,15 +21,16 @@ from tests.optim.sharded.nets import (
     Wrapped,
     backward,
     groups_of,
+    mesh_of,
     sides_of,
     states,
     train,
 )
 from tests.optim.sharded.traffic import Received
 
-WRAPPERS = {  # those that differ from each other with so many processes
-    1: ("fsdp",),
-    2: ("ddp", "fsdp", "fsdp-columns", "tp"),
+WRAPPERS = {  # by the number of processes; meshes of two dimensions are 1 x 1, 2 x 1, 1 x 2 and 2 x 2
+    1: ("ddp", "fsdp", "hsdp", "tp", "fsdp-tp"),
+    2: ("ddp", "fsdp", "fsdp-columns", "hsdp", "hsdp-1x2", "tp", "fsdp-tp", "fsdp-tp-2x1"),
     4: ("ddp", "fsdp", "hsdp", "tp", "fsdp-tp"),
 }
 DECAY = {"weight_decay": 0.1}
@@ -191,7 +191,7 @@ def later(found: dict, expected: dict) -> dict:
 
 def received(member: Member) -> dict:
     """Bytes of an ordinary step of one matrix and of one that refreshes, by the shape of the matrix."""
-    mesh, found = init_device_mesh("cpu", (distributed.get_world_size(),)), {}
+    mesh, found = mesh_of(distributed.get_world_size()), {}
     for shape in SHAPES:
         p = torch.nn.Parameter(distribute_tensor(torch.randn(shape).double(), mesh, [Shard(0)]))
         optimizer, counts = member.build([{"params": [("up.weight", p)], "rank": 3}]), []
