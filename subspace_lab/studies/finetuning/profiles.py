@@ -117,7 +117,7 @@ PROFILES: dict[str, Profile] = {
         "cpu", _CPU, tasks=("sentiment", "questions"), methods=_methods(rank=8, interval=20, block_steps=2),
         rates=_RATES, tuning_steps=30, seeds=3,
         scratch={"model": None, "preset": "llama-7m", "vocab_size": 4096, "lr_rest": None}, scratch_lr=3e-3,
-        captured_seeds=3, captures=6, step_s={"float32": 3.2, "bfloat16": 2.4}, around_s=45,
+        captured_seeds=3, captures=6, step_s={"float32": 3.2, "bfloat16": 2.4}, around_s=25,
     ),
     "gpu": Profile(
         "gpu",

@@ -14,7 +14,7 @@ from subspace_lab.training.config import TrainConfig
 from subspace_lab.training.tasks.base import Batch
 from subspace_lab.training.tasks.exercise import Exercise
 from subspace_lab.training.tasks.generation import replies
-from subspace_lab.training.tasks.labelled import Encoded, LabelledTask
+from subspace_lab.training.tasks.labelled import Encoded, LabelledTask, Measured
 from subspace_lab.training.tasks.template import Template
 from subspace_lab.training.workers import Workers
 
@@ -70,15 +70,18 @@ class AnswerTask(LabelledTask):
         """See `Weighted.weight`: the tokens of the responses; nothing predicts the first token of a row."""
         return float((batch["labels"][:, 1:] != NOT_COUNTED).sum())
 
-    def measure(self, model: nn.Module, rows: Sequence[Encoded]) -> tuple[float, float, np.ndarray]:
-        """See `LabelledTask.measure`."""
-        batch = self.collate(rows)
+    def measure(self, model: nn.Module, batches: Sequence[Sequence[Encoded]]) -> list[Measured]:
+        """See `LabelledTask.measure`; a loss is of one micro-batch, replies are written to all of them together."""
         device = next(model.parameters()).device
-        loss = self.loss(model, {name: tensor.to(device) for name, tensor in batch.items()}).item()
-        written = replies(model, [of.prompt for of in rows], self._new_tokens, end=self.template.end)
-        texts = map(self.template.text, written)
-        judged = [self.exercise.judge(of.row, text) for of, text in zip(rows, texts, strict=True)]
-        return loss, self.weight(batch), np.array(judged, dtype=np.float64)
+        together = [of for rows in batches for of in rows]
+        written = iter(replies(model, [of.prompt for of in together], self._new_tokens, end=self.template.end))
+        found = []
+        for rows in batches:
+            batch = self.collate(rows)
+            loss = self.loss(model, {name: tensor.to(device) for name, tensor in batch.items()}).item()
+            judged = [self.exercise.judge(of.row, self.template.text(next(written))) for of in rows]
+            found.append((loss, self.weight(batch), np.array(judged, dtype=np.float64)))
+        return found
 
     def _check_lengths(self, most: int) -> None:
         """Leave out rows that are too long, and say so; a response alone that is too long is refused."""

@@ -13,7 +13,7 @@ from subspace_lab.training.config import TrainConfig
 from subspace_lab.training.pretrained import pretrained_tokenizer
 from subspace_lab.training.tasks.base import Batch, Metric
 from subspace_lab.training.tasks.exercise import Exercise, Head
-from subspace_lab.training.tasks.labelled import Encoded, LabelledTask
+from subspace_lab.training.tasks.labelled import Encoded, LabelledTask, Measured
 from subspace_lab.training.tasks.rows import Row
 from subspace_lab.training.workers import Workers
 
@@ -84,8 +84,11 @@ class HeadTask(LabelledTask):
         """See `Task.loss`."""
         return self._loss(self._logits(model, batch), batch["labels"])
 
-    def measure(self, model: nn.Module, rows: Sequence[Encoded]) -> tuple[float, float, np.ndarray]:
+    def measure(self, model: nn.Module, batches: Sequence[Sequence[Encoded]]) -> list[Measured]:
         """See `LabelledTask.measure`."""
+        return [self._measured(model, rows) for rows in batches]
+
+    def _measured(self, model: nn.Module, rows: Sequence[Encoded]) -> Measured:
         device = next(model.parameters()).device
         batch = {name: tensor.to(device) for name, tensor in self.collate(rows).items()}
         logits = self._logits(model, batch)

@@ -20,6 +20,9 @@ from subspace_lab.training.tasks.exercise import Exercise
 from subspace_lab.training.tasks.rows import Row
 from subspace_lab.training.workers import Workers
 
+Measured = tuple[float, float, np.ndarray]  # loss, the weight that it counts with, judgements (rows, numbers)
+_AT_ONCE = 8  # micro-batches that are replied to together: their caches take less than one's activations in training
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -112,12 +115,14 @@ class LabelledTask(ABC):
         rows = [self.held_out[row] for row in spread(self._eval_rows, len(self.held_out))]
         total = weight = 0.0
         judged = np.zeros((len(rows), self.exercise.judged))
-        for part in self._workers.shares(len(rows), self._batch_size):
-            loss, counted, found = self.measure(model, [rows[place] for place in part or [0]])
-            if not part:
-                continue
-            total, weight = total + loss * counted, weight + counted
-            judged[part] = found
+        parts = list(self._workers.shares(len(rows), self._batch_size))
+        for start in range(0, len(parts), _AT_ONCE):
+            some = parts[start : start + _AT_ONCE]
+            measured = self.measure(model, [[rows[place] for place in part or [0]] for part in some])
+            for part, (loss, counted, found) in zip(some, measured, strict=True):
+                if part:
+                    total, weight = total + loss * counted, weight + counted
+                    judged[part] = found
         total, weight, *flat = self._workers.sums([total, weight, *judged.ravel()])
         everything = np.array(flat).reshape(judged.shape)
         return {LOSS.name: total / weight, **self.exercise.combine([of.row for of in rows], everything)}
@@ -135,5 +140,5 @@ class LabelledTask(ABC):
         """See `Task.loss`."""
 
     @abstractmethod
-    def measure(self, model: nn.Module, rows: Sequence[Encoded]) -> tuple[float, float, np.ndarray]:
-        """Loss of some rows, the weight that it counts with, and the judgements (rows, numbers)."""
+    def measure(self, model: nn.Module, batches: Sequence[Sequence[Encoded]]) -> list[Measured]:
+        """What is measured on each of some micro-batches; as many in every process."""
