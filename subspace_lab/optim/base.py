@@ -245,11 +245,23 @@ class GroupOptimizer(Optimizer):
             if not names:
                 continue
             known: Iterable[str] = before.values if before else ()
+            if before is not None and "params" in names:
+                self._check_replaced(group, where)
             if check_edited(group, names, where):
                 check_names(group)
                 self._check_group(group)
                 known = self._known(group)
             self._checked[id(group)] = checked(group, known)
+
+    def _check_replaced(self, group: Group, where: str) -> None:
+        """Refuse parameters that took the places of others with states."""
+        held = {p for other in self.param_groups for p in other["params"]}
+        is_lost = any(state and p not in held for p, state in self.state.items())
+        if is_lost and not all(self.state.get(p) for p in group["params"]):
+            raise ValueError(
+                f"{where}: its parameters were replaced, as Accelerate's prepare does under FSDP2, after states had "
+                "been made or loaded: prepare the optimizer before its first step, and load states after that"
+            )
 
     def _is_initialization(self, live: list[Live]) -> bool:
         """Whether this is not a step but torch's way to make states: all gradients and learning rates 0, before any."""

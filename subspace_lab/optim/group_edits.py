@@ -22,10 +22,12 @@ class Checked:
 
     Attributes:
         values: Its options.
-        number: How many parameters it had.
+        params: Its list of parameters.
+        number: How many they were.
     """
 
     values: dict[str, Any]
+    params: list[Tensor]
     number: int
 
 
@@ -39,7 +41,8 @@ def checked(group: dict[str, Any], known: Iterable[str]) -> Checked:
     Returns:
         What to compare it with later.
     """
-    return Checked({name: group[name] for name in known if name in group}, len(group["params"]))
+    params = group["params"]
+    return Checked({name: group[name] for name in known if name in group}, params, len(params))
 
 
 def edited(group: dict[str, Any], before: Checked) -> list[str]:
@@ -50,11 +53,12 @@ def edited(group: dict[str, Any], before: Checked) -> list[str]:
         before: What it was.
 
     Returns:
-        Names; ``"params"`` where there are more or fewer parameters.
+        Names; ``"params"`` where there are more or fewer parameters, or another list of them.
     """
     get = group.get
     names = [n for n, value in before.values.items() if get(n, _GONE) is not value or type(value) in _CHANGE_IN_PLACE]
-    return names if len(group["params"]) == before.number else [*names, "params"]
+    params = group["params"]
+    return names if params is before.params and len(params) == before.number else [*names, "params"]
 
 
 def check_edited(group: dict[str, Any], names: Iterable[str], where: str) -> bool:

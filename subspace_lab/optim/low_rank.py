@@ -151,7 +151,8 @@ class LowRankOptimizer(GroupOptimizer):
         if group["side"] == "sharded" and not any(map(is_distributed, group["params"])):
             raise ValueError(
                 "side='sharded' projects from the side that is not sharded, and no parameter of the group is: "
-                "shard the model first, by fully_shard or parallelize_module, or leave side out"
+                "shard the model first, by fully_shard or parallelize_module, or leave side out; with Accelerate, set "
+                "it in the groups after prepare"
             )
 
     def _update_ranked(self, live: list[Live]) -> None:

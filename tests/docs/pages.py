@@ -10,6 +10,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+ON_SEVERAL = "# torchrun "  # begins a block that is for several processes
 _FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 
@@ -21,10 +22,13 @@ def blocks(page: Path) -> Iterator[tuple[int, str, str]]:
 
 
 def run_page(page: Path, **namespace: Any) -> dict[str, Any]:
-    """Run the python blocks of a page, and the commands of this package in its shell blocks, in their order."""
+    """Run the python blocks of a page, and the commands of this package in its shell blocks, in their order.
+
+    Those for several processes are left to a test that has them.
+    """
     namespace["__name__"] = "__main__"
     for line, language, text in blocks(page):
-        if language == "python":
+        if language == "python" and not text.startswith(ON_SEVERAL):
             exec(compile("\n" * (line - 1) + text, str(page), "exec"), namespace)
         elif language == "shell":
             for command in text.splitlines():

@@ -128,3 +128,38 @@ def test_a_block_that_torch_leaves_out_since_it_is_frozen_is_refused(alone, tmp_
         reloaded(net, optimizer, other, fresh, tmp_path)
 
     message_of(ValueError, resume, "moments are missing", "made with freeze_inactive=False")
+
+
+def replace_parameters(optimizer, zoo):
+    """Give every group a list of the shards of its parameters, as Accelerate does after it has sharded a model."""
+    for group in optimizer.param_groups:
+        group["params"] = [zoo[name] for name in group["param_names"]]
+
+
+@every_member
+def test_parameters_may_be_replaced_by_their_shards_before_the_first_step(member, alone):
+    plain, zoo, started = parameters(torch.float64), distributed_zoo([Shard(0)]), parameters(torch.float64)
+    optimizer, other = member.build(groups(started)), member.build(groups(plain))
+    replace_parameters(optimizer, zoo)
+    drive(other, plain, range(4))
+    for step in range(4):
+        for name, p in zoo.items():
+            p.grad = distribute_tensor(gradient(name, step).double(), p.device_mesh, p.placements)
+        optimizer.step()
+    for name, p in plain.items():
+        torch.testing.assert_close(whole(zoo[name].detach()), p.detach(), rtol=1e-12, atol=1e-12)
+
+
+@every_member
+def test_parameters_with_states_may_not_be_replaced(member, alone):
+    zoo, started = distributed_zoo([Shard(0)]), parameters(torch.float64)
+    optimizer = member.build(groups(started))
+    drive(optimizer, started, range(2))
+    replace_parameters(optimizer, zoo)
+    message_of(ValueError, optimizer.step, "param_groups[0]", "prepare the optimizer before its first step")
+
+
+def test_replaced_parameters_are_checked(alone):
+    optimizer = optim.GaLore(groups(parameters(torch.float64)))
+    replace_parameters(optimizer, distributed_zoo([Replicate(), Replicate(), Shard(0)]))
+    message_of(ValueError, optimizer.step, "blocks.0.wide", "meshes of one or two dimensions")
