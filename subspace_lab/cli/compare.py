@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from subspace_lab.cli.console import output, show
-from subspace_lab.cli.parameters import HERE, ExecutorOptions, OutDir
+from subspace_lab.cli.parameters import TRAINED_HERE, OutDir, TrainingOptions
 from subspace_lab.cli.train import Config
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def compare(
     lrs: Words = (),
     seeds: int | None = None,
     protocol: Literal["grid", "tuned"] = "grid",
-    execution: ExecutorOptions = HERE,
+    execution: TrainingOptions = TRAINED_HERE,
     retry: bool = False,
 ) -> None:
     """Train optimizers side by side, each at every learning rate with every seed, and compare them.

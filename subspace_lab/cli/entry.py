@@ -33,6 +33,8 @@ app = App(
 for _command in (train, compare, figures, finetuning, analyze, report, verify, recommend, memory, demo):
     app.command(_command)
 app.command(safety)
+_COMMANDS = [name for name in app if not name.startswith("-")]
+_STUDIES = ("compare", "figures", "finetuning", "recommend", "safety")
 
 
 def main() -> None:
@@ -44,6 +46,7 @@ def main() -> None:
         SystemExit: With status 2 after an error, 130 after Ctrl-C, 141 when the output was not read to its end.
     """
     prepare_streams()
+    _end_beside_others(sys.argv[1:])
     warnings.formatwarning = lambda message, *_, **__: f"note: {one_line(message)}\n"
     try:
         app(sys.argv[1:], exit_on_error=False, print_error=False)
@@ -61,6 +64,18 @@ def main() -> None:
         settle_streams()
         tell(f"error: {one_line(in_words(error))}")
         raise SystemExit(2) from None
+
+
+def _end_beside_others(words: list[str]) -> None:
+    """Of several processes that torchrun began only a training makes use: one says so, and all end."""
+    number = os.environ.get("WORLD_SIZE", "1")
+    if number == "1" or not words or words[0] not in _COMMANDS or words[0] == train.__name__:
+        return
+    if os.environ.get("RANK", "0") != "0":
+        raise SystemExit(0)  # with another status torchrun might end the first one before its line
+    advice = f" and give --processes {number}" if words[0] in _STUDIES else ""
+    tell(f"error: torchrun began {number} processes, and subspace-lab {words[0]} is of one; leave torchrun out{advice}")
+    raise SystemExit(2)
 
 
 def _expected(error: Exception) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from subspace_lab.cli.compare import Words, split
-from subspace_lab.cli.parameters import HERE, ExecutorOptions, File, OutDir
+from subspace_lab.cli.parameters import STUDIED_HERE, File, OutDir, StudyOptions
 
 
 def figures(
@@ -13,7 +13,7 @@ def figures(
     profile: str,
     only: Words | None = None,
     longer: bool = False,
-    execution: ExecutorOptions = HERE,
+    execution: StudyOptions = STUDIED_HERE,
     recompute: bool = False,
     page: File | None = None,
     pictures: File | None = None,

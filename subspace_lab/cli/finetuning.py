@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from subspace_lab.cli.figures import refuse_beside_dry_run
-from subspace_lab.cli.parameters import HERE, ExecutorOptions, File, OutDir
+from subspace_lab.cli.parameters import STUDIED_HERE, File, OutDir, StudyOptions
 
 
 def finetuning(
@@ -11,7 +11,7 @@ def finetuning(
     /,
     *,
     profile: str,
-    execution: ExecutorOptions = HERE,
+    execution: StudyOptions = STUDIED_HERE,
     recompute: bool = False,
     page: File | None = None,
     pictures: File | None = None,

@@ -58,10 +58,39 @@ class ExecutorOptions:
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of the function behind the command, the options of Slurm as values."""
         slurm = {name: plain_value(value) for name, value in (self.slurm or {}).items()}
-        return {"executor": self.executor, "workers": self.workers, "slurm": slurm or None}
+        return {**vars(self), "slurm": slurm or None}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class TrainingOptions(ExecutorOptions):
+    """How the trainings of a study are run.
+
+    Attributes:
+        executor: This machine, or jobs of Slurm.
+        workers: Trainings at a time; by default one per core, or as many as Slurm gives.
+        slurm: Options of Slurm: --slurm.partition gpu --slurm.time 60.
+        processes: Processes that share a training, begun by torchrun, here one training after the other.
+    """
+
+    processes: int | None = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class StudyOptions(TrainingOptions):
+    """How the trainings of a study are run whose configuration is not on the command line.
+
+    Attributes:
+        sharding: How they share it: ddp (the default) or fsdp.
+    """
+
+    sharding: Literal["ddp", "fsdp", "hsdp"] | None = None
 
 
 HERE = ExecutorOptions()
+TRAINED_HERE = TrainingOptions()
+STUDIED_HERE = StudyOptions()
 
 
 def refuse_useless(what: str, given: Mapping[str, bool]) -> None:

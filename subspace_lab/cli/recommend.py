@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from subspace_lab.cli.compare import tell
 from subspace_lab.cli.console import show
-from subspace_lab.cli.parameters import HERE, ExecutorOptions, RunDir, Size, refuse_useless
+from subspace_lab.cli.parameters import STUDIED_HERE, RunDir, Size, StudyOptions, refuse_useless
 
 if TYPE_CHECKING:
     from subspace_lab.analysis import LayerPlan
@@ -41,7 +42,7 @@ def recommend(
     check: bool = False,
     seeds: int = _SEEDS,
     steps: int | None = None,
-    execution: ExecutorOptions = HERE,
+    execution: StudyOptions = STUDIED_HERE,
     data: str | None = None,
     model: str | None = None,
     tokenizer: str | None = None,
@@ -67,6 +68,10 @@ def recommend(
         With --check: trainings at a time; by default one per core, or as many as Slurm gives.
     execution.slurm
         With --check: options of Slurm: --slurm.partition gpu --slurm.time 60.
+    execution.processes
+        With --check: processes that share a training, begun by torchrun, here one training after the other.
+    execution.sharding
+        With --check: how they share it: ddp (the default) or fsdp.
     data
         With --check: where the run's data are now, where they are not found any more.
     model
@@ -83,7 +88,7 @@ def recommend(
     if not check:
         given = {"steps": steps, "data": data, "model": model, "tokenizer": tokenizer, **how}
         changed = {name: value is not None for name, value in given.items()}
-        changed |= {"seeds": seeds != _SEEDS, "executor": execution.executor != HERE.executor}
+        changed |= {"seeds": seeds != _SEEDS, "executor": execution.executor != STUDIED_HERE.executor}
         refuse_useless("--check", changed)
     run = Run.open(run_dir, write=True)
     plan = plan_of(run, budget)
@@ -110,7 +115,8 @@ def recommend(
 
         print()
         wanted = validation(run, plan, steps=steps, data=data, model=model, tokenizer=tokenizer)
-        found = compare(wanted.path, wanted.methods, protocol="tuned", seeds=seeds, config=wanted.config, **how)
+        config = replace(wanted.config, sharding=how.pop("sharding"))
+        found = compare(wanted.path, wanted.methods, protocol="tuned", seeds=seeds, config=config, **how)
         tell(found)
         print(_verdict(**gap_to(found.results)))
 

@@ -10,7 +10,7 @@ from cyclopts import App, Group, Parameter
 
 from subspace_lab.cli.compare import Words, split
 from subspace_lab.cli.console import show
-from subspace_lab.cli.parameters import HERE, ExecutorOptions, File, OutDir, check_whole
+from subspace_lab.cli.parameters import STUDIED_HERE, File, OutDir, StudyOptions, check_whole
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -47,7 +47,7 @@ def run(
     base: str | None = None,
     aligned: str | None = None,
     plugins: Words | None = None,
-    execution: ExecutorOptions = HERE,
+    execution: StudyOptions = STUDIED_HERE,
     retry: bool = False,
     keep_weights: Literal["all", "none"] = "all",
     dry_run: bool = False,

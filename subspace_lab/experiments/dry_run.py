@@ -8,13 +8,14 @@ from typing import Any
 
 from subspace_lab.experiments.executors.choose import Kind, check_execution
 from subspace_lab.experiments.executors.slurm import check_options
-from subspace_lab.experiments.executors.torchrun import command
 from subspace_lab.experiments.trial import Trial
 from subspace_lab.runs.errors import in_shell
 from subspace_lab.training import TrainConfig
 
 
-def slurm_lines(executor: Kind, slurm: Mapping[str, Any] | None) -> Iterator[str]:
+def slurm_lines(
+    executor: Kind, slurm: Mapping[str, Any] | None, *, processes: int | None = None, sharding: str | None = None
+) -> Iterator[str]:
     """The options of Slurm, where it is the executor; this machine need not have it.
 
     Yields:
@@ -23,18 +24,19 @@ def slurm_lines(executor: Kind, slurm: Mapping[str, Any] | None) -> Iterator[str
     Raises:
         ValueError: If the executor is not known, or options are not valid or have no effect.
     """
-    check_execution(executor, None, slurm)
+    check_execution(executor, None, slurm, processes=processes, sharding=sharding)
     if executor == "slurm":
         check_options(slurm or {})
         options = "".join(f" --{name}={value}" for name, value in (slurm or {}).items())
         yield f"# by Slurm, a job for every training, in which its command runs:{options or ' (no options)'}"
 
 
-def command_of(trials_dir: Path, trial: Trial, processes: int = 1) -> str:
-    """The command line of a training, of torchrun where several processes share it."""
-    if processes > 1:
-        return " ".join(map(in_shell, command(trials_dir, trial.label, processes)))
+def command_of(trials_dir: Path, trial: Trial, processes: int | None = None, sharding: str | None = None) -> str:
+    """The command line of a training, by torchrun where several processes share it."""
     words = ["subspace-lab", "train", str(trials_dir / trial.label), *_settings(TrainConfig.from_dict(trial.config))]
+    if processes is not None and processes > 1:
+        words = ["torchrun", "--standalone", f"--nproc-per-node={processes}", "--no-python", *words]
+        words += [] if sharding is None else ["--sharding", sharding]
     return " ".join(map(in_shell, words))
 
 

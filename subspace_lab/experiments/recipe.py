@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 WEIGHTS = "weights.safetensors"
 STATE = "state.json"  # what is to be known of the checkpoints after they are removed
 # Where and how fast a training runs, and what it keeps to be resumed, do not change its results.
-_NOT_CONTENT = ("threads", "checkpoint_every", "keep_checkpoints", "data", "tokenizer")
+_NOT_CONTENT = ("threads", "sharding", "checkpoint_every", "keep_checkpoints", "data", "tokenizer")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,11 @@ class Measured:
 
 
 class Recipe(Protocol):
-    """How trials of a kind are run; a plug-in is any object with these two methods."""
+    """How trials of a kind are run; a plug-in is any object with these two methods.
+
+    Where several processes are to share a trial, they run it if the recipe has a method ``shares`` that says so of the
+    configuration; other trials are run by one process.
+    """
 
     def identity(self, config: Mapping[str, Any], *, data_hash: str | None = None) -> Mapping[str, Any]:
         """What of a configuration decides the outcome: settings with every default filled in, data, revisions.
@@ -72,6 +76,10 @@ class Recipe(Protocol):
 
 class Train:
     """A training by `subspace_lab.train`; where it has a parent, from the parent's weights."""
+
+    def shares(self, config: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        """See `Recipe`."""
+        return True
 
     def identity(self, config: Mapping[str, Any], *, data_hash: str | None = None) -> Mapping[str, Any]:
         """See `Recipe.identity`."""
@@ -158,6 +166,12 @@ def recipe_named(name: str, plugins: Sequence[str] = ()) -> Recipe:
     except (ImportError, AttributeError) as error:
         raise ValueError(f"the recipe {name!r} cannot be imported: {error}") from error
     return found
+
+
+def is_shared(name: str, config: Mapping[str, Any], plugins: Sequence[str] = ()) -> bool:
+    """Whether several processes may share a trial of a recipe (see `recipe_named`) with a configuration."""
+    recipe: Any = recipe_named(name, plugins)
+    return hasattr(recipe, "shares") and bool(recipe.shares(config))
 
 
 def content_of(

@@ -168,7 +168,7 @@ def common_config(config: TrainConfig, before: TrainConfig | None = None) -> Tra
 def left_open(config: TrainConfig) -> TrainConfig:
     """The configuration of a run without the settings of single trials and methods, to give to a comparison."""
     defaults = TrainConfig()
-    names = (*_CHOSEN, *_OF_METHODS, "threads")
+    names = (*_CHOSEN, *_OF_METHODS, "threads", "sharding")
     return TrainConfig.from_dict({**config.to_dict(), **{x: getattr(defaults, x) for x in names}, "every": None})
 
 

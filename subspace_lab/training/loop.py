@@ -33,7 +33,7 @@ from subspace_lab.training.start import (
     config_to_start,
     drop_snapshots,
     moved_files,
-    processes_of,
+    repeats,
     settle_on_machine,
     torch_state_of_a_run,
 )
@@ -59,8 +59,8 @@ def train(
     The run is a function of its configuration: a run that was killed at any instant and resumed has bit for bit the
     parameters and snapshots of one that was not, on the same machine with the same number of threads. Under torchrun
     each process takes a share of every micro-batch, the model is whole in each or sharded (``config.sharding``), and
-    the first process writes. Resumed by another number of processes it agrees to rounding, and snapshots after the
-    checkpoint are taken again.
+    the first process writes. Resumed by another number of processes, or in another sharding, it agrees to rounding, and
+    snapshots after the checkpoint are taken again.
 
     Args:
         run_dir: The run directory; a new one, unless resuming.
@@ -106,7 +106,7 @@ def train(
             if hooks.backward is not None and team.size > 1:
                 raise ValueError(f"a backward pass of your own is of one process, this training has {team.size}")
             start = load_checkpoint(run_dir, trainer.model, trainer.optimizer, hooks.state) if resume else 0
-            if resume and team.is_first and processes_of(run_dir) != team.size:
+            if resume and team.is_first and not repeats(run_dir, config, team):
                 drop_snapshots(run_dir, start)
             with (
                 catch_interrupt() as interrupt,

@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from subspace_lab.training.config import TrainConfig
+from subspace_lab._checks import check_choice
+from subspace_lab.training.config import Sharding, TrainConfig
 from subspace_lab.training.workers import Workers
+
+SHARDING = "SUBSPACE_LAB_SHARDING"  # beside the variables of torchrun, by whoever begins it; a setting goes first
 
 
 def settle_sharding(config: TrainConfig, workers: Workers) -> TrainConfig:
@@ -35,9 +38,44 @@ def settle_sharding(config: TrainConfig, workers: Workers) -> TrainConfig:
                 "--nproc-per-node, or leave it out"
             )
         return config
-    if config.sharding == "hsdp":
+    if sharding_of(config, workers) == "hsdp":
         mesh_shape("hsdp", workers)
-    return dataclasses.replace(config, sharding=config.sharding or "ddp")
+    return dataclasses.replace(config, sharding=sharding_of(config, workers))
+
+
+def sharding_of(config: TrainConfig, workers: Workers) -> Sharding | None:
+    """How these processes share a model: as the configuration says, else as who began them says, else by ``ddp``.
+
+    Args:
+        config: Any configuration, perhaps of a run that another number of processes began.
+        workers: The processes that train.
+
+    Returns:
+        ``ddp``, ``fsdp`` or ``hsdp``; None for one process.
+    """
+    if workers.size == 1:
+        return None
+    return config.sharding or asked_by_environment() or "ddp"
+
+
+def asked_by_environment() -> Sharding | None:
+    """The sharding that whoever began these processes asks for; ValueError if there is no such sharding."""
+    if (found := os.environ.get(SHARDING)) is not None:
+        check_choice(SHARDING, found, get_args(Sharding))
+    return cast("Sharding | None", found)
+
+
+def check_shares(config: TrainConfig, processes: int | None) -> None:
+    """ValueError if the micro-batches of a resolved configuration cannot be shared by so many processes, None for 1."""
+    assert config.batch_size
+    share_of(config.batch_size, processes or 1)
+
+
+def share_of(batch_size: int, processes: int) -> int:
+    """The rows of a micro-batch that each process takes; ValueError if they cannot be shared evenly."""
+    if batch_size % processes:
+        raise ValueError(f"batch_size={batch_size} is not a multiple of the {processes} processes")
+    return batch_size // processes
 
 
 def mesh_shape(sharding: str, workers: Workers) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from subspace_lab.runs.writer import refuse_existing
 from subspace_lab.training.config import TrainConfig
 from subspace_lab.training.optimizers import method_key, plan_of, settle_optimizer, with_beta2
 from subspace_lab.training.places import FILES, plan_of_run
-from subspace_lab.training.sharding import settle_sharding
+from subspace_lab.training.sharding import asked_by_environment, settle_sharding, sharding_of
 from subspace_lab.training.workers import Workers
 
 _SIZE = 1024
@@ -73,10 +73,10 @@ def config_to_resume(run_dir: Path, config: TrainConfig | None, workers: Workers
     Args:
         run_dir: The run directory.
         config: What was asked for; None for whatever it was.
-        workers: The processes that go on; they may be more or fewer than before.
+        workers: The processes that go on; they may be more or fewer than before, and share the model otherwise.
 
     Returns:
-        The configuration.
+        The configuration, with the sharding that was asked for.
 
     Raises:
         RunError: If the run is finished, was not begun by a training, or began with another configuration or plan.
@@ -85,11 +85,11 @@ def config_to_resume(run_dir: Path, config: TrainConfig | None, workers: Workers
     before = stored_config(run_dir)
     if Run.open(run_dir).manifest.get("finished"):
         raise RunError(f"{run_dir} is finished: all of its {before.steps} steps are done; there is nothing to resume")
-    if workers.is_first:
-        _warn_of_other_processes(run_dir, workers.size)
+    sharding = (config and config.sharding) or asked_by_environment() or before.sharding
     if config is not None:
         if config.sharding is not None:
             settle_sharding(config, workers)
+            config = dataclasses.replace(config, sharding=before.sharding)
         places = {name: getattr(before, name) for name in moved_files(config, before)}
         config = dataclasses.replace(config, optimizer=method_key(config.optimizer), **places)
         config = config if before.betas is None else with_beta2(config, before.betas)
@@ -97,7 +97,25 @@ def config_to_resume(run_dir: Path, config: TrainConfig | None, workers: Workers
         config = (config or before).matched(before)
     except ValueError as error:
         raise RunError(f"{run_dir} began with other settings ({error}); resume with the same ones") from error
-    return _with_plan(run_dir, config)
+    config = dataclasses.replace(_with_plan(run_dir, config), sharding=sharding)
+    if workers.is_first and not repeats(run_dir, config, workers):
+        _warn_of_other_processes(run_dir, config, workers)
+    return config
+
+
+def repeats(run_dir: Path, config: TrainConfig, workers: Workers) -> bool:
+    """Whether a resumed run repeats its steps bit for bit: as many processes share the model in the same way.
+
+    Args:
+        run_dir: The run directory.
+        config: From `config_to_resume`.
+        workers: The processes that go on.
+
+    Returns:
+        Whether it does; otherwise it does to rounding.
+    """
+    is_shared_alike = workers.size == 1 or sharding_of(config, workers) == _sharding_before(run_dir)
+    return processes_of(run_dir) == workers.size and is_shared_alike
 
 
 def processes_of(run_dir: Path) -> int:
@@ -112,17 +130,23 @@ def drop_snapshots(run_dir: Path, step: int) -> None:
         confined(run_dir, snapshot_path(run_dir, later)).unlink()
 
 
-def _warn_of_other_processes(run_dir: Path, now: int) -> None:
-    if now != (before := processes_of(run_dir)):
-        warnings.warn(
-            f"{run_dir} was begun by {_processes(before)}, now it is resumed by {_processes(now)}: sums in another "
-            "order agree to rounding, not bit for bit; snapshots after the checkpoint are taken again",
-            stacklevel=4,
-        )
+def _warn_of_other_processes(run_dir: Path, config: TrainConfig, workers: Workers) -> None:
+    before = _processes(processes_of(run_dir), _sharding_before(run_dir))
+    now = _processes(workers.size, sharding_of(config, workers))
+    warnings.warn(
+        f"{run_dir} was begun by {before}, now it is resumed by {now}: sums in another order agree to rounding, not "
+        "bit for bit; snapshots after the checkpoint are taken again",
+        stacklevel=4,
+    )
 
 
-def _processes(number: int) -> str:
-    return "one process" if number == 1 else f"{number} processes"
+def _sharding_before(run_dir: Path) -> str:
+    """How the processes that began a run shared its model; in earlier releases by ``ddp`` only."""
+    return stored_config(run_dir).sharding or "ddp"
+
+
+def _processes(number: int, sharding: str | None) -> str:
+    return "one process" if number == 1 else f"{number} processes ({sharding})"
 
 
 def moved_files(config: TrainConfig, before: TrainConfig) -> dict[str, str]:

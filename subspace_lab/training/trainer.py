@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from subspace_lab.training.config import TrainConfig
 from subspace_lab.training.optimizers import build_optimizer
 from subspace_lab.training.schedule import Cosine
-from subspace_lab.training.sharding import gathered, parallel, replicated_like, spread
+from subspace_lab.training.sharding import gathered, parallel, replicated_like, sharding_of, share_of, spread
 from subspace_lab.training.tasks.base import Batch, Task, Weighted
 from subspace_lab.training.tasks.table import model_for
 from subspace_lab.training.workers import Workers
@@ -41,18 +41,16 @@ class Trainer:
     def __init__(self, config: TrainConfig, task: Task, workers: Workers, model: nn.Module | None = None) -> None:
         assert config.batch_size
         assert config.accumulation
-        if config.batch_size % workers.size:
-            raise ValueError(f"batch_size={config.batch_size} is not a multiple of the {workers.size} processes")
         self._config = config
         self._task = task
         self._workers = workers
         self._accumulation = config.accumulation
-        self._share = config.batch_size // workers.size
+        self._share = share_of(config.batch_size, workers.size)
         self.tokens_per_step = config.batch_size * config.accumulation * task.tokens_per_row
         self.schedule = Cosine.of(config)
         self.model: nn.Module = model_for(config, task) if model is None else model
         nn.Module.to(self.model, workers.device)  # in place
-        sharding = (config.sharding or "ddp") if workers.size > 1 else None  # another number than it began with
+        sharding = sharding_of(config, workers)
         spread(self.model, sharding, workers)
         self.optimizer = build_optimizer(self.model, config)
         self._schedules = [Cosine.of(config, peak=group["lr"]) for group in self.optimizer.param_groups]

@@ -28,8 +28,8 @@ def test_what_it_passes_on(command, asked, tmp_path):
     assert (outcome.status, outcome.err) == (0, "")
     assert asked == [
         (tmp_path, {"profile": "cpu", "only": ["fig1", "fig3", "tables"], "longer": True, "executor": "local",
-                    "workers": 1, "slurm": None, "recompute": False, "draw_only": False, "pictures": None,
-                    "page": None})
+                    "workers": 1, "slurm": None, "processes": None, "sharding": None, "recompute": False,
+                    "draw_only": False, "pictures": None, "page": None})
     ]  # fmt: skip
     assert outcome.out.splitlines()[-1] == f"claims: {tmp_path / 'evidence.md'}"
 

@@ -25,8 +25,9 @@ def test_what_it_passes_on(command, asked, tmp_path):
     outcome = command("finetuning", tmp_path, "--profile", "cpu", "--workers", 1, "--page", tmp_path / "page.md")
     assert (outcome.status, outcome.err) == (0, "")
     assert asked == [
-        (tmp_path, {"profile": "cpu", "executor": "local", "workers": 1, "slurm": None, "recompute": False,
-                    "pictures": None, "page": tmp_path / "page.md", "draw_only": False})
+        (tmp_path, {"profile": "cpu", "executor": "local", "workers": 1, "slurm": None, "processes": None,
+                    "sharding": None, "recompute": False, "pictures": None,
+                    "page": tmp_path / "page.md", "draw_only": False})
     ]  # fmt: skip
     lines = [f"figures: {tmp_path}", f"tables: {tmp_path / 'tables'}", f"claims: {tmp_path / 'finetuning.md'}"]
     assert outcome.out.splitlines() == lines

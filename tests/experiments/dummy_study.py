@@ -44,6 +44,10 @@ class Descend:
         """Everything in it decides the outcome."""
         return {**config, "data_hash": data_hash}
 
+    def shares(self, _: Mapping[str, Any]) -> bool:
+        """Each of several processes descends."""
+        return True
+
     def run(
         self, directory: Path, config: Mapping[str, Any], parents: Sequence[Path], *, resume: bool, keeps_weights: bool
     ) -> Measured:

@@ -12,6 +12,7 @@ from subspace_lab.experiments.variants import (
     check_used,
     common_config,
     describe,
+    left_open,
     parse_methods,
     rates,
 )
@@ -77,11 +78,14 @@ def test_rates_that_read_alike_have_directories_of_their_own():
 
 
 def test_the_content_is_what_decides_the_outcome():
-    """Threads, checkpoints and what a method is called do not; the data, every option and the rate do."""
+    """Threads, shards, checkpoints and what a method is called do not; the data, every option and the rate do."""
     (one,) = trials_of(parse_methods(["grasswalk"]), [1e-3], 1, BASE)
     same = {"a walk": {"optimizer": "GrassWalk", "walk_step": 0.1}}
     for base, methods in (
-        (common_config(TrainConfig(preset="llama-2m", threads=2, checkpoint_every=7)), parse_methods(["grasswalk"])),
+        (
+            common_config(TrainConfig(preset="llama-2m", threads=2, sharding="fsdp", checkpoint_every=7)),
+            parse_methods(["grasswalk"]),
+        ),
         (BASE, parse_methods(same)),
     ):
         assert trials_of(methods, [1e-3], 1, base)[0].hash == one.hash
@@ -92,6 +96,11 @@ def test_the_content_is_what_decides_the_outcome():
         *trials_of(parse_methods(["grasswalk"]), [1e-3], 2, BASE)[1:],
     ]
     assert len({trial.hash for trial in [one, *others]}) == 5
+
+
+def test_how_a_run_was_trained_is_left_open():
+    config = TrainConfig(preset="llama-2m", lr=1e-3, threads=2, sharding="fsdp", seed=3, batch_size=4)
+    assert left_open(config) == TrainConfig(preset="llama-2m", batch_size=4, every=None)
 
 
 def test_the_phase_is_no_content_and_no_configuration():

@@ -9,9 +9,8 @@ import torch
 from torch import nn
 
 from subspace_lab.runs import Run
-from subspace_lab.studies.optimizers import compare
 from subspace_lab.training import checkpoint, train
-from subspace_lab.training.sharding import blocks_of, mesh_shape, settle_sharding
+from subspace_lab.training.sharding import SHARDING, blocks_of, mesh_shape, settle_sharding, sharding_of
 from subspace_lab.training.workers import Workers
 from tests.launch import launch_all
 from tests.training.sharded_runs import STEPS, largest_difference
@@ -83,7 +82,8 @@ def test_a_sharded_training_is_resumed_bit_for_bit(launched, sharding, size):
 @pytest.mark.parametrize(("name", "call"), [("fsdp_4_copy", "from 4 to 2"), ("fsdp_2_copy", "from 2 to 1")])
 def test_another_number_of_processes_resumes_to_rounding_and_says_so(launched, name, call):
     root, found = launched
-    before, now = ("4 processes", "2 processes") if call == "from 4 to 2" else ("2 processes", "one process")
+    before, now = ("4 processes (fsdp)", "2 processes (fsdp)"), ("2 processes (fsdp)", "one process")
+    before, now = before if call == "from 4 to 2" else now
     assert found[call][1].count(f"{name} was begun by {before}, now it is resumed by {now}: sums in another order") == 1
     run, one = Run.open(root / name), Run.open(root / "one")
     assert run.manifest["finished"]
@@ -123,11 +123,6 @@ def test_one_process_has_nothing_to_shard(tmp_path, text):
         with pytest.raises(ValueError, match=rf"^sharding='{sharding}' has no effect on one process; begin several"):
             train(tmp_path / "run", tiny_config(text, sharding=sharding))
     assert not (tmp_path / "run").exists()
-    with pytest.raises(
-        ValueError, match=r"^sharding='fsdp' has no effect here, where each trial trains in one process"
-    ):
-        compare(tmp_path / "comparison", ["adamw"], lrs=[1e-3], config=tiny_config(text, sharding="fsdp"))
-    assert not (tmp_path / "comparison").exists()
     with pytest.raises(ValueError, match="sharding must be"):
         tiny_config(text, sharding="zero")
 
@@ -141,6 +136,13 @@ def test_the_processes_of_a_node_are_the_shards_of_hsdp(text, monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert settle_sharding(tiny_config(text, sharding="hsdp"), team).sharding == "hsdp"
     assert settle_sharding(tiny_config(text), team).sharding == "ddp"
+    monkeypatch.setenv(SHARDING, "fsdp")  # as a study does
+    assert settle_sharding(tiny_config(text), team).sharding == "fsdp"
+    assert settle_sharding(tiny_config(text, sharding="ddp"), team).sharding == "ddp"
+    assert sharding_of(tiny_config(text), Workers(0, 1, torch.device("cpu"))) is None
+    monkeypatch.setenv(SHARDING, "zero")
+    with pytest.raises(ValueError, match=r"^SUBSPACE_LAB_SHARDING must be"):
+        settle_sharding(tiny_config(text), team)
     assert mesh_shape("hsdp", team) == (2, 2)
     assert mesh_shape("fsdp", team) == (4,)
 

@@ -15,10 +15,17 @@ from subspace_lab.studies.finetuning.profiles import profile_named
 from subspace_lab.studies.finetuning.study import checked, needed, study_of
 from subspace_lab.studies.finetuning.trials import budget_lines
 from subspace_lab.training import TrainConfig
+from subspace_lab.training.sharding import check_shares
 
 
 def plan_lines(
-    out_dir: str | Path, profile: str, *, executor: Kind = "local", slurm: Mapping[str, Any] | None = None
+    out_dir: str | Path,
+    profile: str,
+    *,
+    executor: Kind = "local",
+    slurm: Mapping[str, Any] | None = None,
+    processes: int | None = None,
+    sharding: str | None = None,
 ) -> Iterator[str]:
     """What `fine_tune` would train with the same arguments, line by line; this machine need not have Slurm.
 
@@ -28,8 +35,9 @@ def plan_lines(
     """
     needed()
     root = local_path(out_dir, error=RunError)
-    slurm_options = [*slurm_lines(executor, slurm)]
+    slurm_options = [*slurm_lines(executor, slurm, processes=processes, sharding=sharding)]
     scale = settled(root, checked(profile_named(profile), executor))
+    check_shares(scale.base, processes)
     study = study_of(scale)
     every = study.wanted(None, study.quantities)
     yield from (f"# {line}" for line in budget_lines(every, scale))
@@ -45,4 +53,4 @@ def plan_lines(
                 f"most {config.tokens // (config.steps or 1):,} tokens{kept}"
             )
             if wanted.is_known:
-                yield command_of(root / FINETUNING.trials, wanted.trial)
+                yield command_of(root / FINETUNING.trials, wanted.trial, processes, sharding)

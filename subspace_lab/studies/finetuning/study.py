@@ -20,6 +20,8 @@ from subspace_lab.studies.finetuning.out_dir import FINETUNING, open_store, sett
 from subspace_lab.studies.finetuning.profiles import Profile, profile_named
 from subspace_lab.studies.finetuning.quantities import gradients, scores
 from subspace_lab.studies.finetuning.trials import budget_lines, config_of, gradient_phases, score_phases, sources_of
+from subspace_lab.training.config import Sharding
+from subspace_lab.training.sharding import check_shares
 from subspace_lab.training.tasks.table import data_hash_of
 
 PAGE = "finetuning.md"
@@ -50,6 +52,8 @@ def fine_tune(
     executor: Kind = "local",
     workers: int | None = None,
     slurm: Mapping[str, Any] | None = None,
+    processes: int | None = None,
+    sharding: Sharding | None = None,
     recompute: bool = False,
     page: str | Path | None = None,
     pictures: str | Path | None = None,
@@ -67,6 +71,8 @@ def fine_tune(
         executor: ``local`` for processes of this machine, ``slurm`` for job arrays.
         workers: Trainings at a time; by default one per GPU, else per core, or as many as Slurm gives.
         slurm: Options of Slurm: ``{"partition": "gpu", "time": 60}``.
+        processes: Of one training, 1 by default; several are begun by torchrun, and batches must be multiples of them.
+        sharding: How they share it: ``ddp`` (the default) keeps the whole model in each of them, ``fsdp`` shards it.
         recompute: Forget all trainings and repeat them.
         page: Where the page with the claims goes; ``OUT_DIR/finetuning.md`` by default.
         pictures: Where the figures go; ``OUT_DIR`` by default.
@@ -85,11 +91,15 @@ def fine_tune(
     root = local_path(out_dir, error=RunError)
     if draw_only:
         elsewhere = None if executor == "local" else executor
-        check_draw_only(root, FINETUNING, executor=elsewhere, workers=workers, slurm=slurm, recompute=recompute)
+        check_draw_only(
+            root, FINETUNING, executor=elsewhere, workers=workers, slurm=slurm, processes=processes, sharding=sharding,
+            recompute=recompute,
+        )  # fmt: skip
     scale = settled(root, checked(profile_named(profile), executor))
     target = local_path(page, error=RunError) if page else root / PAGE
     drawings = local_path(pictures, error=RunError) if pictures else root
-    running = executor_of(root / FINETUNING.trials, executor, workers, slurm)
+    running = executor_of(root / FINETUNING.trials, executor, workers, slurm, processes=processes, sharding=sharding)
+    check_shares(scale.base, processes)
     find_data = functools.partial(data_hash, scale)
     # What cannot be read leaves no directory.
     found = None if draw_only or Store.existing(root, FINETUNING) else find_data()
@@ -103,7 +113,8 @@ def fine_tune(
     if store.results.empty or recompute:
         for line in budget_lines(study.wanted(None, study.quantities), scale):
             say(line)
-    conduct(study, store, running, workers=workers_of(executor, workers), retry=("failed",), recompute=recompute)
+    at_a_time = workers_of(executor, workers, processes=processes)
+    conduct(study, store, running, workers=at_a_time, retry=("failed",), recompute=recompute)
     return target
 
 

@@ -12,7 +12,7 @@ from subspace_lab.experiments.executors.choose import Kind
 from subspace_lab.experiments.grid import Wanted
 from subspace_lab.runs.errors import RunError
 from subspace_lab.studies.grass_paper.out_dir import PAPER
-from subspace_lab.studies.grass_paper.profiles import profile_named
+from subspace_lab.studies.grass_paper.profiles import checked_processes, profile_named
 from subspace_lab.studies.grass_paper.quantities import QUANTITIES, chosen
 from subspace_lab.studies.grass_paper.study import study_of
 from subspace_lab.training import TrainConfig
@@ -29,6 +29,8 @@ def plan_lines(
     longer: bool = False,
     executor: Kind = "local",
     slurm: Mapping[str, Any] | None = None,
+    processes: int | None = None,
+    sharding: str | None = None,
 ) -> Iterator[str]:
     """What `regenerate` would train with the same arguments, line by line; this machine need not have Slurm.
 
@@ -37,7 +39,8 @@ def plan_lines(
         setting is not known yet, and the sum at the end.
     """
     scale, names = profile_named(profile, longer=longer), chosen(only)
-    yield from slurm_lines(executor, slurm)
+    several = checked_processes(scale, processes)
+    yield from slurm_lines(executor, slurm, processes=several, sharding=sharding)
     trials_dir = local_path(out_dir, error=RunError) / PAPER.trials
     study, listed = study_of(scale), set[str]()
     for name in names:
@@ -45,7 +48,7 @@ def plan_lines(
         for wanted in study.wanted(None, [name]):
             if wanted.trial.label not in listed:
                 listed.add(wanted.trial.label)
-                yield from _lines(wanted, trials_dir, scale.processes)
+                yield from _lines(wanted, trials_dir, several, sharding)
     every = study.wanted(None, names)
     tokens = sum(TrainConfig.from_dict(one.trial.config).tokens for one in every)
     waiting = sum(not one.is_known for one in every)
@@ -55,7 +58,7 @@ def plan_lines(
     )
 
 
-def _lines(wanted: Wanted, trials_dir: Path, processes: int) -> Iterator[str]:
+def _lines(wanted: Wanted, trials_dir: Path, processes: int, sharding: str | None) -> Iterator[str]:
     trial, config = wanted.trial, TrainConfig.from_dict(wanted.trial.config)
     kept = ", gradients captured" if trial.factors["captured"] else ""
     report = memory_of(config)
@@ -66,4 +69,4 @@ def _lines(wanted: Wanted, trials_dir: Path, processes: int) -> Iterator[str]:
     yield f"#   {config.tokens:,} tokens; per process {report.total / _GIGA:.2f} GB beside activations: {parts}"
     if not wanted.is_known:
         return
-    yield command_of(trials_dir, trial, processes)
+    yield command_of(trials_dir, trial, processes, sharding)

@@ -6,10 +6,12 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from subspace_lab._checks import whole_number
 from subspace_lab._text import unknown
 from subspace_lab.experiments.protocol import RATES, Budget
 from subspace_lab.experiments.variants import common_config
 from subspace_lab.training import TrainConfig, preset
+from subspace_lab.training.sharding import check_shares
 
 NULL = "frozen+AO+RS"  # a basis that is never moved, with transported moments and recovery scaling
 _METHODS = (  # listed, so that another optimizer does not change the profiles
@@ -141,11 +143,28 @@ PROFILES: dict[str, Profile] = {
         cell_s=86_400.0, processes=8,
         larger=Larger(
             (*_METHODS, NULL),
-            {"preset": "llama-7b", "batch_size": 4, "accumulation": 4, "rank": 1024, "update_interval": 500},
+            {"preset": "llama-7b", "batch_size": 8, "accumulation": 2, "rank": 1024, "update_interval": 500},
             {"steps": 1000}, seeds=3,
         ),
     ),
 }  # fmt: skip
+
+
+def checked_processes(profile: Profile, processes: int | None) -> int:
+    """How many processes share a training; by default as the profile says.
+
+    Args:
+        profile: The scale.
+        processes: What was asked for.
+
+    Returns:
+        The number; ValueError if it is none, or batches of one of the sizes cannot be shared by so many.
+    """
+    number = profile.processes if processes is None else whole_number("processes", processes)
+    check_shares(profile.base, number)
+    if profile.larger is not None:
+        check_shares(dataclasses.replace(profile.base, **profile.larger.settings), number)
+    return number
 
 
 def profile_named(name: str, *, longer: bool = False) -> Profile:

@@ -16,9 +16,10 @@ from subspace_lab.runs.errors import RunError
 from subspace_lab.studies.grass_paper import page as pages
 from subspace_lab.studies.grass_paper.captured_tables import absorb
 from subspace_lab.studies.grass_paper.out_dir import PAPER, open_store
-from subspace_lab.studies.grass_paper.profiles import Profile, profile_named
+from subspace_lab.studies.grass_paper.profiles import Profile, checked_processes, profile_named
 from subspace_lab.studies.grass_paper.quantities import QUANTITIES, chosen
 from subspace_lab.studies.grass_paper.trials import phases, trainings
+from subspace_lab.training.config import Sharding
 from subspace_lab.training.tokens import load_tokens
 
 PAGE = "evidence.md"
@@ -51,6 +52,8 @@ def regenerate(
     executor: Kind = "local",
     workers: int | None = None,
     slurm: Mapping[str, Any] | None = None,
+    processes: int | None = None,
+    sharding: Sharding | None = None,
     recompute: bool = False,
     page: str | Path | None = None,
     pictures: str | Path | None = None,
@@ -71,6 +74,9 @@ def regenerate(
             share are started by torchrun, here one after the other, on Slurm in their jobs.
         workers: Trainings at a time; by default one per core, or as many as Slurm gives.
         slurm: Options of Slurm: ``{"partition": "gpu", "time": 60}``.
+        processes: Of one training, by default as the profile says; several are begun by torchrun, and batches must be
+            multiples of them.
+        sharding: How they share it: ``ddp`` (the default) keeps the whole model in each of them, ``fsdp`` shards it.
         recompute: Forget the trainings of the chosen figures and repeat them.
         page: Where the page with the claims goes; ``OUT_DIR/evidence.md`` by default.
         pictures: Where the figures go; ``OUT_DIR`` by default.
@@ -90,10 +96,14 @@ def regenerate(
     root = local_path(out_dir, error=RunError)
     if draw_only:
         elsewhere = None if executor == "local" else executor
-        check_draw_only(root, PAPER, executor=elsewhere, workers=workers, slurm=slurm, recompute=recompute)
+        check_draw_only(
+            root, PAPER, executor=elsewhere, workers=workers, slurm=slurm, processes=processes, sharding=sharding,
+            recompute=recompute,
+        )  # fmt: skip
+    several = checked_processes(scale, processes)
     target = local_path(page, error=RunError) if page else root / PAGE
     drawings = local_path(pictures, error=RunError) if pictures else root
-    running = executor_of(root / PAPER.trials, executor, workers, slurm, processes=scale.processes)
+    running = executor_of(root / PAPER.trials, executor, workers, slurm, processes=several, sharding=sharding)
     store = open_store(root, scale)
 
     study = Study(QUANTITIES, finish=lambda _: pages.write(store, target, drawings), pictures=drawings)
@@ -108,7 +118,7 @@ def regenerate(
     recorded = store.data_hash(find_data) if trains else ""
     study = dataclasses.replace(study_of(scale, recorded), data_hash=find_data, finish=study.finish, pictures=drawings)
     conduct(
-        study, store, running, names=names, workers=workers_of(executor, workers, processes=scale.processes),
+        study, store, running, names=names, workers=workers_of(executor, workers, processes=several),
         retry=("failed",), recompute=recompute,
     )  # fmt: skip
     return target

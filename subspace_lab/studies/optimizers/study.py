@@ -12,7 +12,7 @@ from subspace_lab._checks import check_choice, whole_number
 from subspace_lab._extras import require
 from subspace_lab._paths import local_path
 from subspace_lab._text import count
-from subspace_lab.experiments.executors.choose import Kind, check_execution, executor_of
+from subspace_lab.experiments.executors.choose import Kind, check_execution, executor_of, workers_of
 from subspace_lab.experiments.grid import Grid, Phase
 from subspace_lab.experiments.protocol import RATES, SEEDS, tuned_phases
 from subspace_lab.experiments.store import Store, other_study
@@ -29,9 +29,10 @@ from subspace_lab.experiments.variants import (
 from subspace_lab.runs.errors import RunError
 from subspace_lab.studies.optimizers.comparison import COMPARISON, Comparison, identity_of
 from subspace_lab.training import TrainConfig
+from subspace_lab.training.sharding import check_shares
 from subspace_lab.training.start import settle_on_machine, torch_state_of_a_run
 from subspace_lab.training.tasks.table import data_hash_of
-from subspace_lab.training.workers import workers as processes
+from subspace_lab.training.workers import workers as joined
 
 Protocol = Literal["grid", "tuned"]
 
@@ -47,6 +48,7 @@ def compare(
     executor: Kind = "local",
     workers: int | None = None,
     slurm: Mapping[str, Any] | None = None,
+    processes: int | None = None,
     retry: bool = False,
 ) -> Comparison:
     """Train every method at every learning rate with every seed, and compare them.
@@ -71,6 +73,8 @@ def compare(
         executor: ``local`` for processes of this machine, ``slurm`` for a job array.
         workers: Trials at a time; by default one per core, or as many as Slurm gives.
         slurm: Options of Slurm: ``{"partition": "gpu", "time": 60}``.
+        processes: Of one training, 1 by default; several are begun by torchrun, and ``config.sharding`` says how they
+            share it. What is complete stays, however it was trained.
         retry: Repeat trials that diverged or failed.
 
     Returns:
@@ -86,21 +90,20 @@ def compare(
     require("transformers", extra="hf")
     if config is not None and not isinstance(config, TrainConfig):
         raise TypeError(f"config must be a TrainConfig, got {type(config).__name__}; write TrainConfig(steps=100)")
-    if config is not None and config.sharding is not None:
-        raise ValueError(
-            f"sharding={config.sharding!r} has no effect here, where each trial trains in one process; leave it out"
-        )
     path = local_path(out_dir, error=RunError)
     parsed = parse_methods(methods)
     check_shared(parsed)
-    check_execution(executor, workers, slurm)
-    base = _base(path, config, parsed, executor)
+    sharding = None if config is None else config.sharding
+    check_execution(executor, workers, slurm, processes=processes, sharding=sharding)
+    workers = workers_of(executor, workers, processes=processes)
+    base = _base(path, None if config is None else dataclasses.replace(config, sharding=None), parsed, executor)
+    check_shares(base, processes)
     check_choice("protocol", protocol, get_args(Protocol))
     if lrs is None and protocol == "grid":
         raise ValueError("lrs is needed for a grid; give lrs=[1e-3, 3e-3], or protocol='tuned'")
     phases = functools.partial(_phases, protocol, parsed, base, lrs, seeds)
     Study({"results": Quantity("methods", phases(""))}).wanted(None, ["results"])  # refuses before anything is written
-    running = executor_of(path / COMPARISON.trials, executor, workers, slurm)
+    running = executor_of(path / COMPARISON.trials, executor, workers, slurm, processes=processes, sharding=sharding)
     data_hash = data_hash_of(base)  # once, before all trials want them; bad data are one line here
     settings: dict[str, Any] = {"config": base.to_dict(), "methods": identity_of(parsed)}
     store = Store.begin(path, COMPARISON, settings | ({"protocol": protocol} if protocol != "grid" else {}))
@@ -145,7 +148,7 @@ def _base(
     check_used(base, methods.values())
     if base.precision == "auto" and executor == "slurm":
         raise ValueError("precision auto is measured here, the trials run elsewhere; give float32 or bfloat16")
-    with processes() as team, torch_state_of_a_run(base, team):
+    with joined() as team, torch_state_of_a_run(base, team):
         return dataclasses.replace(settle_on_machine(base, team), threads=base.threads)
 
 

@@ -14,13 +14,19 @@ from subspace_lab.experiments.executors.choose import Kind
 from subspace_lab.experiments.trial import Trial
 from subspace_lab.studies.safety.config import StudyConfig
 from subspace_lab.studies.safety.stages import chain
-from subspace_lab.studies.safety.study import missing_jobs, prepared
+from subspace_lab.studies.safety.study import missing_jobs, prepared, shared_jobs, shared_line
 
 _WAVES = {"BASE": "base", "ALIGN": "alignment", "TUNE": "tuning", "REPAIR": "repair", "EVALUATE": "evaluation"}
 
 
 def plan_lines(
-    out_dir: str | Path, config: StudyConfig, *, executor: Kind = "local", slurm: Mapping[str, Any] | None = None
+    out_dir: str | Path,
+    config: StudyConfig,
+    *,
+    executor: Kind = "local",
+    slurm: Mapping[str, Any] | None = None,
+    processes: int | None = None,
+    sharding: str | None = None,
 ) -> Iterator[str]:
     """Jobs per wave, what is not supported, and how many forward-backward passes that is.
 
@@ -29,18 +35,22 @@ def plan_lines(
         config: The study.
         executor: As `run` has it.
         slurm: Likewise.
+        processes: Likewise.
+        sharding: Likewise.
 
     Yields:
         Lines for people.
     """
-    options = [*slurm_lines(executor, slurm)]
+    options = [*slurm_lines(executor, slurm, processes=processes, sharding=sharding)]
     root, config, jobs = prepared(out_dir, config)
-    left = missing_jobs(root, jobs.trials)
+    left, shared = missing_jobs(root, jobs.trials), shared_jobs(jobs.trials, processes)
     yield from options
     for recipe, name in _WAVES.items():
         of_wave = [one for one in jobs.trials if one.recipe.endswith(f":{recipe}")]
         to_come = sum(one.recipe.endswith(f":{recipe}") for one in left)
         yield f"{name}: {count(len(of_wave), 'job')}, {to_come} to come"
+    if processes is not None and processes > 1:
+        yield shared_line(shared, left, processes)
     reasons = Counter(
         (cell.factors["defense"], cell.factors["regime"], cell.reason) for cell in jobs.cells if cell.reason
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from subspace_lab._reading import read_json
-from subspace_lab.experiments.recipe import STATE, Measured, settings_content
+from subspace_lab.experiments.recipe import STATE, Measured, is_first, settings_content
 from subspace_lab.runs import Run
 from subspace_lab.runs.files import file_hash, publish_json
 from subspace_lab.runs.tables import write_table
@@ -35,7 +35,7 @@ from subspace_lab.studies.safety.feed import Feed, StepLosses
 from subspace_lab.studies.safety.kinds import JUDGES, POLICIES, TASKS, THREATS, HasBase, Marked
 from subspace_lab.studies.safety.metrics.outcomes import row_of
 from subspace_lab.studies.safety.places import outcomes_file, weights_dir
-from subspace_lab.studies.safety.stages import Chain, chain
+from subspace_lab.studies.safety.stages import NONE, Chain, chain
 from subspace_lab.studies.safety.steps import DefendedSteps
 from subspace_lab.studies.safety.weights import keep_model, load_adapters, load_model, tensors
 from subspace_lab.training import TrainConfig, train
@@ -48,6 +48,7 @@ from subspace_lab.training.checkpoint import (
     optimizer_bytes,
 )
 from subspace_lab.training.pretrained import weight_files
+from subspace_lab.training.sharding import is_sharded
 from subspace_lab.training.tasks.rows import Split
 from subspace_lab.training.tasks.template import Template
 
@@ -67,6 +68,10 @@ Config = Mapping[str, Any]
 
 class Base:
     """The base model: one of the policy's own, or a pretrained one, taught to answer every prompt."""
+
+    def shares(self, config: Config) -> bool:
+        """See `Recipe`."""
+        return bool(config["trains"])
 
     def identity(self, config: Config, *, data_hash: str | None = None) -> Mapping[str, Any]:  # noqa: ARG002
         """See `Recipe.identity`."""
@@ -107,6 +112,10 @@ class Base:
 
 class Align:
     """The alignment of the base, with the defenses that act in it; or an aligned model of the user."""
+
+    def shares(self, config: Config) -> bool:
+        """See `Recipe`: a defense acts in a step of one process."""
+        return bool(config["trains"] and config["chain"] == NONE)
 
     def identity(self, config: Config, *, data_hash: str | None = None) -> Mapping[str, Any]:  # noqa: ARG002
         """See `Recipe.identity`."""
@@ -152,6 +161,10 @@ class Align:
 
 class Tune:
     """The user's fine-tuning from the aligned model, with the defenses that act in it."""
+
+    def shares(self, config: Config) -> bool:
+        """See `Recipe`: a defense, and a look at gradients, are of one process."""
+        return bool(config["chain"] == NONE and config["probe_every"] is None)
 
     def identity(self, config: Config, *, data_hash: str | None = None) -> Mapping[str, Any]:  # noqa: ARG002
         """See `Recipe.identity`."""
@@ -331,9 +344,15 @@ class _Job:
             train(
                 directory, self._config, resume=resume, feed=self._feeds["user"], model=self._model, hooks=steps.hooks
             )
+        if not is_first():
+            return Measured()
+        last = checkpoint_steps(directory)[-1]
+        if is_sharded(self._model):  # the others, which have parts of it, have ended
+            self._model = self._run.model = load_model(self._source)
+            _adapt(self._model, self._config)
+            load_checkpointed(directory, last, self._model)
         self._model.eval()
         chain_repair(self._chain, self._run)
-        last = checkpoint_steps(directory)[-1]
         kinds = [one.kind for one in self._run.rows]
         drawn = {  # what replaced rows of the user, or the whole pool
             f"{kind}_rows": kinds.count(kind) or (len(self._run.pools[kind]) if kind in self._needs else 0)
@@ -469,7 +488,7 @@ def _done(directory: Path) -> Measured | None:
     file = directory / STATE
     if not (file.is_file() and weights_dir(directory).is_dir()):
         return None
-    for step in checkpoint_steps(directory):
+    for step in checkpoint_steps(directory) if is_first() else ():
         checkpoint_path(directory, step).unlink()
     return Measured({}, read_json(file).get("state_bytes"))
 

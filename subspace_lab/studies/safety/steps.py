@@ -60,9 +60,12 @@ class DefendedSteps:
 
     @property
     def hooks(self) -> StepHooks:
-        """For `subspace_lab.train`."""
-        looks = {} if self._every is None else {"before": self._look_before, "after": self._look_after}
-        return StepHooks(state=self, backward=self._backward, **looks)
+        """For `subspace_lab.train`; without defenses its own backward pass, which several processes may share."""
+        after = None if self._every is None else self._look_after
+        if not self._chain.defenses:
+            return StepHooks(state=self, before=self._before_plain, after=after)
+        before = None if self._every is None else self._look_before
+        return StepHooks(state=self, backward=self._backward, before=before, after=after)
 
     def state_dict(self) -> dict[str, Any]:
         """See `Stateful.state_dict`."""
@@ -77,14 +80,15 @@ class DefendedSteps:
             name.removeprefix(_STATE): value for name, value in state.items() if name.startswith(_STATE)
         })
 
-    def _backward(self, step: int, model: nn.Module, plain: Callable[[], float]) -> float:
-        if not self._chain.defenses:
-            self.passes += 1
-            loss = plain()
-            if self._is_probed(step):
-                user = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in self._run.parameters]
-                self._seen = (user, self._context(step, model, {}).safety())
-            return loss
+    def _before_plain(self, step: int, model: nn.Module) -> None:
+        self.passes += 1
+        if self._is_probed(step):
+            user = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in self._run.parameters]
+            self._seen = (user, self._context(step, model, {}).safety())
+        if self._every is not None:
+            self._look_before(step, model)
+
+    def _backward(self, step: int, model: nn.Module, _plain: Callable[[], float]) -> float:
         seed_step(self._run.seed, 0, step, device=next(model.parameters()).device)
         seen: dict[str, float] = {}
         context = self._context(step, model, seen)

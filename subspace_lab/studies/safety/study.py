@@ -19,7 +19,7 @@ from subspace_lab._text import count
 from subspace_lab.experiments.executors.choose import Kind as ExecutorKind, executor_of
 from subspace_lab.experiments.outcome import read_outcome
 from subspace_lab.experiments.plugins import absolute, import_plugins
-from subspace_lab.experiments.recipe import WEIGHTS, weights_hash
+from subspace_lab.experiments.recipe import WEIGHTS, is_shared, weights_hash
 from subspace_lab.experiments.schedule import is_complete, run_missing
 from subspace_lab.experiments.store import Kind, Store
 from subspace_lab.experiments.study import StudyInterrupted, say
@@ -40,6 +40,9 @@ from subspace_lab.studies.safety.report import write_report
 from subspace_lab.studies.safety.subspaces import SUBSPACES, subspace_table
 from subspace_lab.studies.safety.summary import COLUMNS as SUMMARY
 from subspace_lab.studies.safety.tables import ADVICE, OUTCOMES, RESULTS, STEPS, TERMS, Cells, tables_of
+from subspace_lab.training import TrainConfig
+from subspace_lab.training.config import Sharding
+from subspace_lab.training.sharding import check_shares
 from subspace_lab.training.start import faster_precision
 
 SAFETY = Kind("safety", "study.json", "cells", "a safety study")
@@ -199,6 +202,8 @@ def run(
     executor: ExecutorKind = "local",
     workers: int | None = None,
     slurm: Mapping[str, Any] | None = None,
+    processes: int | None = None,
+    sharding: Sharding | None = None,
     retry: bool = False,
     keep_weights: Keep = "all",
 ) -> Study:
@@ -214,6 +219,9 @@ def run(
         executor: ``local`` for processes of this machine, ``slurm`` for job arrays.
         workers: Jobs at a time; by default one per GPU, else per core, or as many as Slurm gives.
         slurm: Options of Slurm: ``{"partition": "gpu", "time": 60}``.
+        processes: Of one training, 1 by default; several are begun by torchrun. Repairs, evaluations, and trainings
+            with defenses or looks at gradients are of one process in any case.
+        sharding: How they share it: ``ddp`` (the default) keeps the whole model in each of them, ``fsdp`` shards it.
         retry: Begin jobs again that diverged or failed.
         keep_weights: ``none`` removes all weights at the end, when everything is complete.
 
@@ -232,7 +240,8 @@ def run(
             "precision='auto' measures the faster one here, and Slurm would train elsewhere; give float32 or bfloat16"
         )
     root, config, jobs = prepared(out_dir, config)
-    running = executor_of(root / SAFETY.trials, executor, workers, slurm)
+    running = executor_of(root / SAFETY.trials, executor, workers, slurm, processes=processes, sharding=sharding)
+    shared = shared_jobs(jobs.trials, processes)
     store = Store.existing(root, SAFETY) or Store.begin(root, SAFETY, config.to_dict())
     with store.writing():
         store.note(**_entries(config, jobs))
@@ -240,6 +249,8 @@ def run(
         if missing:
             done = len(jobs.trials) - len(missing)
             say(f"{count(done, 'job')} complete, {len(missing)} to come")
+            if processes is not None and processes > 1:
+                say(shared_line(shared, missing, processes))
         try:
             with running:
                 run_missing(
@@ -258,6 +269,31 @@ def run(
         elif keep_weights == "none":
             _remove_weights(root, jobs.trials)
     return Study(root, store.manifest)
+
+
+def shared_jobs(trials: Sequence[Trial], processes: int | None) -> set[str]:
+    """The jobs that several processes share: trainings without defenses and without looks at gradients.
+
+    Args:
+        trials: All jobs.
+        processes: How many; None for one.
+
+    Returns:
+        Their hashes; ValueError if their batches cannot be shared by so many.
+    """
+    found = [one for one in trials if is_shared(one.recipe, one.config)] if (processes or 1) > 1 else []
+    for one in found:
+        check_shares(TrainConfig.from_dict(one.config["train"]), processes)
+    return {one.hash for one in found}
+
+
+def shared_line(shared: Collection[str], trials: Sequence[Trial], processes: int) -> str:
+    """How many of some jobs so many processes share, and why not the others."""
+    number = sum(one.hash in shared for one in trials)
+    return (
+        f"{count(number, 'job')} by {processes} processes each; {len(trials) - number} by one, since repairs, "
+        "evaluations, defenses and looks at gradients (probe_every) are of one process"
+    )
 
 
 def prepared(out_dir: str | Path, config: StudyConfig) -> tuple[Path, StudyConfig, Jobs]:

@@ -13,6 +13,7 @@ import pytest
 
 from subspace_lab.experiments.executors import slurm, torchrun
 from subspace_lab.experiments.executors.base import Ended, Request
+from subspace_lab.experiments.executors.local import LocalExecutor
 from subspace_lab.experiments.executors.slurm import SlurmExecutor
 from subspace_lab.experiments.outcome import read_outcome
 from subspace_lab.experiments.progress import TrialsProgress, last_line
@@ -88,7 +89,7 @@ def request(path):
 def test_how_torchrun_ends_is_told(tmp_path, monkeypatch, status, ended):
     monkeypatch.setattr(torchrun, "command", lambda *_: ["python", "-c", f"raise SystemExit({status})"])
     told = Told()
-    torchrun.TorchrunExecutor(2).run([request(tmp_path)], told)
+    torchrun.TorchrunExecutor(2, None, LocalExecutor(tmp_path, [])).run([request(tmp_path)], told)
     told.ends.append(torchrun.run_in_job(request(tmp_path), processes=2))
     assert told.ends == [ended] * 2
 

@@ -58,7 +58,7 @@ def test_the_smoke_profile_takes_the_passes_that_its_defenses_say(tmp_path, caps
 
 def test_run_report_and_verify(tmp_path, capsys, monkeypatch):
     executor = Forked()
-    monkeypatch.setattr(studies, "executor_of", lambda *_: executor)
+    monkeypatch.setattr(studies, "executor_of", lambda *_, **__: executor)
     out = tmp_path / "out"
     monkeypatch.setenv("COLUMNS", "200")  # no heading goes over two lines
     monkeypatch.setitem(PROFILES, "tiny", TINY)
@@ -102,7 +102,7 @@ def test_without_a_cell_that_comes_to_its_end_the_status_is_one(tmp_path, monkey
         def run(self, trials, watch):
             pass
 
-    monkeypatch.setattr(studies, "executor_of", lambda *_: Idle())
+    monkeypatch.setattr(studies, "executor_of", lambda *_, **__: Idle())
     with pytest.raises(SystemExit) as error:
         run("safety", "run", tmp_path / "out", *AXES)
     assert error.value.code == 1

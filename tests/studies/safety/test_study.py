@@ -30,7 +30,7 @@ def begun(tmp_path_factory):
     """A complete study, and what was run for it."""
     root, executor = tmp_path_factory.mktemp("tiny") / "study", Forked()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studies, "executor_of", lambda *_: executor)
+        patch.setattr(studies, "executor_of", lambda *_, **__: executor)
         made = sl.safety.run(root, TINY)
     return made, executor.ran
 
@@ -43,7 +43,7 @@ def again(monkeypatch):
 
     def run(root, config=TINY, *, kill=None, **how):
         executor = Forked(kill)
-        monkeypatch.setattr(studies, "executor_of", lambda *_: executor)
+        monkeypatch.setattr(studies, "executor_of", lambda *_, **__: executor)
         sl.safety.run(root, config, **how)
         return executor.ran
 
@@ -299,7 +299,7 @@ def test_interrupted_it_has_its_tables_and_goes_on(tmp_path, again, monkeypatch)
                     raise KeyboardInterrupt
 
     executor, config = Interrupted(), dataclasses.replace(TINY, threats=("clean",), defenses=("none", "counted"))
-    monkeypatch.setattr(studies, "executor_of", lambda *_: executor)
+    monkeypatch.setattr(studies, "executor_of", lambda *_, **__: executor)
     with pytest.raises(StudyInterrupted, match=r"the same command goes on with"):
         sl.safety.run(tmp_path / "out", config)
     before = sl.safety.Study.open(tmp_path / "out")

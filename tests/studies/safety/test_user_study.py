@@ -31,7 +31,7 @@ def given(tmp_path_factory):
         evaluation=sl.safety.EvalConfig(task_rows=3, max_new_tokens=3),
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studies, "executor_of", lambda *_: Forked())
+        patch.setattr(studies, "executor_of", lambda *_, **__: Forked())
         study = sl.safety.run(folder / "study", config)
         study.draw()
     return study, folder
