@@ -59,10 +59,12 @@ def save_checkpoint(
         RunError: If it cannot be written.
         ValueError: If the optimizer's state, or the further one, holds anything else.
     """
+    held = _held(optimizer)
     state = optimizer.state_dict()
     tensors = {f"model:{name}": tensor for name, tensor in _model_state(model).items()}
     plain: dict[str, dict[str, Any]] = {}
-    for index, values in sorted(state["state"].items()):  # whatever the order in which states were made or loaded
+    of_held = {index: values for index, values in state["state"].items() if index in held}
+    for index, values in sorted(of_held.items()):  # whatever the order in which states were made or loaded
         for key, value in sorted(values.items()):
             if isinstance(value, Tensor):
                 tensors[f"optimizer:{index}.{key}"] = value
@@ -185,6 +187,12 @@ def model_tensors(run_dir: Path, step: int) -> dict[str, Tensor]:
         names = [name.partition(":") for name in file.context["tensors"]]
         tensors = {rest: file.get(part, rest) for part, _, rest in names if part == "model"}
         return {name: tensor.clone() for name, tensor in tensors.items() if tensor is not None}
+
+
+def _held(optimizer: torch.optim.Optimizer) -> set[int]:
+    """The parameters that have a state, by number: a ``state_dict`` may have more, for distributed checkpoints."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    return {index for index, p in enumerate(parameters) if optimizer.state.get(p)}
 
 
 def _model_state(model: torch.nn.Module) -> dict[str, Tensor]:

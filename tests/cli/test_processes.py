@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
+import sys
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -112,3 +115,11 @@ def test_a_dry_run_says_which_trainings_are_shared(at, name, tmp_path):
         assert words[:5] == ["torchrun", "--standalone", "--nproc-per-node=2", "--no-python", "subspace-lab"]
         assert words[-2:] == ["--sharding", "fsdp"]
     assert not (tmp_path / "out").exists()
+
+
+def test_the_package_is_the_command_line(monkeypatch, capsys):
+    """So that torchrun may begin it by ``-m``."""
+    monkeypatch.setattr(sys, "argv", ["subspace-lab", "--version"])
+    with suppress(SystemExit):
+        runpy.run_module("subspace_lab", run_name="__main__")
+    assert capsys.readouterr().out.strip() == sl.__version__
