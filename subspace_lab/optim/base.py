@@ -436,7 +436,7 @@ class GroupOptimizer(Optimizer):
                     OPTIONS[name].check(f"the state's {name}", merged[name])
             for place, (index, p) in enumerate(zip(saved["params"], group["params"], strict=False)):
                 if state := state_dict["state"].get(index):
-                    check_saved(state, self._kept(p, merged), name_of(group, place), tuple(p.shape))
+                    check_saved(state, self._kept(p, merged), name_of(group, place), p)
                 check_same_name(saved, group, place, names)
 
     def _state_lies(self, p: Tensor, group: Group) -> Whole | None:  # noqa: ARG002

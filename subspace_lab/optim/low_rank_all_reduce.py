@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from subspace_lab._checks import check_choice
 from subspace_lab.optim.apollo import APOLLO
-from subspace_lab.optim.base import Group, State
+from subspace_lab.optim.base import Group, State, name_of
 from subspace_lab.optim.frugal import FRUGAL
 from subspace_lab.optim.group_names import draw_key
 from subspace_lab.optim.in_subspace import InSubspace, gradient_of
@@ -67,17 +67,21 @@ def low_rank_all_reduce(
         What was registered; its `close` goes back to whole gradients.
 
     Raises:
-        ValueError: If the model is not DDP's, has a hook, or the method reads more of the gradient; says what.
+        ValueError: If the model is not DDP's, has a hook, the method reads more of the gradient, or its settings (the
+            seed among them) are not the same on all processes; says what. All processes have to call it.
     """
     if not isinstance(ddp_model, DistributedDataParallel):
         raise ValueError(
-            f"low_rank_all_reduce takes a DistributedDataParallel model, got {type(ddp_model).__name__}; sharded "
-            "parameters exchange low-rank numbers anyway"
+            f"low_rank_all_reduce takes a DistributedDataParallel model, got {type(ddp_model).__name__}; give the DDP "
+            "model that a compiled or wrapped one contains; sharded parameters exchange low-rank numbers anyway"
         )
     check_choice("clip_norm", clip_norm, ("projected", None))
     method = type(optimizer).__name__
     if not isinstance(optimizer, LowRankOptimizer):
-        raise ValueError(f"{method} steps along the whole gradient: there is no subspace to sum in; leave the hook out")
+        raise ValueError(
+            f"{method} steps along the whole gradient: there is no subspace to sum in; leave the hook out, or give the "
+            "low-rank optimizer that a wrapper contains"
+        )
     reasons = {reason for group in optimizer.param_groups if (reason := reads_bulk(optimizer, group))}
     if reasons:
         raise ValueError(
@@ -90,9 +94,28 @@ def low_rank_all_reduce(
         raise ValueError(f"no parameter of the model has a rank in this {method}: there is nothing to project")
     if ddp_model._comm_hooks:
         raise ValueError("this DDP model has a communication hook, and DDP takes one; wrap the model anew")
+    _check_alike(optimizer, ddp_model.process_group)
     made = LowRankAllReduce(optimizer, ddp_model.process_group, readable=clip_norm == "projected")
+    optimizer.register_step_pre_hook(lambda *_: made._check_step())
     ddp_model.register_comm_hook(made, lambda state, bucket: _reduce(state, bucket))  # DDP reads annotations as types
     return made
+
+
+def _check_alike(optimizer: LowRankOptimizer, group: Any) -> None:
+    """Refuse optimizers whose subspaces would be others on other processes."""
+    own = [{k: v for k, v in of.items() if k not in {"params", "param_names"}} for of in optimizer.param_groups]
+    found: list[Any] = [None] * distributed.get_world_size(group)
+    distributed.all_gather_object(found, own, group=group)
+    for rank, theirs in enumerate(found):
+        for number, (here, there) in enumerate(zip(own, theirs, strict=False)):
+            names = [name for name in here if here[name] != there.get(name)]
+            if names:
+                raise ValueError(
+                    f"param_groups[{number}] has {names[0]}={here[names[0]]!r} here and {there.get(names[0])!r} on "
+                    f"process {rank}: give all processes the same settings, the seed included"
+                )
+        if len(own) != len(theirs):
+            raise ValueError(f"there are {len(own)} groups here and {len(theirs)} on process {rank}")
 
 
 def reads_bulk(optimizer: LowRankOptimizer, group: Group) -> str | None:
@@ -121,7 +144,7 @@ class LowRankAllReduce:
     closed: bool = False
     _places: dict[Tensor, tuple[Group, int, int]] = field(default_factory=dict, repr=False)
     _orthonormal: dict[tuple[Tensor, int], tuple[object, Tensor]] = field(default_factory=dict, repr=False)
-    _projected: list[Tensor] = field(default_factory=list, repr=False)
+    _projected: dict[Tensor, State] = field(default_factory=dict, repr=False)  # with what their subspace is part of
 
     def close(self) -> None:
         """Sum whole gradients from the next backward on; DDP keeps the hook, which then does what DDP does."""
@@ -181,14 +204,25 @@ class LowRankAllReduce:
 
     def _guard(self) -> None:
         """At the end of a backward: gradients that were summed in a subspace are for the optimizer only."""
-        projected = set(map(id, self._projected))
         for p in self._places:
             if p.grad is None:
                 continue
-            if id(p) in projected and not self.readable:
+            if p in self._projected and not self.readable:
                 p.grad = gradient_of(p).as_subclass(InSubspace)
             elif isinstance(p.grad, InSubspace):
                 p.grad = gradient_of(p)
+
+    def _check_step(self) -> None:
+        """Refuse a step by gradients of which only the part in another subspace, or in an earlier one, was summed."""
+        for p, state in self._projected.items():
+            group, place, _ = self._places[p]
+            if p.grad is None:
+                continue
+            if self.optimizer.state.get(p) is not state or self.optimizer._is_due(p, state["step"] + 1, group):
+                raise ValueError(
+                    f"{name_of(group, place)}: its gradient was summed in the subspace before a state was loaded or "
+                    "update_interval was changed: do that before the backward"
+                )
 
 
 @dataclass(frozen=True)
@@ -210,7 +244,9 @@ def _reduce(state: LowRankAllReduce, bucket: Any) -> Future[Any]:
     flat: Tensor = bucket.buffer()
     gradients: list[Tensor] = bucket.gradients()
     spaces = [state._spaces(p, grad) for p, grad in zip(bucket.parameters(), gradients, strict=True)]
-    state._projected += [p for p, found in zip(bucket.parameters(), spaces, strict=True) if found]
+    for p, found in zip(bucket.parameters(), spaces, strict=True):
+        if found:
+            state._projected[p] = state.optimizer.state[p]
     if bucket.is_last():  # behind what DDP itself does at the end of the backward
         later: Callable[[Callable[[], None]], None] = torch.autograd.Variable._execution_engine.queue_callback
         later(lambda: later(state._guard))

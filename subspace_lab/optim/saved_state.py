@@ -12,7 +12,7 @@ from torch import Tensor
 
 from subspace_lab._checks import is_number
 from subspace_lab.optim.options import plain
-from subspace_lab.optim.shards import as_distributed
+from subspace_lab.optim.shards import as_distributed, refuse_elsewhere
 from subspace_lab.optim.whole import Whole, is_distributed, local
 
 Kept = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
@@ -20,18 +20,19 @@ COUNTS = ("step", "refreshes")
 _NEVER_NEGATIVE = ("exp_avg_sq", "basis_exp_avg_sq", "recovery_norm", "indices")
 
 
-def check_saved(state: Mapping[str, Any], expected: Kept, name: str, shape: tuple[int, ...]) -> None:
+def check_saved(state: Mapping[str, Any], expected: Kept, name: str, p: Tensor) -> None:
     """Refuse the state of another parameter, or one that would make weights NaN.
 
     Args:
         state: Saved state of a parameter.
         expected: Shapes and dtypes of what is kept for it.
         name: The parameter's.
-        shape: The parameter's.
+        p: The parameter.
 
     Raises:
         ValueError: One line: what is expected and what there is.
     """
+    shape = tuple(p.shape)
     for key in ("step", *expected):
         if key not in state or (key not in COUNTS and not isinstance(state[key], Tensor)):
             got = "none" if key not in state else f"{type(state[key]).__name__}"
@@ -48,6 +49,11 @@ def check_saved(state: Mapping[str, Any], expected: Kept, name: str, shape: tupl
                 f"{name}: the state has {key}={_said(state[key])}, expected a whole number of at least 0; {_EARLIER}"
             )
     for key in expected:
+        if key not in COUNTS:
+            try:
+                refuse_elsewhere(p, key, state[key])
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
         bad = 0 if key in COUNTS else int((~local(state[key]).isfinite()).sum())
         if bad:
             raise ValueError(f"{name}: the state has {bad} NaN or Inf entries in {key}; {_EARLIER}")
@@ -73,7 +79,7 @@ def as_kept(state: Mapping[str, Any], expected: Kept, p: Tensor, lies: Whole | N
     for key, value in state.items():
         if key in expected:
             shape, dtype = expected[key]
-            if key not in COUNTS and (is_distributed(p) or is_distributed(value)):
+            if key not in COUNTS and is_distributed(p):
                 kept[key] = as_distributed(p, key, value.detach().to(p.device, dtype), lies)
                 continue
             kept[key] = torch.as_tensor(value).detach().to(p.device, dtype, copy=True)

@@ -89,39 +89,49 @@ def kept_for(p: Tensor, key: str, shape: Shape, dtype: torch.dtype, lies: Whole 
     return distributed_tensor(part, shape, mesh, placements)
 
 
-def as_distributed(p: Tensor, key: str, value: Tensor, lies: Whole | None) -> Tensor:
-    """A tensor of a saved state as it lies in the state of a parameter.
+def refuse_elsewhere(p: Tensor, key: str, value: Tensor) -> None:
+    """Refuse a tensor of a saved state that is distributed over other processes than its parameter.
 
     Args:
         p: Parameter.
         key: Of the state.
-        value: Whole, on every process, or a DTensor on the same mesh.
+        value: Whole, on every process, or a DTensor.
+
+    Raises:
+        ValueError: If the value is a DTensor on another mesh than the parameter, or the parameter is none.
+    """
+    if not is_distributed(value):
+        return
+    if not is_distributed(p):
+        raise ValueError(
+            f"{key} is distributed over {value.device_mesh}, and the parameter is not: load full states, "  # type: ignore[attr-defined]
+            "get_optimizer_state_dict(..., options=StateDictOptions(full_state_dict=True)), or by distributed "
+            "checkpoints"
+        )
+    if value.device_mesh != p.device_mesh:  # type: ignore[attr-defined]
+        raise ValueError(
+            f"{key} is distributed over {value.device_mesh}, expected {p.device_mesh}: load it by a "  # type: ignore[attr-defined]
+            "distributed checkpoint, which reshards"
+        )
+
+
+def as_distributed(p: Tensor, key: str, value: Tensor, lies: Whole | None) -> Tensor:
+    """A tensor of a saved state as it lies in the state of a distributed parameter.
+
+    Args:
+        p: Parameter, a DTensor.
+        key: Of the state.
+        value: Whole, on every process, or a DTensor on the same mesh; see `refuse_elsewhere`.
         lies: As in `kept_for`.
 
     Returns:
         A new tensor.
-
-    Raises:
-        ValueError: If the value is a DTensor on another mesh.
     """
-    if not is_distributed(p):
-        if is_distributed(value):
-            raise ValueError(
-                f"{key} is distributed over {value.device_mesh}, and the parameter is not: load full states, "  # type: ignore[attr-defined]
-                "get_optimizer_state_dict(..., options=StateDictOptions(full_state_dict=True)), or by distributed "
-                "checkpoints"
-            )
-        return value.clone()
     from subspace_lab.optim.sharded import distributed_tensor, own_part
 
     mesh, placements = _state_lies(p, key, lies)
     if not is_distributed(value):
         return distributed_tensor(own_part(value, mesh, placements).clone(), value.shape, mesh, placements)
-    if value.device_mesh != mesh:  # type: ignore[attr-defined]
-        raise ValueError(
-            f"{key} is distributed over {value.device_mesh}, expected {mesh}: load it by a distributed "  # type: ignore[attr-defined]
-            "checkpoint, which reshards"
-        )
     if value.placements == placements:  # type: ignore[attr-defined]
         return value.clone()
     whole = value.full_tensor()  # type: ignore[attr-defined]

@@ -152,6 +152,26 @@ def not_finite(on_nonfinite):
     return [told, same]
 
 
+def scaled():
+    """Losses scaled up, and gradients down again by GradScaler, which asks whether they are finite."""
+    found = []
+    for hooked in (False, True):
+        model, optimizer = build("GaLore", {}, hooked)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**7)
+        for step in range(INTERVAL):
+            scaler.scale(model(torch.full((4, 2, 7), 1.0 + step, dtype=torch.float64)).square().sum()).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+        found.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    return float((found[0] - found[1]).abs().max())
+
+
+def another_seed():
+    model, optimizer = build("RSO", {"seed": distributed.get_rank()}, False)
+    return message_of(lambda: optim.low_rank_all_reduce(model, optimizer))
+
+
 def closed():
     model = nn.parallel.DistributedDataParallel(Net())
     optimizer = optim.GaLore(groups(model.module), lr=0.02)
@@ -170,6 +190,7 @@ def worker(directory):
     told["views"] = compared("GaLore", {}, set_to_none=False, gradient_as_bucket_view=True)
     told["float32 basis"] = compared("GaLore", {"state_dtype": "float32"})
     told |= {"refusals": refusals(directory), "norms": projected_norms(), "closed": closed()}
+    told |= {"scaled": scaled(), "seeds": another_seed()}
     told |= {how: not_finite(how) for how in ("raise", "skip")}
     tell(told, directory)
 
@@ -250,6 +271,20 @@ def alone(tmp_path):
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow
+def test_a_scaler_of_gradients_scales_what_was_summed(told):
+    assert all(of["scaled"] < 1e-10 for of in told)
+
+
+@pytest.mark.slow
+def test_other_seeds_on_other_processes_are_refused(told):
+    ends = "give all processes the same settings, the seed included"
+    assert [of["seeds"] for of in told] == [
+        f"ValueError: param_groups[0] has seed=0 here and 1 on process 1: {ends}",
+        f"ValueError: param_groups[0] has seed=1 here and 0 on process 0: {ends}",
+    ]
+
+
 def test_alone_it_is_plain_training(alone):
     plain, _ = train(*build("GaLore", {}, False))
     hooked, sizes = train(*build("GaLore", {}, True))
@@ -267,7 +302,33 @@ def test_a_gradient_in_a_subspace_is_refused_to_all_but_its_optimizer(alone):
         optimizer.step()
     assert message.startswith("ValueError: linalg_vector_norm reads a gradient that low_rank_all_reduce summed in its")
     assert W.grad.shape == W.shape
-    assert "reads a gradient" in message_of(lambda: W.grad[0, 0].item())
+    for reads in (lambda: W.grad[0, 0].item(), lambda: W.grad.data, lambda: W.grad.mT, lambda: W.grad.mul_(W)):
+        assert "reads a gradient" in message_of(reads)
+
+
+def edited_interval(optimizer):
+    for group in optimizer.param_groups:
+        group["update_interval"] = 1
+
+
+def loaded(optimizer):
+    optimizer.load_state_dict(optimizer.state_dict())
+
+
+@pytest.mark.parametrize("change", [edited_interval, loaded])
+def test_what_changes_the_subspace_between_backward_and_step_is_refused(change, alone):
+    model, optimizer = build("GaLore", {}, True)
+    backward(model)
+    optimizer.step()
+    optimizer.zero_grad()
+    backward(model)
+    change(optimizer)
+    before = [p.detach().clone() for p in model.parameters()]
+    assert "do that before the backward" in message_of(optimizer.step)
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+    optimizer.zero_grad()
+    backward(model)
+    assert message_of(optimizer.step) == "nothing"
 
 
 @pytest.mark.parametrize(
@@ -296,7 +357,7 @@ def test_methods_that_read_the_bulk(method, settings, message, alone):
 def test_what_has_nothing_to_project_or_is_not_ddp(alone):
     model, optimizer = build("GaLore", {}, False)
     with pytest.raises(
-        ValueError, match=r"^low_rank_all_reduce takes a DistributedDataParallel model, got Net; sharded"
+        ValueError, match=r"^low_rank_all_reduce takes a DistributedDataParallel model, got Net; give the DDP model"
     ):
         optim.low_rank_all_reduce(model.module, optimizer)
     with pytest.raises(ValueError, match=r"^clip_norm must be one of 'projected', None, got 'whole'"):

@@ -163,3 +163,28 @@ def test_replaced_parameters_are_checked(alone):
     optimizer = optim.GaLore(groups(parameters(torch.float64)))
     replace_parameters(optimizer, distributed_zoo([Replicate(), Replicate(), Shard(0)]))
     message_of(ValueError, optimizer.step, "blocks.0.wide", "meshes of one or two dimensions")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "message"),
+    [((), (1,), "and the parameter is not: load full states"), ((1,), (1, 1), "load it by a distributed checkpoint")],
+)
+def test_a_refused_state_of_other_processes_changes_nothing(ours, theirs, message, alone):
+    def stepped(shape, lr):
+        p = nn.Parameter(torch.arange(12.0).view(3, 4).double())
+        if shape:
+            mesh = init_device_mesh("cpu", shape)
+            p = nn.Parameter(distribute_tensor(p.detach(), mesh, [Shard(0)] * len(shape)))
+        optimizer = optim.GaLore([{"params": [p], "rank": 2}], lr=lr)
+        p.grad = torch.ones_like(p)
+        optimizer.step()
+        return optimizer, p
+
+    optimizer, p = stepped(ours, lr=0.1)
+    other, _ = stepped(theirs, lr=0.5)
+    before = {key: whole(value).clone() for key, value in optimizer.state[p].items() if isinstance(value, torch.Tensor)}
+    message_of(ValueError, lambda: optimizer.load_state_dict(other.state_dict()), message)
+    assert optimizer.param_groups[0]["lr"] == 0.1
+    assert before
+    for key, value in before.items():
+        torch.testing.assert_close(whole(optimizer.state[p][key]), value, rtol=0, atol=0)
