@@ -42,7 +42,16 @@ from subspace_lab.optim.options import (
 from subspace_lab.optim.random import generator
 from subspace_lab.optim.rounding import HALF
 from subspace_lab.optim.saved_state import Kept, as_kept, check_saved
-from subspace_lab.optim.shards import everywhere, largest_anywhere, offset_of, refuse_unknown, same_placement, sum_over
+from subspace_lab.optim.shards import (
+    differing,
+    everywhere,
+    largest_anywhere,
+    offset_of,
+    one_decision,
+    refuse_unknown,
+    same_placement,
+    sum_over,
+)
 from subspace_lab.optim.whole import Whole, is_distributed, local
 
 Group = dict[str, Any]
@@ -120,6 +129,7 @@ class GroupOptimizer(Optimizer):
             )
         check_known(options, self.options, kind)
         self._checked: dict[int, Checked] = {}
+        self._agreed = 0
         given = {name: plain(value, name) for name, value in {**options, **({} if lr is None else {"lr": lr})}.items()}
         super().__init__(params, {**self._defaults(), **given, "method": kind})
 
@@ -226,6 +236,7 @@ class GroupOptimizer(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         self._check_edits()
+        self._agree()
         live = self._live()
         self._check_shapes(live)
         passed = None
@@ -236,6 +247,21 @@ class GroupOptimizer(Optimizer):
         if passed is not None:
             self._update_all(passed)
         return loss
+
+    def _parameters(self) -> list[Tensor]:
+        return [p for group in self.param_groups for p in group["params"]]
+
+    def _agree(self) -> None:
+        """Refuse settings that differ between processes, once for every number of groups: each would step otherwise."""
+        if self._agreed == len(self.param_groups):
+            return
+        settings = {name: [plain(group.get(name), name) for group in self.param_groups] for name in OPTIONS}
+        if names := differing(settings, self._parameters()):
+            raise ValueError(
+                f"{names[0]} is {settings[names[0]]} in the groups of this process and not on all others: give all "
+                "processes the same settings, the seed included"
+            )
+        self._agreed = len(self.param_groups)
 
     def _check_edits(self) -> None:
         """Refuse groups that were edited into what they may not be."""
@@ -342,9 +368,17 @@ class GroupOptimizer(Optimizer):
     def _passed(self, live: list[Live]) -> list[Live] | None:
         """The gradients that the step may take, or None if it is to be skipped; no parameter was changed yet."""
         summaries, parameters = [self._summary(x) for x in live], [x.p for x in live]
-        if not summaries or everywhere(
-            (torch.stack([_like(s, summaries[0]) for s in summaries]).abs() <= LIMIT).all(), parameters
-        ):
+        of_ordinary_size: Tensor | bool = True
+        if summaries:
+            of_ordinary_size = (torch.stack([_like(s, summaries[0]) for s in summaries]).abs() <= LIMIT).all()
+        of_ordinary_size, alone = one_decision(of_ordinary_size, self._parameters(), lambda p: p.grad is not None)
+        if alone is not None:
+            group, place = next((g, i) for g in self.param_groups for i, p in enumerate(g["params"]) if p is alone)
+            raise ValueError(
+                f"{name_of(group, place)}: it has a gradient on some of its processes and none on others, and nothing "
+                "was changed; give it a gradient of zeros where the model did not use it, or set it to None on all"
+            )
+        if of_ordinary_size:
             return live
         for x in live:
             bad = largest_anywhere(int(sum_over(x.p, int((~x.grad.isfinite()).sum()))), parameters)
@@ -414,7 +448,7 @@ class GroupOptimizer(Optimizer):
             self._check_saved(state_dict)
         except ValueError as found:
             error = found
-        if everywhere(error is None, [p for group in self.param_groups for p in group["params"]]):
+        if everywhere(error is None, self._parameters()):
             return
         raise error or ValueError("the state of another process is not sound; the message of that one says why")
 
@@ -449,7 +483,7 @@ class GroupOptimizer(Optimizer):
         return {"step": ((), torch.float32), **moments}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__({"_checked": {}, **state})
+        super().__setstate__({"_checked": {}, "_agreed": 0, **state})
 
 
 def _outline(value: object) -> str:

@@ -17,6 +17,8 @@ from subspace_lab.optim.whole import Whole
 if TYPE_CHECKING:
     from subspace_lab.optim.sharded import Cut, Shards
 
+ELSEWHERE = "a basis could not be computed on another process; the message of that one says why"
+
 
 @dataclass(frozen=True)
 class Decomposition:
@@ -59,27 +61,36 @@ def dealt_out(work: Sequence[Decomposition]) -> list[Tensor]:
 
 
 def _round(work: Sequence[Decomposition]) -> list[Tensor]:
-    found: list[Tensor] = []
+    bases: list[Tensor] = []
+    failed: list[Tensor] = []
     errors: list[Exception] = []
     places = [_Place(cast("Shards", job.lies), number) for number, job in enumerate(work)]
     gathered = [place.gathered(job) for place, job in zip(places, work, strict=True)]
+    found: list[Tensor | None] = []
     for job, place, whole in zip(work, places, gathered, strict=True):
-        S = job.like_gradient.new_empty(job.lies.num_rows(job.like_gradient), job.rank)
+        S = None
         if place.is_here:
+            S = job.like_gradient.new_empty(job.lies.num_rows(job.like_gradient), job.rank)
             try:
                 S.copy_(job.compute(*whole))
             except Exception as error:  # raised below: the others wait for this basis
                 errors.append(error)
                 S.fill_(torch.nan)
         found.append(S)
-    for S, place in zip(found, places, strict=True):
+    del gathered
+    for number, (job, place) in enumerate(zip(work, places, strict=True)):
+        S, found[number] = found[number], None
+        if S is None:
+            S = job.like_gradient.new_empty(job.lies.num_rows(job.like_gradient), job.rank)
         place.broadcast(S)
+        failed.append(S[:1, :1].isnan().any())
+        mine = job.lies.own_rows(S)
+        bases.append(mine if mine is S else mine.clone())  # a view would keep all of S
     if errors:
         raise errors[0]
-    for S in found:
-        if S.numel() and bool(S[0, 0].isnan()):
-            raise ValueError("a basis could not be computed on another process; the message of that one says why")
-    return [job.lies.own_rows(S) for job, S in zip(work, found, strict=True)]
+    if bool(torch.stack(failed).any()):
+        raise ValueError(ELSEWHERE)
+    return bases
 
 
 class _Place:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
 from subspace_lab.optim.base import Group, GroupOptimizer, Live, State, name_of
-from subspace_lab.optim.dealing import Decomposition, dealt_out
+from subspace_lab.optim.dealing import ELSEWHERE, Decomposition, dealt_out
 from subspace_lab.optim.matrices import Matrix, pieces, state_dtype
 from subspace_lab.optim.options import Options
 from subspace_lab.optim.orientation import num_rows, oriented_shape
@@ -158,14 +158,39 @@ class LowRankOptimizer(GroupOptimizer):
     def _update_ranked(self, live: list[Live]) -> None:
         """Take the steps, as many parameters at once as there are processes that can each decompose a matrix."""
         self._bases: dict[tuple[int, int], Tensor] = {}  # computed on one process of a whole matrix, until its step
-        places = max((lies_of(x.p, x.group).num_processes for x in live if is_distributed(x.p)), default=1)
+        shared = []
+        for x in live:
+            if is_distributed(x.p):
+                shared.append(x)
+            elif (turn := self._begin(x)) is not None:  # exchanges nothing; other processes may have no gradient of it
+                self._take(x, turn)
+        if shared:
+            self._update_shared(shared)
+
+    def _update_shared(self, live: list[Live]) -> None:
+        """Steps of distributed parameters; a basis that cannot be computed on one process stops all in the end."""
+        places = max(lies_of(x.p, x.group).num_processes for x in live)
+        errors: list[Exception] = []
+        chooses = False
         for start in range(0, len(live), places):
             begun = [(x, turn) for x in live[start : start + places] if (turn := self._begin(x)) is not None]
+            chooses |= any(turn.t == 1 or turn.is_refresh for _, turn in begun)
             if places > 1:
                 self._deal_out(begun)
             for x, turn in begun:
-                for matrix, part, of_matrix in self._matrices(x, turn):
-                    self._step_matrix(matrix, part, of_matrix, (x.index, matrix.number))
+                self._take(x, turn, errors)
+        if chooses and not everywhere(not errors, [x.p for x in live]):
+            raise errors[0] if errors else ValueError(ELSEWHERE)
+
+    def _take(self, x: Live, turn: Turn, errors: list[Exception] | None = None) -> None:
+        """A step of one parameter; errors of a matrix that is whole here are kept: others wait in the next one."""
+        for matrix, part, of_matrix in self._matrices(x, turn):
+            try:
+                self._step_matrix(matrix, part, of_matrix, (x.index, matrix.number))
+            except Exception as error:
+                if errors is None or matrix.lies.num_processes > 1:
+                    raise
+                errors.append(error)
 
     def _begin(self, x: Live) -> Turn | None:
         """Count a step; None where there is nothing to choose a subspace by, which is not a step yet."""

@@ -5,8 +5,9 @@ Legend: G oriented gradient (m, n).
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -187,20 +188,88 @@ def everywhere(flag: Tensor | bool, parameters: Iterable[Tensor]) -> bool:
     """
     parameters = list(parameters)
     groups = process_groups(parameters)
-    return not _largest(~torch.as_tensor(flag), parameters, groups) if groups else bool(flag)
+    bad = ~flag if isinstance(flag, Tensor) else not flag
+    return not _largest([bad], parameters, groups) if groups else bool(flag)
+
+
+def one_decision(
+    flag: Tensor | bool, parameters: Sequence[Tensor], has_gradient: Callable[[Tensor], bool]
+) -> tuple[bool, Tensor | None]:
+    """`everywhere`, by an exchange that also says whether all processes have gradients of the same parameters.
+
+    Where they have not, what follows would wait for ever for the others.
+
+    Args:
+        flag: Whether it is true on this one.
+        parameters: All of an optimizer, the same on all processes but for those that are not distributed.
+        has_gradient: Of a parameter.
+
+    Returns:
+        The flag, and a parameter that has a gradient on some of its processes only.
+    """
+    parts = _by_groups(parameters)
+    if not parts:
+        return bool(flag), None
+    bad: Tensor | bool = ~flag if isinstance(flag, Tensor) else not flag
+    votes = []
+    for groups, members in parts:
+        token = hash(tuple(map(has_gradient, members))) % 2**62
+        votes.append(_largest([bad, token, -token], members, groups))
+        bad = votes[-1][0]
+    for (groups, members), (_, largest, smallest) in zip(parts, torch.stack(votes).tolist(), strict=True):
+        if largest != -smallest:
+            present = [has_gradient(p) for p in members]
+            seen = _largest([*present, *(not x for x in present)], members, groups).tolist()
+            return False, next(p for p, one, no in zip(members, seen, seen[len(members) :], strict=False) if one and no)
+    return not bool(bad), None
+
+
+def differing(settings: Mapping[str, object], parameters: Sequence[Tensor]) -> list[str]:
+    """Names of the settings that are not the same on all processes that share some of the parameters.
+
+    Args:
+        settings: By the same names on all processes.
+        parameters: Some of which may be distributed.
+
+    Returns:
+        Names; none where nothing is distributed.
+    """
+    digests = [hashlib.sha256(repr(value).encode()).digest() for value in settings.values()]
+    own = [int.from_bytes(digest[:7]) for digest in digests]
+    for groups, members in _by_groups(parameters):
+        seen = _largest([*own, *(-x for x in own)], members, groups).tolist()
+        found = [n for n, one, no in zip(settings, seen, seen[len(own) :], strict=False) if one != -no]
+        if found:
+            return found
+    return []
+
+
+def _by_groups(parameters: Iterable[Tensor]) -> list[tuple[list[Any], list[Tensor]]]:
+    """Distributed parameters by the groups along all dimensions of their mesh, in the same order on each process."""
+    found: dict[tuple[str, ...], tuple[list[Any], list[Tensor]]] = {}
+    for p in parameters:
+        if is_distributed(p):
+            groups = process_groups([p])
+            found.setdefault(tuple(group.group_name for group in groups), (groups, []))[1].append(p)
+    return list(found.values())
 
 
 def largest_anywhere(number: int, parameters: Iterable[Tensor]) -> int:
     """The largest of a whole number on all processes that share some of the parameters."""
     parameters = list(parameters)
     groups = process_groups(parameters)
-    return int(_largest(torch.tensor(number), parameters, groups)) if groups else number
+    return int(_largest([number], parameters, groups)) if groups else number
 
 
-def _largest(x: Tensor, parameters: Iterable[Tensor], groups: Iterable[Any]) -> Tensor:
+def _largest(numbers: Sequence[int | Tensor], parameters: Iterable[Tensor], groups: Iterable[Any]) -> Tensor:
+    """Whole numbers, each the largest that a process of the groups has."""
     from torch import distributed
 
-    votes = x.to(next(local(p).device for p in parameters if is_distributed(p)), torch.int64)
+    device = next(local(p).device for p in parameters if is_distributed(p))
+    votes = torch.tensor([0 if isinstance(x, Tensor) else x for x in numbers], dtype=torch.int64, device=device)
+    for vote, x in zip(votes, numbers, strict=True):
+        if isinstance(x, Tensor):  # without a look at it
+            vote.copy_(x)
     for group in groups:
         distributed.all_reduce(votes, distributed.ReduceOp.MAX, group=group)
     return votes

@@ -65,13 +65,34 @@ def test_a_non_finite_part_of_a_gradient_is_one_decision(kind, world, folder):
     assert not found[0]["skip changes"]
 
 
+@pytest.mark.parametrize("shape", [(12, 20), (6, 8)], ids=["decomposed for all", "whole on one"])
 @pytest.mark.parametrize("world", [2, 4])
-def test_a_rule_that_fails_on_one_process_stops_all(world, folder):
-    said = {found["said"] for found in cell(folder, world, "failing-rule")}
-    assert said <= {
-        "this rule does not like the gradient",
-        "a basis could not be computed on another process; the message of that one says why",
-    }
+def test_a_rule_that_fails_on_one_process_stops_all(world, shape, folder):
+    said = [found["said"] for found in cell(folder, world, f"failing-rule/{shape}")]
+    assert said.count("this rule does not like the gradient") == 1
+    other = "a basis could not be computed on another process; the message of that one says why"
+    assert said.count(other) == world - 1
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_settings_that_differ_between_processes_are_refused(world, folder):
+    ends = (
+        "in the groups of this process and not on all others: give all processes the same settings, the seed included"
+    )
+    for rank, found in enumerate(cell(folder, world, "other-seeds")):
+        assert found["said"].startswith(f"seed is [{rank}, ")
+        assert found["said"].endswith(ends)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_a_gradient_that_is_missing_on_one_process_is_refused_on_all(world, folder):
+    for found in cell(folder, world, "gradient-on-one"):
+        assert found["said"].startswith("middle.weight: it has a gradient on some of its processes and none on others")
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_a_parameter_that_is_not_distributed_may_have_a_gradient_on_one_process(world, folder):
+    check(folder, world, "local-on-one")
 
 
 resumed = pytest.mark.parametrize(("member", "kind"), RESUMED, ids=str)

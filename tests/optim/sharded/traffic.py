@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class Received(TorchDispatchMode):
-    """Adds up what this process receives; single numbers, by which processes agree, are not counted.
+    """Adds up what this process receives; votes, by which processes agree, are not counted.
 
     Attributes:
         bytes: Until now.
@@ -32,7 +32,7 @@ class Received(TorchDispatchMode):
         of = next(ProcessGroup.unbox(x) for x in args if isinstance(x, torch.ScriptObject) and is_group(x))
         tensors, ways = args[0], of.size()
         if name == "c10d::allreduce_":
-            return sum(2 * size(x) * (ways - 1) / ways for x in tensors if x.numel() > 2)
+            return sum(2 * size(x) * (ways - 1) / ways for x in tensors if x.numel() > 2 and x.is_floating_point())
         if name == "c10d::broadcast_":
             return sum(map(size, tensors)) * (of.rank() != args[2])
         assert name == "c10d::gather_", name

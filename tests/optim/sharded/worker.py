@@ -135,22 +135,66 @@ def non_finite(kind: str) -> dict:
 
 
 class Failing(Mean):
-    """A rule that fails."""
+    """A rule that fails on the process that decomposes one matrix, or with one that is whole on the last process."""
+
+    def __init__(self, shape):
+        self.shape = shape
 
     def first(self, G, rank, context):
-        raise ValueError("this rule does not like the gradient")
+        is_one = self.shape == (12, 20) or distributed.get_rank() == distributed.get_world_size() - 1
+        if tuple(G.shape) == self.shape and is_one:
+            raise ValueError("this rule does not like the gradient")
+        return super().first(G, rank, context)
 
 
-def failing_rule() -> dict:
-    """What is said on this process where one of all fails to compute a basis."""
-    wrapped = Wrapped("fsdp")
-    optimizer = optim.SubspaceAdam(groups_of(wrapped.model), rule=Failing())
-    backward(wrapped, 0)
+def said_of(step: Callable[[], object]) -> dict:
+    """What a step says on this process."""
     try:
-        optimizer.step()
+        step()
     except ValueError as error:
         return {"said": str(error)}
     return {"said": "nothing"}
+
+
+def failing_rule(shape: tuple[int, int]) -> dict:
+    """What is said on this process where one of all fails to compute a basis."""
+    wrapped = Wrapped("fsdp")
+    optimizer = optim.SubspaceAdam(groups_of(wrapped.model), rule=Failing(shape))
+    backward(wrapped, 0)
+    return said_of(optimizer.step)
+
+
+def other_seeds() -> dict:
+    """Settings that differ between processes."""
+    wrapped = Wrapped("fsdp")
+    optimizer = optim.GrassJump(groups_of(wrapped.model), seed=distributed.get_rank())
+    backward(wrapped, 0)
+    return said_of(optimizer.step)
+
+
+def gradient_on_one() -> dict:
+    """A distributed parameter without a gradient on the last process."""
+    wrapped = Wrapped("fsdp")
+    optimizer = optim.GaLore(groups_of(wrapped.model))
+    backward(wrapped, 0)
+    if distributed.get_rank() == distributed.get_world_size() - 1:
+        dict(wrapped.model.named_parameters())["middle.weight"].grad = None
+    return said_of(optimizer.step)
+
+
+def local_on_one() -> dict:
+    """A parameter that is not distributed, the first of all, without a gradient on the last process."""
+    found = []
+    for wrapped in (Wrapped("fsdp"), Wrapped("fsdp")):
+        local = torch.nn.Parameter(torch.ones(6, 8).double())
+        extra = [{"params": [("local.up.weight", local)], "rank": 2}] if found else []
+        optimizer = optim.GaLore([*extra, *groups_of(wrapped.model)])
+        backward(wrapped, 0)
+        if distributed.get_rank() == 0:
+            local.grad = torch.ones_like(local)
+        optimizer.step()
+        found.append(wrapped.parameters())
+    return {"parameters": distance(*found), "states": 0.0}
 
 
 def cells(expected: dict, folder: Path) -> dict[str, Callable[[], dict]]:
@@ -170,7 +214,9 @@ def cells(expected: dict, folder: Path) -> dict[str, Callable[[], dict]]:
             )
     for kind in kinds[1:]:
         found[f"non-finite/{kind}"] = lambda k=kind: non_finite(k)
-    found["failing-rule"] = failing_rule
+    for shape in ((12, 20), (6, 8)):
+        found[f"failing-rule/{shape}"] = lambda s=shape: failing_rule(s)
+    found |= {"other-seeds": other_seeds, "gradient-on-one": gradient_on_one, "local-on-one": local_on_one}
     for member, kind in RESUMED:
         found[f"again/{member}/{kind}"] = lambda m=member, k=kind: again(m, k, folder)
         found[f"passed-on/{member}/{kind}"] = lambda m=member, k=kind: later(
