@@ -181,3 +181,24 @@ def transport(M: Tensor, V: Tensor, Q: Tensor, *, age: int, betas: tuple[float, 
     M.copy_(Q @ M)
     torch.addcmul((Q * Q) @ V, M, M, value=c, out=V).abs_()
     torch.maximum(V, M.square().mul_(c * torch.finfo(M.dtype).eps ** 2), out=V)
+
+
+def transport_kept(
+    M: Tensor, V: Tensor, places: Tensor, *, age: int, betas: tuple[float, float], clamped: bool
+) -> None:
+    """`transport` where the rows of Q hold at most a one: what stays takes its moments along, what comes has none.
+
+    Args:
+        M: First moment (r, n), changed in place.
+        V: Second moment (r, n), changed in place.
+        places: Where each direction stood in the old basis (r,), -1 where it did not.
+        age: See `transport`.
+        betas: See `transport`.
+        clamped: See `transport`; else the second moment stays as it is.
+    """
+    there = (places >= 0)[:, None]
+    for moment in (M, V):
+        moment.copy_(moment[places.clamp_min(0)].mul_(there))
+    if clamped:
+        c = (1 - betas[1] ** age) / (1 - betas[0] ** age) ** 2
+        torch.maximum(V, M.square().mul_(c), out=V)

@@ -56,7 +56,11 @@ class Turn:
     @property
     def draw(self) -> Draw:
         """Gaussian matrices of the latest refresh, of whole matrices."""
-        return normal_draw(*self.key[:2], self.refresh, *self.key[2:])
+        return self.draw_of(self.refresh)
+
+    def draw_of(self, refresh: int) -> Draw:
+        """The same of any refresh."""
+        return normal_draw(*self.key[:2], refresh, *self.key[2:])
 
     @property
     def decay(self) -> float:
@@ -206,10 +210,10 @@ class LowRankOptimizer(GroupOptimizer):
         offset = offset_of(x.p) if group["stochastic_rounding"] else ()
         return Turn(group, state["step"], state["refreshes"], is_refresh, (group["seed"], x.key), offset)
 
-    def _matrices(self, x: Live, turn: Turn) -> Iterator[tuple[Matrix, State, Turn]]:
+    def _matrices(self, x: Live, turn: Turn, grad: Tensor | None = None) -> Iterator[tuple[Matrix, State, Turn]]:
         """The matrices of a parameter that are here, each with its part of the state and what is to be done to it."""
         state, split = local_state(x.p, self.state[x.p]), x.group["splits"] > 1
-        for place, matrix in enumerate(pieces(x.p, x.grad, x.group)):
+        for place, matrix in enumerate(pieces(x.p, x.grad if grad is None else grad, x.group)):
             if split:
                 part = {key: v[place] if isinstance(v, Tensor) else v for key, v in state.items()}
                 yield matrix, part, replace(turn, key=(*turn.key, matrix.number))

@@ -24,7 +24,9 @@ from subspace_lab.optim.low_rank import LowRankOptimizer
 from subspace_lab.optim.matrices import Matrix, exact_dtype, pieces
 from subspace_lab.optim.random import normal_draw
 from subspace_lab.optim.rso import RSO
+from subspace_lab.optim.rules import Trig
 from subspace_lab.optim.subspace_adam import SubspaceAdam
+from subspace_lab.optim.whole import WHOLE
 
 _READS: dict[type, str] = {
     APOLLO: "steps along the whole gradient, with scaled columns",
@@ -34,6 +36,7 @@ _RECOVERIES = {
     "scaled": "recovers what lies outside of its subspace (recovery='scaled')",
     "sign": "takes the signs of what lies outside of its subspace (recovery='sign')",
     "feedback": "keeps what the projection loses for the next step (recovery='feedback')",
+    "residual": "keeps what the projection loses for the next step (recovery='residual')",
 }
 
 
@@ -192,6 +195,8 @@ class LowRankAllReduce:
                 known = (source, torch.linalg.qr(P.to(G.device, exact)).Q.to(G.dtype))
                 self._orthonormal[p, k] = known
             return known[1]
+        if isinstance(self.optimizer, SubspaceAdam) and isinstance(rule := self.optimizer._rule(group), Trig):
+            return self._cosines(rule, p, k, G, state, key)
         whole: Tensor = state["basis"]
         S = whole[k] if group["splits"] > 1 else whole
         if isinstance(self.optimizer, SubspaceAdam) and whole.dtype.itemsize >= exact.itemsize:
@@ -199,6 +204,27 @@ class LowRankAllReduce:
         known = self._orthonormal.get((p, k))
         if known is None or not (isinstance(known[0], _Version) and known[0].is_of(whole)):
             known = (_Version(whole, whole._version), torch.linalg.qr(S.to(exact)).Q.to(G.dtype))
+            self._orthonormal[p, k] = known
+        return known[1]
+
+    def _cosines(self, rule: Trig, p: Tensor, k: int, G: Tensor, state: State, key: tuple[object, ...]) -> Tensor:
+        """The same of a basis that is not kept: as a matrix, from one refresh to the next."""
+        seed, drawn_by, _, *piece = key
+        indices, moments = state.get("indices"), state["exp_avg"]
+        source = (key, indices is not None and indices._version)
+        known = self._orthonormal.get((p, k))
+        if known is None or known[0] != source:
+            if piece:
+                indices, moments = None if indices is None else indices[k], moments[k]
+            S = rule.kept(
+                G,
+                moments.shape[0],
+                indices,
+                lambda n: normal_draw(seed, drawn_by, n, *piece),
+                state["refreshes"],
+                WHOLE,
+            )
+            known = (source, S.dense(exact_dtype(G.dtype)).to(G.dtype))
             self._orthonormal[p, k] = known
         return known[1]
 

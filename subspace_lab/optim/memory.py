@@ -23,8 +23,9 @@ from subspace_lab.optim.matrices import exact_dtype, state_dtype
 from subspace_lab.optim.methods import METHODS, method_named
 from subspace_lab.optim.options import check_known, check_options, defaults_of
 from subspace_lab.optim.orientation import num_rows, oriented_shape
+from subspace_lab.optim.recovery import FEEDBACK
 from subspace_lab.optim.roles import Role, role_by_name, roles_of
-from subspace_lab.optim.rules import RULES
+from subspace_lab.optim.rules import RULES, Trig
 from subspace_lab.optim.subspace_adam import SubspaceAdam, part_options
 
 Shape = tuple[int, ...]
@@ -258,9 +259,12 @@ def _workspace(kind: type[LowRankOptimizer], shape: Shape, group: Group, dtype: 
         return 0
     copied = 0 if dtype == exact_dtype(dtype) else e * m * n  # G, for the rule or its norm
     if issubclass(kind, SubspaceAdam):
-        carried = e * (m * r + n * r + 2 * r * r) if group["moments"] == "transport" else e * m * r
-        old = e * (m * r + n * r) if group["recovery"] == "feedback" else 0
-        return (0 if group["recovery"] == "feedback" else copied) + max(
-            RULES[group["rule"]].workspace(m, n, r, e), carried + old
-        )
+        rule, feeds = RULES[group["rule"]], group["recovery"] in FEEDBACK
+        basis = 0 if isinstance(rule, Trig) else m * r
+        carried = e * (basis + n * r + 2 * r * r) if group["moments"] == "transport" else e * basis
+        if group["rule"] in {"trig_walk", "dct"}:  # no rotation
+            carried = 0
+        old = e * (basis + n * r) if group["recovery"] == "feedback" else 0
+        copied = 0 if feeds or isinstance(rule, Trig) else copied
+        return copied + max(rule.workspace(m, n, r, e), carried + old)
     return 6 * e * m * r + copied if "basis" in kind.layout(m, n, group, dtype) else e * m * r

@@ -7,6 +7,9 @@ import torch
 from subspace_lab._text import nearest
 from subspace_lab.optim.apollo import APOLLO
 from subspace_lab.optim.badam import BAdam
+from subspace_lab.optim.dctadamw import DCTAdamW
+from subspace_lab.optim.fastgrassjump import FastGrassJump
+from subspace_lab.optim.fastgrasswalk import FastGrassWalk
 from subspace_lab.optim.fira import Fira
 from subspace_lab.optim.frugal import FRUGAL
 from subspace_lab.optim.galore import GaLore
@@ -21,7 +24,7 @@ from subspace_lab.optim.subtrack import SubTrack
 
 __all__ = [  # noqa: RUF022  # in the order of tables; a further method is its import above and its name here
     "GrassWalk", "GrassJump", "SubTrack", "GaLore", "GoLore", "Fira", "LDAdam", "APOLLO", "FRUGAL",
-    "OnlineSubspaceDescent", "RSO", "BAdam",
+    "OnlineSubspaceDescent", "RSO", "BAdam", "FastGrassWalk", "FastGrassJump", "DCTAdamW",
 ]  # fmt: skip
 METHODS: dict[str, type[torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW}
 METHODS |= {name.lower(): globals()[name] for name in __all__}

@@ -38,13 +38,14 @@ class Options(TypedDict, total=False):
         seed: Of all randomness.
         rule: Name of a rule, or an object with ``first`` and ``refresh``.
         moments: ``"keep"``, ``"reset"`` or ``"transport"``.
-        recovery: ``"none"``, ``"scaled"``, ``"sign"`` or ``"feedback"``.
+        recovery: ``"none"``, ``"scaled"``, ``"sign"``, ``"feedback"`` or ``"residual"``.
         recovery_scale: Factor on the recovered part of the bulk.
         zeta: The recovered part's norm may grow by this factor per step; None switches the limiter off.
         limiter: Norms that the limiter compares: ``"after_bias_correction"`` (the papers), or
             ``"before_bias_correction"`` of Adam's moments (the released code of Fira, APOLLO and SubTrack++).
         transport: ``"published"`` (absolute value) or ``"clamped"`` (variance clamped at zero, which bounds the step).
         walk_step: Root-mean-square principal angle of a walk, radians.
+        swaps: How many cosines a walk over cosines exchanges.
         jump_every: Which refreshes of the hybrid rule are jumps.
         step_size: Of the tracking rule: ``"exact"``, or a number in the paper's units.
         random_after: Random bases after this many steps (GoLore); None for never.
@@ -72,12 +73,13 @@ class Options(TypedDict, total=False):
     seed: int
     rule: Any
     moments: Literal["keep", "reset", "transport"]
-    recovery: Literal["none", "scaled", "sign", "feedback"]
+    recovery: Literal["none", "scaled", "sign", "feedback", "residual"]
     recovery_scale: float
     zeta: float | None
     limiter: Literal["after_bias_correction", "before_bias_correction"]
     transport: Literal["published", "clamped"]
     walk_step: float
+    swaps: int
     jump_every: int
     step_size: float | Literal["exact"]
     random_after: int | None
@@ -178,7 +180,7 @@ OPTIONS: dict[str, Option] = {
     "scale": _at_least_zero(1.0),
     "rule": Option("walk", lambda value: isinstance(value, str), "the name of a rule, or a rule"),
     "moments": _choice("transport", "keep", "reset", "transport"),
-    "recovery": _choice("scaled", "none", "scaled", "sign", "feedback"),
+    "recovery": _choice("scaled", "none", "scaled", "sign", "feedback", "residual"),
     "recovery_scale": _at_least_zero(1.0),
     "zeta": Option(
         1.01, or_none(_number(lambda value: 1 <= value <= _LARGEST)), "a finite number of at least 1, or None"
@@ -186,6 +188,7 @@ OPTIONS: dict[str, Option] = {
     "limiter": _choice("after_bias_correction", "after_bias_correction", "before_bias_correction"),
     "transport": _choice("published", "published", "clamped"),
     "walk_step": _at_least_zero(0.1),
+    "swaps": _positive_int(1),
     "jump_every": _positive_int(5),
     "step_size": Option(
         "exact", _number(lambda value: value == "exact" or 0 <= value <= _LARGEST), "'exact' or at least 0"

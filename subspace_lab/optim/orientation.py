@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 
+ALONG_ROWS = frozenset({"dct", "trig", "trig_walk"})  # rules whose transforms are fastest along a parameter's rows
+
 
 def is_right(rows: int, cols: int, side: str) -> bool:
     """Whether a matrix is projected from the right: asked for, or more rows than columns."""

@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from subspace_lab.optim.bases import Basis
 from subspace_lab.optim.matrices import cast, exact_dtype, squared_columns
 from subspace_lab.optim.whole import WHOLE, Whole
 
 _ROUNDINGS = 8  # a column whose core is below this many roundings of the column has no core but noise
 _RESOLUTION = 64  # ||L||^2 below this many roundings of ||G diag(phi)||^2 cannot be distinguished from zero
 _RESOLUTION_BFLOAT16 = 2.0**-10  # the same where S and A are rounded to bfloat16
-_ROWS = 64  # of the residual at once
+FEEDBACK = {"feedback", "residual"}  # what the projection loses is kept for the next gradient
 
 
 @dataclass(frozen=True)
@@ -198,8 +199,8 @@ def limited_columns(
     return Scaling(phi * applied, norm * applied, applied)
 
 
-def add_signs(target: Tensor, G: Tensor, S: Tensor, A: Tensor, columns: Tensor, size: float) -> None:
-    """``target += size sign(G - S A)`` row block by row block, 0 where an entry is rounding (FRUGAL, arXiv 2411.07837).
+def add_signs(target: Tensor, G: Tensor, S: Basis, A: Tensor, columns: Tensor, size: float) -> None:
+    """``target += size sign(G - S A)`` block by block, 0 where an entry is rounding (FRUGAL, arXiv 2411.07837).
 
     Args:
         target: Matrix (m, n), changed in place.
@@ -211,8 +212,5 @@ def add_signs(target: Tensor, G: Tensor, S: Tensor, A: Tensor, columns: Tensor, 
     """
     smallest = torch.finfo(columns.dtype).tiny ** 0.5  # below, squares of a column's entries have lost their digits
     rounding = (columns.sqrt().clamp_min_(smallest) * core_threshold(G.dtype)).to(G.dtype)
-    for rows, gradient, basis in zip(
-        torch.split(target, _ROWS), torch.split(G, _ROWS), torch.split(S, _ROWS), strict=True
-    ):
-        R = torch.addmm(gradient, basis, A, alpha=-1)
-        rows.add_(R.masked_fill_(R.abs() <= rounding, 0).sign_(), alpha=size)
+    for where, R in S.residuals(G, A):
+        target[where].add_(R.masked_fill_(R.abs() <= rounding[where[1]], 0).sign_(), alpha=size)

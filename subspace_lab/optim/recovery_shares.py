@@ -5,12 +5,14 @@ Legend: G gradient (m, n); ``S (m, r)`` basis; ``A = S^T G``; L recovered part o
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 
-from subspace_lab.optim.matrices import pieces
+from subspace_lab.optim.base import Live
 from subspace_lab.optim.shards import sum_over
 from subspace_lab.optim.subspace_adam import SubspaceAdam
-from subspace_lab.optim.whole import local, local_state, whole_of
+from subspace_lab.optim.whole import local, whole_of
 
 
 @torch.no_grad()
@@ -31,28 +33,27 @@ def recovery_shares(optimizer: torch.optim.Optimizer) -> dict[str, float]:
         return {}
     whole = core = recovered = 0.0
     is_scaled = False
-    for group in optimizer.param_groups:
+    firsts = itertools.accumulate((len(group["params"]) for group in optimizer.param_groups), initial=0)
+    for number, group in zip(firsts, optimizer.param_groups, strict=False):
         if group["rank"] is None:
             continue
-        for p in group["params"]:
-            state = optimizer.state.get(p) or {}
-            if p.grad is None or "basis" not in state:
+        for place, p in enumerate(group["params"]):
+            state = optimizer.state.get(p)
+            if p.grad is None or not state:
                 continue
-            split, state = group["splits"] > 1, local_state(p, state)
             grad = local(p.grad)
             dense = grad if grad.layout == torch.strided else grad.to_dense()
             squares = inner = 0.0  # of what is here
-            for place, matrix in enumerate(pieces(p, dense, group)):
-                S = state["basis"][place] if split else state["basis"]
+            for matrix, S in optimizer.bases(Live(p, group, place, number + place), dense):
                 squares += float(matrix.G.double().square().sum())
-                (inside,) = matrix.lies.sum_rows(S.mT.to(matrix.G) @ matrix.G)
+                (inside,) = matrix.lies.sum_rows(S.project(matrix.G))
                 if not bool(inside.isfinite().all()):
-                    (inside,) = matrix.lies.sum_rows(S.mT.double() @ matrix.G.double())
+                    (inside,) = matrix.lies.sum_rows(S.project(matrix.G.double()))
                 inner += float(inside.double().square().sum()) / matrix.lies.num_row_parts
             whole, core = whole + sum_over(p, squares), core + sum_over(p, inner)
             if "recovery_norm" in state:
                 is_scaled = True
-                recovered += float(whole_of(optimizer.state[p]["recovery_norm"]).double().square().sum())
+                recovered += float(whole_of(state["recovery_norm"]).double().square().sum())
     if whole == 0:
         return {}
     shares = {"bulk_share": max(0.0, 1 - core / whole) ** 0.5}

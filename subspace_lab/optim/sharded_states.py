@@ -18,13 +18,13 @@ from subspace_lab.optim.low_rank import LowRankOptimizer
 from subspace_lab.optim.matrices import exact_dtype, product_dtype, state_dtype
 from subspace_lab.optim.memory import STEP_BYTES, PlannedStates
 from subspace_lab.optim.online_subspace_descent import OnlineSubspaceDescent
-from subspace_lab.optim.orientation import is_stack, oriented_shape
+from subspace_lab.optim.orientation import ALONG_ROWS, is_stack, oriented_shape
 from subspace_lab.optim.rules.random_bases import is_well_conditioned
 from subspace_lab.optim.shardings import Cluster, Traffic, cut
 from subspace_lab.optim.subspace_adam import SubspaceAdam
 
 _EXACT = {"svd", "golore"}  # rules whose refresh decomposes a whole gradient
-_KNOW_THE_TURN = {"walk", "frozen"}  # rules that need no product of the old basis with the new one
+_KNOW_THE_TURN = {"walk", "frozen", *ALONG_ROWS}  # rules that need no product of the old basis with the new one
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,12 @@ def _cuts(planned: PlannedStates, processes: int, side: str | None) -> Iterator[
         shape, of = planned.trainable[name]
         splits = own["splits"]
         group = own if side is None or processes == 1 else {**own, "side": side}
+        if (
+            group["side"] == "auto"
+            and group.get("rule") in ALONG_ROWS
+            and len(set(oriented_shape(shape, "auto", splits))) == 1
+        ):
+            group = {**group, "side": "right"}
         m, n = oriented_shape(shape, group["side"], splits)
         rows = shape[1] if is_stack(shape, splits) else shape[0] // splits
         whole = processes == 1 or is_stack(shape, splits)
@@ -157,7 +163,9 @@ def _bytes_per_column(kind: type[torch.optim.Optimizer], one: _Cut) -> int:
     """Of a column of the gradient: A reduced, in float32 or better, and what is gathered, in the dtype of products."""
     recovery = one.group["recovery"] if issubclass(kind, SubspaceAdam) and one.r < one.m else "none"
     reduced = one.r + (kind is APOLLO or recovery in {"scaled", "sign"})  # with the squares of the column
-    gathered = {"scaled": one.r + 1, "sign": 2 * one.r + 1, "feedback": 2 * one.r}.get(recovery, one.r)
+    gathered = {"scaled": one.r + 1, "sign": 2 * one.r + 1, "feedback": 2 * one.r, "residual": 2 * one.r}.get(
+        recovery, one.r
+    )
     if kind is APOLLO:
         gathered = 1
     kept = state_dtype(one.group, one.of)
@@ -174,12 +182,17 @@ def _refresh(kind: type[torch.optim.Optimizer], one: _Cut, scope: str, cluster: 
     rows_are_cut = one.along == "m"
     rule = str(one.group["rule"]) if issubclass(kind, SubspaceAdam) else "descent" * (kind is OnlineSubspaceDescent)
     turned = r * r if rows_are_cut and one.group.get("moments") == "transport" and rule not in _KNOW_THE_TURN else 0
-    lost = r * r if rows_are_cut and one.group.get("recovery") == "feedback" else 0
+    feeds = one.group.get("recovery") == "feedback"
+    lost = r * r if rows_are_cut and feeds and rule not in ALONG_ROWS else 0
     m_part, n_part = -(-m // d), -(-n // d)
     if rule in _EXACT:  # gradient and old basis to one process of d, which decomposes it; the new basis to all
         piece = m_part * (n + r) if rows_are_cut else m * n_part
         moved = _to_one(scope, cluster, e * piece) + cluster.gather(scope, e * m * r / d)
         return moved + cluster.all_reduce(scope, e * (turned + lost))
+    if rule == "dct":  # energies in float64; where rows are cut, what they make of C G
+        spread = cluster.gather(scope, e * m * n_part) if rows_are_cut else Traffic()
+        carried = cluster.gather(scope, e * r * n_part) if rows_are_cut and feeds else Traffic()
+        return cluster.all_reduce(scope, 8 * m) + spread + carried
     if rows_are_cut:
         summed = {
             "walk": 2 * r * r, "hybrid": 2 * r * r, "jump": r * r * is_well_conditioned(m, r), "power": r * n,
@@ -188,7 +201,7 @@ def _refresh(kind: type[torch.optim.Optimizer], one: _Cut, scope: str, cluster: 
         piece = {"power": r * (n_part + m_part), "descent": r * n_part}.get(rule, 0)
     else:
         summed, piece = {"track": m * r + r * r, "power": m * r, "descent": m * r}.get(rule, 0), 0
-    if lost:
+    if rows_are_cut and feeds:
         piece += r * n_part
     return cluster.all_reduce(scope, e * (summed + turned + lost)) + cluster.gather(scope, e * piece)
 

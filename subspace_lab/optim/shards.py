@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from subspace_lab.optim.orientation import ALONG_ROWS, oriented_shape
 from subspace_lab.optim.whole import WHOLE, Whole, is_distributed, local
 
 Shape = tuple[int, ...]
@@ -32,27 +33,33 @@ def lies_of(p: Tensor, group: dict[str, Any]) -> Whole:
         return WHOLE
     from subspace_lab.optim.sharded import shards_of
 
-    return shards_of(p, group["side"], group["splits"])
+    return shards_of(p, side_of(p, group), group["splits"])
 
 
 def side_of(p: Tensor, group: dict[str, Any]) -> str:
     """The side that a parameter is projected from: the group's, and where that is ``"sharded"`` the one it means.
 
+    Square matrices are projected from the left, and from the right by rules that transform: along their rows, which
+    are contiguous in memory.
+
     Args:
         p: Parameter.
-        group: With ``side`` and ``splits``.
+        group: With ``side``, ``splits`` and, if it has one, ``rule``.
 
     Returns:
         ``"auto"``, ``"left"`` or ``"right"``.
     """
     side = str(group["side"])
-    if side != "sharded":
-        return side
-    if not is_distributed(p):
-        return "auto"
-    from subspace_lab.optim.sharded import sharded_side
+    if side == "sharded" and is_distributed(p):
+        from subspace_lab.optim.sharded import sharded_side
 
-    return sharded_side(p, group["splits"])
+        side = sharded_side(p, group["splits"])
+    if side not in {"auto", "sharded"}:
+        return side
+    if group.get("rule") in ALONG_ROWS:
+        m, n = oriented_shape(tuple(p.shape), "auto", group["splits"])
+        return "right" if m == n else "auto"
+    return "auto"
 
 
 def refuse_unknown(p: Tensor, name: str) -> None:

@@ -6,7 +6,7 @@ M, V moments and O Adam's direction (r, n); ``L`` recovered part of the bulk (m,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Unpack
 
@@ -15,16 +15,18 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from subspace_lab._checks import check_choice, one_of
-from subspace_lab.optim.adam import adam_direction, transport
+from subspace_lab.optim.adam import adam_direction, transport, transport_kept
 from subspace_lab.optim.base import Group, Live, State, name_of
+from subspace_lab.optim.bases import Basis, Dense
 from subspace_lab.optim.column_norms import ColumnNorms
+from subspace_lab.optim.cosines import Cosines
 from subspace_lab.optim.dealing import Decomposition
 from subspace_lab.optim.low_rank import Layout, LowRankOptimizer, Turn, low_rank_moments
 from subspace_lab.optim.magnitude import bounded, limit, shrinking
 from subspace_lab.optim.matrices import Matrix, cast, exact_dtype, squared_columns, state_dtype
 from subspace_lab.optim.options import OPTIONS, Options, check_known, defaults_of, signature_of
-from subspace_lab.optim.recovery import Scaling, add_signs, largest_growth, scaled_bulk
-from subspace_lab.optim.rules import RULES, Context, Moment, Rule, ShippedRule
+from subspace_lab.optim.recovery import FEEDBACK, Scaling, add_signs, largest_growth, scaled_bulk
+from subspace_lab.optim.rules import RULES, Context, Moment, Rule, ShippedRule, Trig
 from subspace_lab.optim.rules.base import orthonormalized
 from subspace_lab.optim.rules.guarded import Guarded
 from subspace_lab.optim.whole import WHOLE, Whole, local
@@ -36,7 +38,8 @@ _PART_OPTIONS = {
     "sign": ("recovery_scale",),
 }
 _ALL_PARTS = (
-    "recovery_scale", "zeta", "limiter", "transport", "walk_step", "jump_every", "step_size", "random_after", "rho",
+    "recovery_scale", "zeta", "limiter", "transport", "walk_step", "swaps", "jump_every", "step_size", "random_after",
+    "rho",
 )  # fmt: skip
 
 
@@ -132,10 +135,14 @@ class SubspaceAdam(ColumnNorms):
     def layout(cls, m: int, n: int, group: Group, dtype: torch.dtype) -> Layout:
         """See `LowRankOptimizer.layout`."""
         exact, r = exact_dtype(dtype), cls.effective_rank(m, group)
-        layout: Layout = {"basis": ((m, r), state_dtype(group, dtype)), **low_rank_moments(r, n, group, dtype)}
+        rule = RULES.get(group["rule"])
+        basis: Layout = {"basis": ((m, r), state_dtype(group, dtype))}
+        if isinstance(rule, Trig):
+            basis = {"indices": ((r,), torch.int32)} if rule.keeps_indices else {}
+        layout = {**basis, **low_rank_moments(r, n, group, dtype)}
         if group["recovery"] == "scaled":
             layout["recovery_norm"] = ((), exact)
-        if group["recovery"] == "feedback":
+        if group["recovery"] in FEEDBACK:
             layout["error"] = ((m, n), exact)
         return layout
 
@@ -176,15 +183,12 @@ class SubspaceAdam(ColumnNorms):
 
     def _step_matrix(self, x: Matrix, state: State, turn: Turn, index: tuple[int, int]) -> None:
         group = turn.group
-        G = state["error"].add_(x.G) if group["recovery"] == "feedback" else x.G
-        lies, before = x.lies, None
-        if turn.t == 1 or turn.is_refresh:
-            with self.refresh_clock:
-                before = self._renew(G, state, turn, lies, index)
-        S = cast(state["basis"], G.dtype)
+        G = state["error"].add_(x.G) if group["recovery"] in FEEDBACK else x.G
+        lies = x.lies
+        S, before = self._basis(G, state, turn, lies, index)
         M, V = state["exp_avg"], state["exp_avg_sq"]
         exact, bulk = torch.promote_types(exact_dtype(x.part.dtype), M.dtype), self._bulk(x, state, group)
-        A = cast(S.mT @ G, exact)
+        A = cast(S.project(G), exact)
         if bulk == "scaled":
             A, columns = lies.to_moments(A, self._columns.pop(index))
         elif bulk == "sign":
@@ -196,27 +200,28 @@ class SubspaceAdam(ColumnNorms):
         O = adam_direction(A, M, V, t=_age(turn), betas=group["betas"], eps=group["eps"])
         target, beta = x.target(G.dtype, turn.decay)
         if bulk == "scaled":
-            scaling = self._scale_bulk(columns, A, O, state, turn, S.dtype, lies)
+            scaling = self._scale_bulk(columns, A, O, state, turn, S.products, lies)
             self.limiter[index] = scaling.applied
             O, phi = lies.from_moments(cast(O.addcmul_(A, scaling.phi, value=-1), G.dtype), cast(scaling.phi, G.dtype))
-            target.addmm_(S, O, beta=beta, alpha=turn.size).addcmul_(G, phi, value=turn.size)
+            S.add_to(target, O, beta=beta, alpha=turn.size)
+            target.addcmul_(G, phi, value=turn.size)
         elif bulk == "sign":
             O, A, columns = lies.from_moments(cast(O, G.dtype), cast(A, G.dtype), columns)
-            target.addmm_(S, O, beta=beta, alpha=turn.size)
+            S.add_to(target, O, beta=beta, alpha=turn.size)
             add_signs(target, G, S, A, columns, turn.size * group["recovery_scale"])
         else:
             (O,) = lies.from_moments(cast(O, G.dtype))
-            target.addmm_(S, O, beta=beta, alpha=turn.size)
-            if group["recovery"] == "feedback":
+            S.add_to(target, O, beta=beta, alpha=turn.size)
+            if group["recovery"] in FEEDBACK:
                 _carry_error(G, S, A, before, group["betas"][0], lies)
         x.finish(target, turn.decay, turn.rounding())
 
     def _bulk(self, x: Matrix, state: State, group: Group) -> str:
         """What becomes of the bulk in a step; ``"none"`` where there is no bulk."""
-        is_all = state["exp_avg"].shape[0] == x.lies.num_rows(state["basis"])
-        return "none" if is_all or group["recovery"] == "feedback" else str(group["recovery"])
+        is_all = state["exp_avg"].shape[0] == x.lies.num_rows(x.G)
+        return "none" if is_all or group["recovery"] in FEEDBACK else str(group["recovery"])
 
-    def _rule(self, group: Group) -> ShippedRule | Guarded:
+    def _rule(self, group: Group) -> ShippedRule | Trig | Guarded:
         custom = self._custom.get(group["rule"])
         return Guarded(custom) if custom else RULES[group["rule"]]
 
@@ -235,10 +240,10 @@ class SubspaceAdam(ColumnNorms):
 
     def _decomposition(self, x: Matrix, state: State, turn: Turn) -> Decomposition | None:
         rule, context = self._rule(turn.group), self._context(state, turn, WHOLE)
-        if not rule.needs_all(context):
+        if isinstance(rule, Trig) or not rule.needs_all(context):
             return None
         G, rank = x.G.to(exact_dtype(x.G.dtype)), state["basis"].shape[1]
-        if turn.group["recovery"] == "feedback":
+        if turn.group["recovery"] in FEEDBACK:
             G = G + state["error"]
         S = None if turn.t == 1 else self._old_basis(state, G.dtype, x.lies)
 
@@ -252,12 +257,28 @@ class SubspaceAdam(ColumnNorms):
         of_others = isinstance(rule, Guarded) and S is not None  # who may look at the moment, too
         return Decomposition(x.lies, G, S, state["exp_avg"] if of_others else None, rank, compute)
 
-    def _renew(
+    def _basis(
         self, G: Tensor, state: State, turn: Turn, lies: Whole, index: tuple[int, int]
-    ) -> tuple[Tensor, Tensor] | None:
-        """Choose or refresh the basis and carry the moments over; returns the old basis and first moment."""
+    ) -> tuple[Basis, tuple[Basis, Tensor] | None]:
+        """The basis of this step, chosen or refreshed where that is due; and the old one with the first moment."""
+        rule, is_due = self._rule(turn.group), turn.t == 1 or turn.is_refresh
+        if isinstance(rule, Trig):
+            with self.refresh_clock:
+                if is_due:
+                    return self._renewed_cosines(rule, G, state, turn, lies)
+                return self._cosines(rule, G, state, turn, lies), None
+        before = None
+        if is_due:
+            with self.refresh_clock:
+                before = self._renew(rule, G, state, turn, lies, index)
+        return Dense(cast(state["basis"], G.dtype), lies), before
+
+    def _renew(
+        self, rule: ShippedRule | Guarded, G: Tensor, state: State, turn: Turn, lies: Whole, index: tuple[int, int]
+    ) -> tuple[Basis, Tensor] | None:
+        """Choose or refresh a basis that is kept, and carry the moments over."""
         group, basis, ready = turn.group, state["basis"], self._bases.pop(index, None)
-        rule, context = self._rule(group), self._context(state, turn, lies)
+        context = self._context(state, turn, lies)
         exact = G.to(exact_dtype(G.dtype))
         if turn.t == 1:
             basis.copy_(rule.first(exact, basis.shape[1], context) if ready is None else ready)
@@ -265,16 +286,57 @@ class SubspaceAdam(ColumnNorms):
         S_old, M = self._old_basis(state, exact.dtype, lies), state["exp_avg"]
         found = rule.refresh(S_old, exact, context) if ready is None else ready
         S, Q = found if isinstance(found, tuple) else (found, None)
-        before = (S_old.clone(), M.to(exact.dtype, copy=True)) if group["recovery"] == "feedback" else None
+        before = (Dense(S_old.clone(), lies), M.to(exact.dtype, copy=True)) if group["recovery"] == "feedback" else None
         if group["moments"] == "transport":
             if Q is None:
                 (Q,) = lies.sum_rows(S.mT @ S_old)
             _transport(state, Q, _age(turn, before=True), group)
         elif group["moments"] == "reset":
-            M.zero_()
-            state["exp_avg_sq"].zero_()
+            _reset(state)
         basis.copy_(S)
         return before
+
+    def _renewed_cosines(
+        self, rule: Trig, G: Tensor, state: State, turn: Turn, lies: Whole
+    ) -> tuple[Basis, tuple[Basis, Tensor] | None]:
+        """The same of a basis that is not kept."""
+        group, M, context, before = turn.group, state["exp_avg"], self._context(state, turn, lies), None
+        if turn.t == 1:
+            S = rule.first(G, M.shape[0], context)
+        else:
+            S_old = self._cosines(rule, G, state, replace(turn, refresh=turn.refresh - 1), lies)
+            S = rule.refresh(S_old, G, context)
+            if group["recovery"] == "feedback":
+                before = (S_old, M.to(G.dtype, copy=True))
+            if group["moments"] == "transport":
+                _transport_cosines(state, S, S_old, _age(turn, before=True), group)
+            elif group["moments"] == "reset":
+                _reset(state)
+        if rule.keeps_indices:
+            state["indices"].copy_(S.indices)
+        return S, before
+
+    def _cosines(self, rule: Trig, G: Tensor, state: State, turn: Turn, lies: Whole) -> Cosines:
+        """A basis that is not kept, of the turn's refresh."""
+        return rule.kept(G, state["exp_avg"].shape[0], state.get("indices"), turn.draw_of, turn.refresh, lies)
+
+    def bases(self, x: Live, grad: Tensor) -> Iterator[tuple[Matrix, Basis]]:
+        """The matrices of a parameter that has a state, each with the basis that it has now.
+
+        Args:
+            x: The parameter.
+            grad: Its gradient, dense; of a distributed parameter the part that is here.
+
+        Yields:
+            Each matrix with its gradient, and its basis.
+        """
+        kept, rule = self.state[x.p], self._rule(x.group)
+        now = Turn(x.group, kept["step"], kept["refreshes"], False, (x.group["seed"], x.key))
+        for matrix, state, turn in self._matrices(x, now, grad):
+            if isinstance(rule, Trig):
+                yield matrix, self._cosines(rule, matrix.G, state, turn, matrix.lies)
+            else:
+                yield matrix, Dense(cast(state["basis"], matrix.G.dtype), matrix.lies)
 
     def _scale_bulk(
         self, columns: Tensor, A: Tensor, O: Tensor, state: State, turn: Turn, products: torch.dtype, lies: Whole
@@ -344,21 +406,38 @@ def _transport(state: State, Q: Tensor, age: int, group: Group) -> None:
     V.copy_(v)
 
 
+def _transport_cosines(state: State, S: Cosines, S_old: Cosines, age: int, group: Group) -> None:
+    """`_transport` between bases of cosines: of the same signs they have columns in common, and else nothing."""
+    if S.signs is not S_old.signs:
+        _transport(state, S.turn(S_old), age, group)
+        return
+    transport_kept(
+        state["exp_avg"], state["exp_avg_sq"], S.places_in(S_old),
+        age=age, betas=group["betas"], clamped=group["transport"] == "clamped",
+    )  # fmt: skip
+
+
+def _reset(state: State) -> None:
+    state["exp_avg"].zero_()
+    state["exp_avg_sq"].zero_()
+
+
 def _carry_error(
-    G: Tensor, S: Tensor, A: Tensor, before: tuple[Tensor, Tensor] | None, beta1: float, lies: Whole
+    G: Tensor, S: Basis, A: Tensor, before: tuple[Basis, Tensor] | None, beta1: float, lies: Whole
 ) -> None:
     """Turn the accumulated gradient, in place, into what the projection lost of it and of the old first moment.
 
     ``E = G - S A + c (S_old M_old - S Q M_old)`` with ``c = beta1 / (1 - beta1)`` and ``Q = S^T S_old``.
     """
-    if lies.num_rows(S) == S.shape[1]:
+    if lies.num_rows(G) == A.shape[0]:
         G.zero_()  # nothing is lost
         return
     if before is None:
         (A,) = lies.from_moments(A.to(G.dtype))
-        G.addmm_(S, A, alpha=-1)
+        S.add_to(G, A, alpha=-1)
         return
     c, (S_old, M_old) = beta1 / (1 - beta1), before
-    (Q,) = lies.sum_rows(S.mT @ S_old)
+    Q = S.turn(S_old)
     kept, M_old = lies.from_moments(torch.addmm(A.to(G.dtype), Q, M_old, alpha=c), M_old)
-    G.addmm_(S, kept, alpha=-1).addmm_(S_old, M_old, alpha=c)
+    S.add_to(G, kept, alpha=-1)
+    S_old.add_to(G, M_old, alpha=c)

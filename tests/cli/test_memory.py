@@ -13,7 +13,7 @@ from tests.cli.helpers import Command
 
 METHOD_NAMES = [
     "AdamW", "GrassWalk", "GrassJump", "SubTrack", "GaLore", "GoLore", "Fira", "LDAdam", "APOLLO", "FRUGAL",
-    "OnlineSubspaceDescent", "RSO", "BAdam",
+    "OnlineSubspaceDescent", "RSO", "BAdam", "FastGrassWalk", "FastGrassJump", "DCTAdamW",
 ]  # fmt: skip
 
 

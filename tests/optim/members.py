@@ -75,6 +75,9 @@ MEMBERS = [
     ),
     Member("RSO", COUNTS | MOMENTS | {"coordinates"}, is_random=True),
     Member("BAdam", {"step"} | MOMENTS, is_random=True, has_subspaces=False),
+    Member("FastGrassWalk", COUNTS | MOMENTS | {"recovery_norm", "indices"}, is_random=True),
+    Member("FastGrassJump", COUNTS | MOMENTS | {"recovery_norm"}, is_random=True),
+    Member("DCTAdamW", COUNTS | MOMENTS | {"indices", "error"}, training={"update_interval": 1}),
     Member("SubspaceAdam", RECOVERED, {"rule": "hybrid", "jump_every": 2}, is_random=True),
     Member("SubspaceAdam", CORE, {"rule": "svd", "moments": "reset", "recovery": "sign"}, label="svd-reset-sign"),
     Member(

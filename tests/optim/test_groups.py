@@ -102,7 +102,7 @@ def test_options_of_the_groups_reach_the_optimizer(llama):
 @pytest.mark.parametrize(
     "name",
     ["GrassWalk", "GrassJump", "SubTrack", "GaLore", "GoLore", "LDAdam", "Fira", "APOLLO", "FRUGAL",
-     "OnlineSubspaceDescent", "RSO", "BAdam"],
+     "OnlineSubspaceDescent", "RSO", "BAdam", "FastGrassWalk", "FastGrassJump", "DCTAdamW"],
 )  # fmt: skip
 def test_one_set_of_groups_serves_every_method(name, llama):
     """The loss of a LLaMA on one batch falls, whichever optimizer the groups are given to."""

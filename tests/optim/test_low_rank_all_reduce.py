@@ -23,6 +23,9 @@ CASES = {
     "jump": ("SubspaceAdam", {"rule": "jump", "moments": "reset", "recovery": "none"}),
     "track": ("SubspaceAdam", {"rule": "track", "recovery": "none"}),
     "power": ("SubspaceAdam", {"rule": "power", "moments": "keep", "recovery": "none"}),
+    "trig": ("SubspaceAdam", {"rule": "trig", "recovery": "none"}),
+    "trig_walk": ("SubspaceAdam", {"rule": "trig_walk", "swaps": 2, "recovery": "none"}),
+    "dct": ("SubspaceAdam", {"rule": "dct", "moments": "keep", "recovery": "none"}),
 }
 
 

@@ -11,7 +11,7 @@ from subspace_lab import optim
 from tests.optim.test_memory import most_held
 
 NAMES = ["GrassWalk", "GrassJump", "SubTrack", "GaLore", "GoLore", "LDAdam", "Fira", "APOLLO", "FRUGAL",
-         "OnlineSubspaceDescent", "RSO", "BAdam"]  # fmt: skip
+         "OnlineSubspaceDescent", "RSO", "BAdam", "FastGrassWalk", "FastGrassJump", "DCTAdamW"]  # fmt: skip
 every_method = pytest.mark.parametrize("name", NAMES)
 RANK, BASES = 4, {"basis", "indices"}
 
@@ -140,6 +140,9 @@ PUBLISHED = {
     "OnlineSubspaceDescent": lambda m, n, r: (m * r, 2 * m * r + 2 * n * r),
     "RSO": lambda m, n, r: (0, 3 * n * r),
     "BAdam": lambda m, n, r: (0, 2 * m * n),
+    "FastGrassWalk": lambda m, n, r: (r, 2 * n * r + 1),  # an index has four bytes
+    "FastGrassJump": lambda m, n, r: (0, 2 * n * r + 1),
+    "DCTAdamW": lambda m, n, r: (r, 2 * n * r + m * n),
 }
 
 
@@ -242,7 +245,7 @@ def test_parameters_that_no_optimizer_trains(dtype):
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"rule": "newton"}, "rule must be one of 'coordinates', 'frozen', .*whose bytes are known, got 'newton'"),
+        ({"rule": "newton"}, "rule must be one of 'coordinates', 'dct', .*whose bytes are known, got 'newton'"),
         ({"rule": "svd", "walk_step": 0.1}, "SubspaceAdam has no option 'walk_step'"),
     ],
     ids=str,

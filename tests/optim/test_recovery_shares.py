@@ -10,6 +10,14 @@ from subspace_lab import optim
 from tests.optim.trajectories import drifting
 
 
+def matrix_of(optimizer, p):
+    """The basis, as a matrix."""
+    if "basis" in optimizer.state[p]:
+        return optimizer.state[p]["basis"].numpy()
+    ((_, S),) = optimizer.bases(optim.base.Live(p, optimizer.param_groups[0], 0, 0), p.grad)
+    return S.dense(p.dtype).numpy()
+
+
 def stepped(shape, steps=6, **settings):
     """An optimizer after some steps, its last gradient in place, and the oriented residual of that step."""
     p = torch.nn.Parameter(torch.zeros(shape, dtype=torch.float64))
@@ -18,14 +26,15 @@ def stepped(shape, steps=6, **settings):
         p.grad = G.clone()
         optimizer.step()
     G = p.grad.numpy() if shape[0] <= shape[1] else p.grad.numpy().T
-    S = optimizer.state[p]["basis"].numpy()
+    S = matrix_of(optimizer, p)
     return optimizer, p, G, G - S @ (S.T @ G)
 
 
 @pytest.mark.parametrize("shape", [(8, 12), (12, 8)], ids=str)
 @pytest.mark.parametrize("recovery", ["none", "sign"])
-def test_the_bulk_is_the_residual(shape, recovery):
-    optimizer, _, G, R = stepped(shape, recovery=recovery)
+@pytest.mark.parametrize("rule", ["walk", "trig", "trig_walk", "dct"])
+def test_the_bulk_is_the_residual(shape, recovery, rule):
+    optimizer, _, G, R = stepped(shape, recovery=recovery, rule=rule)
     found = optim.recovery_shares(optimizer)
     assert found == {"bulk_share": pytest.approx(np.linalg.norm(R) / np.linalg.norm(G), rel=1e-9)}
 

@@ -12,21 +12,36 @@ import pytest
 import torch
 
 from subspace_lab import optim
+from subspace_lab.optim.orientation import ALONG_ROWS
 from subspace_lab.optim.reference import bases
 from subspace_lab.optim.reference.cells import subspace_adam
 from subspace_lab.optim.reference.grass import grasswalk
 from tests.optim.trajectories import LR, SHAPES, Run, distance, draws, drifting, fast, rounding_bound, weights
 
 EXACT = 1e-9
-RULES = ("svd", "frozen", "jump", "walk", "hybrid", "track", "power", "golore", "coordinates")
+RULES = (
+    "svd",
+    "frozen",
+    "jump",
+    "walk",
+    "hybrid",
+    "track",
+    "power",
+    "golore",
+    "coordinates",
+    "trig",
+    "trig_walk",
+    "dct",
+)
 MOMENTS = ("keep", "reset", "transport")
-RECOVERIES = ("none", "scaled", "sign", "feedback")
+RECOVERIES = ("none", "scaled", "sign", "feedback", "residual")
 RULE_SETTINGS: dict[str, dict[str, Any]] = {
     "walk": {"walk_step": 0.2},
     "hybrid": {"walk_step": 0.2, "jump_every": 2},
     "track": {"step_size": "exact"},
     "power": {"rho": 0.9},
     "golore": {"random_after": 9},
+    "trig_walk": {"swaps": 2},
 }
 FLOAT32 = float(np.finfo(np.float32).eps)
 
@@ -43,6 +58,9 @@ def literal_rule(name: str, m: int, r: int, like: list[np.ndarray], settings: di
         "track": lambda: bases.track(r, settings["step_size"], like, eps),
         "power": lambda: bases.power(r, settings["rho"], like),
         "golore": lambda: bases.golore(r, draw, settings["random_after"], like),
+        "trig": lambda: bases.trig(r, draws(m, 2)),
+        "trig_walk": lambda: bases.trig_walk(r, draws(m, 2), settings["swaps"]),
+        "dct": lambda: bases.dct(r),
     }[name]()
 
 
@@ -56,6 +74,8 @@ def both(
     build = functools.partial(optim.SubspaceAdam, rule=rule, **settings, **choices)
     run = fast(build, start, gradients, rank=rank, dtype=dtype)
     m, eps = min(shape), float(torch.finfo(dtype).eps)
+    if rule in ALONG_ROWS and shape[0] == shape[1]:
+        settings = {"side": "right", **settings}
     twin = functools.partial(
         subspace_adam,
         start.numpy(),
@@ -107,7 +127,7 @@ def test_shapes_ranks_and_intervals(rule, shape, rank, update_interval):
     ],
     ids=str,
 )
-@pytest.mark.parametrize("rule", ["walk", "jump", "track"])
+@pytest.mark.parametrize("rule", ["walk", "jump", "track", "trig", "trig_walk", "dct"])
 def test_settings(rule, settings):
     for shape in SHAPES.values():
         if settings.get("side") == "left" and shape[0] > shape[1]:
@@ -118,7 +138,7 @@ def test_settings(rule, settings):
 
 
 @pytest.mark.parametrize(("side", "shape"), [("left", "tall"), ("right", "wide")])
-@pytest.mark.parametrize("rule", ["walk", "svd"])
+@pytest.mark.parametrize("rule", ["walk", "svd", "trig_walk"])
 def test_the_larger_side(side, shape, rule):
     """Projecting the larger side is allowed: then ``m > n``."""
     start, gradients = weights(SHAPES[shape]), drifting(SHAPES[shape])
@@ -139,6 +159,12 @@ def test_the_larger_side(side, shape, rule):
 @pytest.mark.parametrize("step_size", ["exact", 0.05, 0.5])
 def test_step_sizes_of_tracking(step_size):
     check_exact(SHAPES["wide"], rule="track", rank=3, update_interval=2, step_size=step_size)
+
+
+@pytest.mark.parametrize("swaps", [1, 3, 99])
+@pytest.mark.parametrize("rank", [1, 4, 8])
+def test_swaps_up_to_all_there_are(rank, swaps):
+    check_exact(SHAPES["wide"], rule="trig_walk", rank=rank, update_interval=2, swaps=swaps)
 
 
 @pytest.mark.parametrize("walk_step", [0.0, 0.01, 1.0, 2.0])

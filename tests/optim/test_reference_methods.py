@@ -10,8 +10,11 @@ import pytest
 import torch
 
 from subspace_lab import optim
+from subspace_lab.optim.orientation import ALONG_ROWS
 from subspace_lab.optim.reference.apollo import apollo
 from subspace_lab.optim.reference.badam import badam
+from subspace_lab.optim.reference.dct_adamw import dct_adamw
+from subspace_lab.optim.reference.fast import fastgrassjump, fastgrasswalk
 from subspace_lab.optim.reference.fira import fira
 from subspace_lab.optim.reference.frugal import frugal
 from subspace_lab.optim.reference.galore import galore, golore
@@ -55,6 +58,11 @@ METHODS: dict[str, tuple[dict, Callable[[int, int, list[np.ndarray], float], Twi
         online_subspace_descent, like=like)),
     "RSO": ({"scale": 1.0}, lambda m, r, like, eps: functools.partial(
         rso, draw=draws(m, r))),
+    "FastGrassWalk": ({"swaps": 2}, lambda m, r, like, eps: functools.partial(
+        fastgrasswalk, draw=draws(m, 2), swaps=2, machine_eps=eps)),
+    "FastGrassJump": ({}, lambda m, r, like, eps: functools.partial(
+        fastgrassjump, draw=draws(m, 2), machine_eps=eps)),
+    "DCTAdamW": ({}, lambda m, r, like, eps: dct_adamw),
 }  # fmt: skip
 
 
@@ -74,6 +82,8 @@ def compare(
     build = functools.partial(getattr(optim, name), **common, **{**options, **settings})
     run = fast(build, start, gradients, rank=rank, dtype=dtype)
     eps = float(torch.finfo(torch.float32 if dtype == torch.bfloat16 else dtype).eps)
+    if shape[0] == shape[1] and run.optimizer.param_groups[0].get("rule") in ALONG_ROWS:
+        common = {**common, "side": "right"}
     literal = functools.partial(
         twin(m, min(rank, m), run.bases, eps), start.numpy(), rank=rank, **common,
         **(settings if twin_options is None else twin_options),

@@ -10,7 +10,10 @@ from subspace_lab.optim.low_rank import LowRankOptimizer
 
 EVERY_THIRD = [1, 4, 7]
 ALL = [1, 2, 3, 4, 5, 6, 7]
-EXPECTED = {"apollo": ALL, "rso": ALL, "onlinesubspacedescent": [1, 3, 6]}  # draw P anew; moves after the step
+EXPECTED = {  # those that draw or look up a basis anew; one that moves after the step
+    **dict.fromkeys(("apollo", "rso", "fastgrasswalk", "fastgrassjump", "dctadamw"), ALL),
+    "onlinesubspacedescent": [1, 3, 6],
+}
 LOW_RANK = [name for name, kind in METHODS.items() if issubclass(kind, LowRankOptimizer)]
 
 

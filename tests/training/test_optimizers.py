@@ -216,7 +216,7 @@ def test_no_recovery_is_a_word_and_no_value(text):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"rule": "wallk"}, "rule must be one of 'coordinates', 'frozen', .* got 'wallk'"),
+        ({"rule": "wallk"}, "rule must be one of 'coordinates', 'dct', .* got 'wallk'"),
         ({"rule": "svd", "walk_step": 0.1}, "SubspaceAdam has no option 'walk_step'"),
         ({"recovery": "none", "zeta": None}, "SubspaceAdam has no option 'zeta'"),
         ({"moments": "kept"}, "moments must be one of"),

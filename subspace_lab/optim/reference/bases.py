@@ -53,6 +53,61 @@ def coordinates(draw: Draw) -> Basis:
     return rule
 
 
+def cosines(m: int) -> Array:
+    """The orthonormal cosine transform C (m, m), entry by entry; its rows are cosines of growing frequency."""
+    k, i = np.arange(m)[:, None], np.arange(m)[None, :]
+    C: Array = math.sqrt(2 / m) * np.cos(math.pi * k * (2 * i + 1) / (2 * m))
+    C[0] /= math.sqrt(2)
+    return C
+
+
+def trig(rank: int, draw: Draw) -> Basis:
+    """Random signs of the rows and r random cosines: signs of the first draws, the r smallest of the second ones."""
+
+    def rule(_S: Array | None, _G: Array, _t: int, refresh: int, _Mh: Array | None) -> Array:
+        X = draw(refresh)
+        signs, chosen = np.where(X[:, 0] < 0, -1.0, 1.0), sorted(np.argsort(X[:, 1])[:rank])
+        S: Array = np.diag(signs) @ cosines(len(X)).T[:, chosen]
+        return S
+
+    return rule
+
+
+def trig_walk(rank: int, draw: Draw, swaps: int) -> Basis:
+    """The same signs for good; ``swaps`` cosines leave at a refresh and others take their places, all by lot."""
+    chosen: list[int] = []
+
+    def rule(S: Array | None, _G: Array, _t: int, refresh: int, _Mh: Array | None) -> Array:
+        X, first = draw(refresh), draw(0)
+        m = len(X)
+        if S is None:
+            chosen[:] = sorted(np.argsort(first[:, 1])[:rank])
+        else:
+            others = [k for k in range(m) if k not in chosen]
+            leaving, coming = np.argsort(X[:rank, 0]), np.argsort(X[: m - rank, 1])
+            for place, other in list(zip(leaving, coming, strict=False))[:swaps]:
+                chosen[place] = others[other]
+        signs = np.where(first[:, 0] < 0, -1.0, 1.0)
+        S_new: Array = np.diag(signs) @ cosines(m).T[:, chosen]
+        return S_new
+
+    return rule
+
+
+def dct(rank: int) -> Basis:
+    """DCT-AdamW (arXiv 2505.17967): the r cosines that hold most of the gradient's energy, by frequency."""
+
+    def rule(S: Array | None, G: Array, _t: int, _refresh: int, _Mh: Array | None) -> Array:
+        if S is not None and not G.any():
+            return S
+        C = cosines(len(G))
+        energies = ((C @ G) ** 2).sum(1)
+        chosen: Array = C.T[:, sorted(np.argsort(-energies, kind="stable")[:rank])]
+        return chosen
+
+    return rule
+
+
 def walk(rank: int, draw: Draw, walk_step: float, like: Sequence[Array] | None = None) -> Basis:
     """GrassWalk (arXiv 2510.01878): a geodesic in a random direction, of the given root-mean-square principal angle."""
 

@@ -30,7 +30,7 @@ def subspace_adam(
     lr: float,
     rank: int,
     moments: Literal["keep", "reset", "transport"] = "transport",
-    recovery: Literal["none", "scaled", "sign", "feedback"] = "scaled",
+    recovery: Literal["none", "scaled", "sign", "feedback", "residual"] = "scaled",
     update_interval: int = 200,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
@@ -102,6 +102,8 @@ def subspace_adam(
             L = recovery_scale * np.where(there, np.sign(R), 0)
         elif recovery == "feedback":
             error = R + b1 / (1 - b1) * lost
+        elif recovery == "residual":
+            error = R
         W = (1 - lr * weight_decay) * W - lr * scale * (S @ O + L)
         trajectory.append(W)
     return trajectory

@@ -5,12 +5,14 @@ Legend: G oriented gradient (m, n), ``m <= n``; ``S (m, r)`` orthonormal basis, 
 
 from subspace_lab.optim.rules.base import Context, Moment, Rule, ShippedRule
 from subspace_lab.optim.rules.random_bases import Coordinates, GoloreRule, Hybrid, Jump
+from subspace_lab.optim.rules.structured import Dct, Trig, TrigWalk
 from subspace_lab.optim.rules.top_space import Frozen, Power, Svd
 from subspace_lab.optim.rules.track import Track
 from subspace_lab.optim.rules.walk import Walk
 
-RULES: dict[str, ShippedRule] = {
+RULES: dict[str, ShippedRule | Trig] = {
     "coordinates": Coordinates(),
+    "dct": Dct(),
     "frozen": Frozen(),
     "golore": GoloreRule(),
     "hybrid": Hybrid(),
@@ -18,6 +20,8 @@ RULES: dict[str, ShippedRule] = {
     "power": Power(),
     "svd": Svd(),
     "track": Track(),
+    "trig": Trig(),
+    "trig_walk": TrigWalk(),
     "walk": Walk(),
 }
 
@@ -25,6 +29,7 @@ __all__ = [
     "RULES",
     "Context",
     "Coordinates",
+    "Dct",
     "Frozen",
     "Hybrid",
     "Jump",
@@ -34,5 +39,7 @@ __all__ = [
     "ShippedRule",
     "Svd",
     "Track",
+    "Trig",
+    "TrigWalk",
     "Walk",
 ]

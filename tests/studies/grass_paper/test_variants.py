@@ -56,10 +56,13 @@ def known(_: object) -> list[dict[str, Any]]:
     return []
 
 
+LATER = {"fastgrasswalk", "fastgrassjump", "dctadamw"}  # methods that the study was not made for
+
+
 def test_all_methods_are_in_the_tables_at_both_sizes_of_the_paper():
-    profile = PROFILES["paper"]
-    assert set(methods(profile)) == {*METHODS, NULL, RANDOM_NULL}
-    assert set(larger(profile)) == {f"{name} llama-7b" for name in (*METHODS, NULL)}
+    profile, compared = PROFILES["paper"], [name for name in METHODS if name not in LATER]
+    assert set(methods(profile)) == {*compared, NULL, RANDOM_NULL}
+    assert set(larger(profile)) == {f"{name} llama-7b" for name in (*compared, NULL)}
     make = trainings(profile, "")
     for name, preset in (("tables", "llama-1b"), ("larger", "llama-7b")):
         search, evaluation = phases(QUANTITIES[name], profile, make)
