@@ -27,19 +27,22 @@ class Choice:
     state_bytes: int
 
 
-def state_bytes(m: int, n: int, rank: int) -> int:
+def state_bytes(m: int, n: int, rank: int, rule: str = "walk") -> int:
     """What an optimizer keeps of a matrix, in float32: a basis (m, r), two moments (r, n) and one norm.
+
+    In the place of the basis ``trig_walk`` keeps r indices of four bytes, and ``trig`` nothing.
 
     Args:
         m: Rows.
         n: Columns.
         rank: r, before it is cut to m.
+        rule: How the basis is refreshed.
 
     Returns:
         Bytes.
     """
     r = min(rank, m)
-    return 4 * (m * r + 2 * n * r + 1)
+    return 4 * ({"trig": 0, "trig_walk": r}.get(rule, m * r) + 2 * n * r + 1)
 
 
 def fit_ranks(choices: Mapping[str, Sequence[Choice]], budget_bytes: int) -> dict[str, int]:

@@ -42,10 +42,10 @@ class LayerPlan:
             r/m; where not, the rank is the smallest measured one and rests on nothing.
         rule: ``"walk"`` where a stale basis still keeps half at the interval, so that turning it a little is enough;
             ``"jump"`` where it does not at any measured age, or holds no more than noise would: a random basis is as
-            good.
+            good. With fast bases ``"trig_walk"`` for a walk, and ``"trig"`` for a jump.
         walk_step: By how much a walk turns, radians: the root-mean-square angle by which the gradient's space turned
             over the interval, at least 0.01, and 0.01 where what is lost is not above 2.5 standard errors; None for a
-            jump, and without stale energies.
+            jump, without stale energies, and with fast bases.
         recovery: ``"scaled"`` where a basis as old as the interval leaves a tenth of the energy or more outside, and
             the signal in the bulk, where it was measured, differs from zero by two standard errors; else ``"none"``.
         bulk: Energy fraction outside of the subspace, ``1 - fraction``.
@@ -58,6 +58,8 @@ class LayerPlan:
         update_interval_se: Standard error of the interval, steps.
         retained_se: Standard error of the share kept.
         walk_step_se: How far above the walk step the angle is with one standard error less kept, radians.
+        swaps: How many cosines a walk with a fast basis exchanges, so that it moves as far as the walk step says; None
+            without one.
     """
 
     layer: str
@@ -80,6 +82,7 @@ class LayerPlan:
     update_interval_se: float | None = None
     retained_se: float | None = None
     walk_step_se: float | None = None
+    swaps: int | None = None
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ SIGNIFICANT = 2.5  # standard errors by which what is lost must differ from noth
 _OF_NOISE = {"layer": "str", "part": "str", "signal": "float", "signal_se": "float", "signal_share": "float"}
 
 
-def recommend(run: Run, budget_bytes: int | None = None) -> Plan:
+def recommend(run: Run, budget_bytes: int | None = None, *, fast: bool = False) -> Plan:
     """Rank, refresh interval, rule, walk step and recovery for every layer, from the energy table.
 
     An own space fits the noise of its batch, so that the drop from an own to a stale energy is not drift. The reference
@@ -68,6 +68,10 @@ def recommend(run: Run, budget_bytes: int | None = None) -> Plan:
         run: A run; its energy table is used when it covers all captured steps, otherwise it is computed.
         budget_bytes: What the states of these layers' optimizers may take in float32; ranks then go to the layers where
             energy above noise pays most per byte, none above where it saturates. None for no budget.
+        fast: Whether bases are to be random cosines, which cost no memory and no products (`FastGrassWalk`,
+            `FastGrassJump`). Such a basis holds r/m of the energy wherever it walks, so that what was measured of own
+            spaces speaks for the rank, the interval and the length of a walk, ``swaps = r (walk_step / (pi/2))^2``,
+            and not for the energy that is held; recovery is decided by r/m.
 
     Returns:
         The plan; layers without any gradient that is finite and other than zero are not in it, with a notice.
@@ -92,8 +96,8 @@ def recommend(run: Run, budget_bytes: int | None = None) -> Plan:
         warnings.warn(f"no plan for {absent[0]}{more}: no gradient with any energy", AnalysisNotice, stacklevel=2)
     ranks = {layer: found.saturated for layer, found in evidence.items()}
     if budget_bytes is not None:
-        ranks = fit_ranks({layer: found.choices() for layer, found in evidence.items()}, int(budget_bytes))
-    plans = tuple(found.plan(layer, ranks[layer]) for layer, found in evidence.items())
+        ranks = fit_ranks({layer: found.choices(fast) for layer, found in evidence.items()}, int(budget_bytes))
+    plans = tuple(found.plan(layer, ranks[layer], fast) for layer, found in evidence.items())
     return Plan(plans, len(run.steps), None if budget_bytes is None else int(budget_bytes))
 
 
@@ -190,13 +194,14 @@ class _Evidence:
         """The rank to recommend."""
         return math.ceil(float(self.wanted[0]) - 1e-9)
 
-    def choices(self) -> list[Choice]:
-        """The measured ranks below the one to recommend and that one, with what they gain and cost."""
+    def choices(self, fast: bool) -> list[Choice]:
+        """The measured ranks below the one to recommend and that one, with what they gain and cost at most."""
         m, n = self.energies.shape
         ranks = [*(int(rank) for rank in self.energies.ranks if rank < self.saturated), self.saturated]
         gains = np.interp(ranks, self.energies.ranks, self.held[0])
         return [
-            Choice(rank, float(gain) * m * n, state_bytes(m, n, rank)) for rank, gain in zip(ranks, gains, strict=True)
+            Choice(rank, float(gain) * m * n, state_bytes(m, n, rank, "trig_walk" if fast else "walk"))
+            for rank, gain in zip(ranks, gains, strict=True)
         ]
 
     def _held_at(self, rank: int, retained: float) -> float:
@@ -205,7 +210,7 @@ class _Evidence:
         start = float(np.interp(rank, energies.ranks, energies.decay.start[0])) if self.above_chance else 0.0
         return min(rank / energies.shape[0], 1) + retained * start
 
-    def plan(self, layer: str, rank: int) -> LayerPlan:
+    def plan(self, layer: str, rank: int, fast: bool) -> LayerPlan:
         """The settings at a rank."""
         shape, ranks = self.energies.shape, self.energies.ranks
         fraction = float(np.interp(rank, ranks, self.energies.own[0]))
@@ -215,6 +220,12 @@ class _Evidence:
         rule = "walk" if (self.above_null or self.above_chance) and aged.bound != "at most" else "jump"
         rank_bound = _rank_bound(rank, [int(each) for each in ranks])
         bulk, outside = self.signal, 1 - (fraction if aged.retained is None else self._held_at(rank, aged.retained))
+        walk_step, swaps = aged.walk_step if walks else None, None  # radians; with fast bases a number of cosines
+        if fast:
+            rule, outside = {"walk": "trig_walk", "jump": "trig"}[rule], 1 - min(rank / shape[0], 1)
+            if walk_step is not None:
+                swaps = max(1, round(rank * (walk_step / (math.pi / 2)) ** 2))
+            walk_step = None
         return LayerPlan(
             layer=layer,
             rank=rank,
@@ -227,15 +238,16 @@ class _Evidence:
             rank_bound=rank_bound,
             above_noise=self.above_null or self.above_chance,
             rule=rule,
-            walk_step=aged.walk_step if walks else None,
+            walk_step=walk_step,
             recovery="scaled" if outside >= BULK and (bulk is None or bulk.bulk_significant) else "none",
             bulk=1 - fraction,
             bulk_signal=None if bulk is None else bulk.bulk_share,
-            state_bytes=state_bytes(*shape, rank),
+            state_bytes=state_bytes(*shape, rank, rule),
             rank_se=None if rank_bound or rank != self.saturated else rank_se(self.wanted),
             update_interval_se=aged.interval_se if walks else None,
             retained_se=aged.retained_se,
-            walk_step_se=aged.walk_step_se if walks else None,
+            walk_step_se=aged.walk_step_se if walk_step is not None else None,
+            swaps=swaps,
         )
 
 

@@ -26,7 +26,8 @@ rank: holds 90% of the largest measured signal, or what a budget leaves; energy,
 interval: steps for which a stale basis keeps half of the signal that a fresh
       one of another batch holds, at most the oldest measured age
 rule: walk where it does, by the angle (step, radians) that the gradient turned
-      in that time; jump (whenever) where it never does, or all is noise
+      in that time; jump (whenever) where it never does, or all is noise;
+      of fast bases (trig_walk, trig) step is how many cosines are swapped
 recovery: scaled where the bulk, outside of the rank, holds a tenth or more,
       with a signal in it where analyze --noise has measured that
 kept: what a basis keeps after the interval; MB: optimizer state, float32
@@ -39,6 +40,7 @@ def recommend(
     /,
     *,
     budget: Size | None = None,
+    fast: bool = False,
     check: bool = False,
     seeds: int = _SEEDS,
     steps: int | None = None,
@@ -55,6 +57,8 @@ def recommend(
         The run directory.
     budget
         What the optimizer states of these layers may take: 2GB, 500MB, 1.5GiB. Rank goes where energy above noise pays.
+    fast
+        Take bases of random cosines, which cost no memory and no products, in the place of walks and jumps.
     check
         Train by the plan, by the default at equal state and by AdamW, each tuned by itself, and compare them:
         RUN_DIR/check/comparison.
@@ -91,10 +95,15 @@ def recommend(
         changed |= {"seeds": seeds != _SEEDS, "executor": execution.executor != STUDIED_HERE.executor}
         refuse_useless("--check", changed)
     run = Run.open(run_dir, write=True)
-    plan = plan_of(run, budget)
+    plan = plan_of(run, budget, fast=fast)
     path = run_dir / "plan.json"
     plan.save(path)
-    _show(f"settings, from {count(plan.steps, 'captured step')}", _SETTINGS, [_settings(row) for row in plan.layers])
+    bases = " of fast bases" if fast else ""
+    _show(
+        f"settings{bases}, from {count(plan.steps, 'captured step')}",
+        _SETTINGS,
+        [_settings(row) for row in plan.layers],
+    )
     print()
     _show("what they rest on", _EVIDENCE, [_evidence(row) for row in plan.layers])
     print()
@@ -147,9 +156,11 @@ def _show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
 
 def _settings(row: LayerPlan) -> tuple[str, ...]:
     known = f"{_SIGNS[row.bound]} {row.update_interval}".strip()
-    interval = known if row.update_interval is not None else "any" if row.rule == "jump" else "unknown"
+    interval = known if row.update_interval is not None else "any" if row.rule in {"jump", "trig"} else "unknown"
     step = "" if row.walk_step is None else f"{row.walk_step:.2f}"
-    return row.layer, f"{_SIGNS[row.rank_bound]} {row.rank}".strip(), interval, row.rule, step, row.recovery
+    step = step if row.swaps is None else str(row.swaps)
+    rule = {"trig_walk": "walk", "trig": "jump"}.get(row.rule, row.rule)
+    return row.layer, f"{_SIGNS[row.rank_bound]} {row.rank}".strip(), interval, rule, step, row.recovery
 
 
 def _evidence(row: LayerPlan) -> tuple[str, ...]:

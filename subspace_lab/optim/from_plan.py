@@ -21,7 +21,7 @@ from subspace_lab.optim.rules import RULES
 from subspace_lab.optim.subspace_adam import SubspaceAdam
 
 VERSION = 1
-_SETTINGS = ("rank", "update_interval", "rule", "walk_step", "recovery")
+_SETTINGS = ("rank", "update_interval", "rule", "walk_step", "swaps", "recovery")
 
 
 class PlanLike(Protocol):
@@ -43,7 +43,7 @@ def from_plan(
         model: The model that was measured, or one with the same parameter names.
         plan: What `subspace_lab.recommend` returned, the path of its plan.json, or its content: ``layers``, a list of
             objects with ``layer`` (canonical parameter name) and ``rank``, and where they are not to be the defaults
-            ``update_interval``, ``rule``, ``walk_step`` and ``recovery``.
+            ``update_interval``, ``rule``, ``walk_step``, ``swaps`` and ``recovery``.
         lr: Learning rate.
         options: Of all layers, where the plan says nothing: ``moments=``, ``weight_decay=``, ``scale=``, ...
 

@@ -48,6 +48,31 @@ def test_a_space_that_turns_faster_than_was_measured_is_jumped(tmp_path):
     assert (layer.rule, layer.walk_step, layer.above_noise) == ("jump", None, True)
 
 
+@pytest.mark.parametrize(("half_life", "rule"), [(45.0, "walk"), (5.0, "jump")])
+def test_fast_bases_take_the_place_of_walks_and_jumps(tmp_path, half_life, rule):
+    """Ranks and intervals stay, a walk is as long, counted in cosines; the bulk is all but r/m of the energy."""
+    run = write_run(tmp_path / "run", planted(rank=4, half_life=half_life, strength=1e3), steps=12)
+    sl.analysis.energy(run, ranks=(4,), lags=(1, 2, 4))
+    ((plain,), (fast,)) = (sl.recommend(run, fast=is_fast).layers for is_fast in (False, True))
+    assert (plain.rule, plain.swaps) == (rule, None)
+    assert (fast.rule, fast.walk_step, fast.recovery) == ({"walk": "trig_walk", "jump": "trig"}[rule], None, "scaled")
+    assert (fast.rank, fast.update_interval, fast.retained) == (plain.rank, plain.update_interval, plain.retained)
+    wanted = None if rule == "jump" else max(1, round(4 * (plain.walk_step / (np.pi / 2)) ** 2))
+    assert fast.swaps == wanted
+    shape = tuple(run.layers.loc[0, ["rows", "cols"]])
+    method = {"trig_walk": "FastGrassWalk", "trig": "FastGrassJump"}[fast.rule]
+    assert fast.state_bytes == sl.optim.memory_report({"up.weight": shape}, method, rank=4).optimizer
+
+
+def test_a_budget_buys_more_rank_with_fast_bases(tmp_path):
+    run = signal_and_noise(tmp_path)
+    budget = 2 * state_bytes(32, 64, 4)
+    ranks = [max(layer.rank for layer in sl.recommend(run, budget, fast=is_fast).layers) for is_fast in (False, True)]
+    assert ranks[0] <= ranks[1]
+    plan = sl.recommend(run, budget, fast=True)
+    assert plan.state_bytes == sum(layer.state_bytes for layer in plan.layers) <= budget
+
+
 def test_noise_is_jumped_and_its_bulk_recovered_and_a_pure_core_needs_no_recovery(tmp_path):
     above, below = sl.recommend(signal_and_noise(tmp_path)).layers
     assert (above.rank, above.rule, above.recovery) == (8, "walk", "none")

@@ -36,14 +36,18 @@ def test_recommend_prints_and_saves_the_plan(run_dir: Path, command: Command) ->
         assert errors == [*(f"{se:.2g}" for se in shown if se is not None), f"{layer.retained_se:.0%}"]
 
 
-def test_recommend_fits_into_eighty_columns(run_dir: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fast", [(), ("--fast",)])
+def test_recommend_fits_into_eighty_columns(
+    run_dir: Path, command: Command, monkeypatch: pytest.MonkeyPatch, fast: tuple[str, ...]
+) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    done = command("recommend", run_dir)
+    done = command("recommend", run_dir, *fast)
     assert done.status == 0
     assert all(len(line) <= 80 for line in done.out.splitlines() if not line.startswith("saved "))
     names = [line.split()[0] for line in done.out.splitlines() if line.startswith("model.")]
-    layers = [layer.layer for layer in sl.Plan.load(run_dir / "plan.json").layers]
-    assert names == layers * 3, "whole names, one line each, in all three tables"
+    plan = sl.Plan.load(run_dir / "plan.json")
+    assert names == [layer.layer for layer in plan.layers] * 3, "whole names, one line each, in all three tables"
+    assert all(layer.rule.startswith("trig") == bool(fast) for layer in plan.layers)
 
 
 def test_recommend_says_what_rests_on_nothing(command: Command, tmp_path: Path) -> None:

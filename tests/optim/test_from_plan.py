@@ -38,6 +38,16 @@ def test_layers_with_the_same_settings_share_a_group_and_the_rest_is_full_rank()
     assert groups[2]["rank"] is None
 
 
+def test_a_plan_of_fast_bases():
+    layers = [
+        {"layer": "up.weight", "rank": 4, "rule": "trig_walk", "swaps": 3, "walk_step": None},
+        {"layer": "down.weight", "rank": 2, "rule": "trig", "swaps": None},
+    ]
+    groups = optim.from_plan(model(), {"layers": layers}, lr=0.02).param_groups
+    assert [(g["rule"], g["rank"]) for g in groups[:2]] == [("trig_walk", 4), ("trig", 2)]
+    assert groups[0]["swaps"] == 3
+
+
 def test_it_steps_as_the_same_groups_made_by_hand():
     one, other = model(), model()
     by_plan = optim.from_plan(one, PLAN, lr=0.02)
@@ -100,7 +110,7 @@ def layer(**changes) -> dict:
         (layer(rank=[8]), "the plan has up.weight, where rank must be a whole number of at least 1 or None, got [8]"),
         (layer(walk_step="x"), "the plan has up.weight, where walk_step must be a finite number"),
         (layer(rule={}), "the plan has up.weight, where rule must be"),
-        (layer(rule="wander"), "the plan has up.weight, where rule must be one of 'coordinates', 'frozen',"),
+        (layer(rule="wander"), "the plan has up.weight, where rule must be one of 'coordinates', 'dct',"),
         ({**PLAN, "format_version": 2}, "dict is a plan of format version 2, this release reads 1"),
         (layer(layer="up.bias"), "a group with a rank takes real matrices"),
     ],
