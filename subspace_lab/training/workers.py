@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from subspace_lab.runs import RunError
 
@@ -27,7 +28,7 @@ _PATIENCE = datetime.timedelta(minutes=10)  # of a collective, in which every pr
 _GRACE_S = 10.0  # for the others to say why they end; torchrun kills them half a minute after the first one
 _GLANCE_S = 0.1  # between two looks into the store
 _LOST = "lost the others"
-_meetings = itertools.count()  # of this process, as many in the others
+_meetings, _groups = itertools.count(), itertools.count()  # of this process, as many in the others
 
 
 class ProcessLostError(RunError):
@@ -135,7 +136,7 @@ def workers() -> Iterator[Workers]:
         return
     joins = not dist.is_initialized()
     if joins:
-        dist.init_process_group("nccl" if on_cuda else "gloo", timeout=_PATIENCE)
+        _join("nccl" if on_cuda else "gloo")
     team = Workers(dist.get_rank(), dist.get_world_size(), device, f"subspace_lab {next(_meetings)}")
     try:
         with _sigterm_raises(wanted=joins):
@@ -147,6 +148,13 @@ def workers() -> Iterator[Workers]:
     finally:
         if joins:
             dist.destroy_process_group()
+
+
+def _join(backend: str) -> None:
+    """Make the group of all processes, where there may have been another one, whose notes are in the same store."""
+    store, rank, size = next(rendezvous("env://", timeout=_PATIENCE))
+    own = dist.PrefixStore(f"subspace_lab group {next(_groups)}", store)  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=_PATIENCE)
 
 
 ALONE = Workers(rank=0, size=1, device=torch.device("cpu"))
