@@ -13,7 +13,7 @@ from torch import Tensor
 from subspace_lab.optim.adam import adam_direction
 from subspace_lab.optim.base import Group, State
 from subspace_lab.optim.low_rank import Layout, LowRankOptimizer, Turn, low_rank_moments
-from subspace_lab.optim.matrices import Matrix, exact_dtype
+from subspace_lab.optim.matrices import Matrix, cast, exact_dtype
 
 
 class FRUGAL(LowRankOptimizer):
@@ -60,13 +60,13 @@ class FRUGAL(LowRankOptimizer):
                 V.zero_()
         indices: Tensor = state["indices"]
         places, rows = lies.rows_here(indices)
-        A = lies.among(G[rows], places, len(indices)).to(torch.promote_types(exact_dtype(x.part.dtype), M.dtype))
-        (A,) = lies.to_moments(A)
+        A = lies.among(G[rows], places, M.shape[0])
+        (A,) = lies.to_moments(cast(A, torch.promote_types(exact_dtype(x.part.dtype), M.dtype)))
         age = (turn.t - 1) % int(group["update_interval"]) + 1 if turn.refresh else turn.t
         O = adam_direction(A, M, V, t=age, betas=group["betas"], eps=group["eps"])
         step = G.sign().mul_(turn.size * group["recovery_scale"])
-        (O,) = lies.from_moments(O.mul_(turn.size).to(step.dtype))
-        step[rows] = O[places]
+        (O,) = lies.from_moments(cast(O.mul_(turn.size), step.dtype))
+        step[rows] = O if places is None else O[places]
         target, beta = x.target(G.dtype, turn.decay)
         if beta == 0:
             target = step

@@ -237,9 +237,10 @@ class LowRankOptimizer(GroupOptimizer):
         return None
 
     def _is_due(self, p: Tensor, t: int, group: Group) -> bool:
+        if t == 1 or (t - 1) % group["update_interval"]:
+            return False
         m, _ = oriented_shape(tuple(p.shape), side_of(p, group), group["splits"])
-        stays = self.stays_at_full_rank and self.effective_rank(m, group) == m
-        return t > 1 and (t - 1) % group["update_interval"] == 0 and not stays
+        return not (self.stays_at_full_rank and self.effective_rank(m, group) == m)
 
     def _allocate(self, p: Tensor, state: State, group: Group) -> None:
         layout, lies = self._kept(p, group), self._state_lies(p, group)

@@ -15,7 +15,7 @@ from torch import Tensor
 from subspace_lab.optim.orientation import is_right, is_stack, num_rows
 from subspace_lab.optim.rounding import add_rounded
 from subspace_lab.optim.shards import lies_of, side_of
-from subspace_lab.optim.whole import Whole, local
+from subspace_lab.optim.whole import WHOLE, Whole, local
 
 _BLOCK = 1 << 18  # entries squared at once
 
@@ -146,7 +146,8 @@ def pieces(p: Tensor, grad: Tensor, group: dict[str, Any]) -> Iterator[Matrix]:
     """
     splits, dtype, lies = group["splits"], product_dtype(p.dtype), lies_of(p, group)
     rows = num_rows(p.shape, splits) // splits
-    right, own = is_right(rows, p.numel() // (rows * splits), side_of(p, group)), local(p)
+    own, side = (p, group["side"]) if lies is WHOLE else (local(p), side_of(p, group))
+    right = is_right(rows, p.numel() // (rows * splits), side)
     stacked = (
         [(own, grad)] if splits == 1 else zip(*(_parts(x, rows, splits, p.shape) for x in (own, grad)), strict=True)
     )

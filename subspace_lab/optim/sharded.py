@@ -235,13 +235,13 @@ class Shards(Whole):
         (square,) = _summed((*self.rows, *self.columns), (norm.double().square(),))
         return square.sqrt().to(norm.dtype)
 
-    def rows_here(self, indices: Tensor) -> tuple[Tensor | slice, Tensor]:
+    def rows_here(self, indices: Tensor) -> tuple[Tensor | None, Tensor]:
         """See `Whole`."""
         start, length = _start(self.rows), _length(self.m, self.rows)
         places = ((indices >= start) & (indices < start + length)).nonzero().flatten()
         return places, indices[places] - start
 
-    def among(self, rows: Tensor, places: Tensor | slice, number: int) -> Tensor:
+    def among(self, rows: Tensor, places: Tensor | None, number: int) -> Tensor:
         """See `Whole`."""
         spread = rows.new_zeros(number, rows.shape[1])
         spread[places] = rows

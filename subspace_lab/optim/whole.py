@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_ALL = slice(None)
 _PLAIN = {nn.Parameter, Tensor}
 
 
@@ -74,11 +73,11 @@ class Whole:
         norm: Tensor = torch.linalg.vector_norm(X, dtype=dtype)
         return norm
 
-    def rows_here(self, indices: Tensor) -> tuple[Tensor | slice, Tensor]:
-        """Which of some rows of the whole matrix are here, and which rows they are of what is here."""
-        return _ALL, indices
+    def rows_here(self, indices: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Which of some rows of the whole matrix are here, None for all, and which rows they are of what is here."""
+        return None, indices
 
-    def among(self, rows: Tensor, places: Tensor | slice, number: int) -> Tensor:  # noqa: ARG002
+    def among(self, rows: Tensor, places: Tensor | None, number: int) -> Tensor:  # noqa: ARG002
         """Rows that are here at their places among the rows that were asked for, zeros where others are elsewhere."""
         return rows
 
