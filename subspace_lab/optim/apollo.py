@@ -56,7 +56,7 @@ class APOLLO(ColumnNorms):
         with self.refresh_clock:
             P = lies.own_rows(turn.draw(lies.num_rows(G), r)).mT.to(device=G.device, dtype=G.dtype).div_(r**0.5)
         A = (P @ G).to(torch.promote_types(exact_dtype(x.part.dtype), M.dtype))
-        A, columns = lies.to_moments(A, self._columns.pop(index).to(A.dtype))
+        A, columns = lies.to_moments(A, self._squares(index, G).to(A.dtype))
         O = adam_direction(A, M, V, t=turn.t, betas=group["betas"], eps=group["eps"])
         core = squared_columns(A)
         if group["scaling"] == "tensor":

@@ -8,6 +8,7 @@ from subspace_lab.optim.base import Group, Live
 from subspace_lab.optim.low_rank import LowRankOptimizer
 from subspace_lab.optim.matrices import pieces, squared_columns
 from subspace_lab.optim.recovery import check_limiter
+from subspace_lab.optim.shards import lies_of
 
 
 class ColumnNorms(LowRankOptimizer):
@@ -28,7 +29,7 @@ class ColumnNorms(LowRankOptimizer):
         return group["rank"] is not None
 
     def _summary(self, x: Live) -> Tensor:
-        if not self._scales_columns(x.group):
+        if not self._scales_columns(x.group) or (x.group["splits"] > 1 and lies_of(x.p, x.group).moves):
             return super()._summary(x)
         total: Tensor | None = None
         for matrix in pieces(x.p, x.grad, x.group):
@@ -36,6 +37,11 @@ class ColumnNorms(LowRankOptimizer):
             self._columns[x.index, matrix.number] = squares
             total = squares.sum() if total is None else total.add_(squares.sum())
         return x.grad.sum() if total is None else total.sqrt_()  # a process may have no matrix of a stack
+
+    def _squares(self, index: tuple[int, int], G: Tensor) -> Tensor:
+        """Squared norms of the columns of a matrix, which the check may have computed."""
+        found = self._columns.pop(index, None)
+        return squared_columns(G) if found is None else found
 
     def _shrunk(self, x: Live) -> Live:
         shrunk = super()._shrunk(x)

@@ -188,13 +188,17 @@ class LowRankOptimizer(GroupOptimizer):
 
     def _take(self, x: Live, turn: Turn, errors: list[Exception] | None = None) -> None:
         """A step of one parameter; errors of a matrix that is whole here are kept: others wait in the next one."""
+        stepped: list[Tensor] = []
         for matrix, part, of_matrix in self._matrices(x, turn):
+            stepped.append(matrix.part)
             try:
                 self._step_matrix(matrix, part, of_matrix, (x.index, matrix.number))
             except Exception as error:
                 if errors is None or matrix.lies.num_processes > 1:
                     raise
                 errors.append(error)
+        if x.group["splits"] > 1:
+            lies_of(x.p, x.group).put_together(stepped, local(x.p))
 
     def _begin(self, x: Live) -> Turn | None:
         """Count a step; None where there is nothing to choose a subspace by, which is not a step yet."""

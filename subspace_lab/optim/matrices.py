@@ -5,7 +5,7 @@ Legend: W parameter, G gradient, both ``(m, n)``, oriented so that ``m <= n`` un
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,15 +142,18 @@ def pieces(p: Tensor, grad: Tensor, group: dict[str, Any]) -> Iterator[Matrix]:
         group: With ``side`` and ``splits``.
 
     Yields:
-        Each with its gradient; of a distributed stack those that this process holds.
+        Each with its gradient; of a distributed stack those that this process holds. Where `Whole.moves`, they are
+        copies, to be brought back by `Whole.put_together`, and all processes take part.
     """
     splits, dtype, lies = group["splits"], product_dtype(p.dtype), lies_of(p, group)
     rows = num_rows(p.shape, splits) // splits
     own, side = (p, group["side"]) if lies is WHOLE else (local(p), side_of(p, group))
     right = is_right(rows, p.numel() // (rows * splits), side)
-    stacked = (
-        [(own, grad)] if splits == 1 else zip(*(_parts(x, rows, splits, p.shape) for x in (own, grad)), strict=True)
-    )
+    stacked: Iterable[tuple[Tensor, Tensor]] = [(own, grad)]
+    if lies.moves:
+        stacked = zip(lies.apart(own), lies.apart(grad), strict=True)
+    elif splits > 1:
+        stacked = zip(*(_parts(x, rows, splits, p.shape) for x in (own, grad)), strict=True)
     for number, (part, gradient) in enumerate(stacked, lies.first):
         W, G = (part, gradient) if part.dim() == 2 else (part.flatten(1), gradient.flatten(1))
         yield Matrix(part, W.mT if right else W, cast(G.mT if right else G, dtype), right, number, lies)

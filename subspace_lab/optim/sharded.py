@@ -108,6 +108,44 @@ class Cut:
         distributed.broadcast(X, src=distributed.get_global_rank(self.group, source), group=self.group)
 
 
+@dataclass(frozen=True)
+class Fused:
+    """Matrices on top of each other in one parameter, whose rows are cut without regard to where one of them ends.
+
+    For a step every process takes its part of each of them: rows go to who takes them, and come back.
+
+    Attributes:
+        cut: How the rows of the parameter are cut.
+        each: How those of one matrix are, over the same processes.
+    """
+
+    cut: Cut
+    each: Cut
+
+    @functools.cached_property
+    def _moves(self) -> tuple[Tensor, list[int], list[int]]:
+        """The rows that are here by who takes them, and how many go to and come from each process."""
+        rows, count = torch.arange(self.cut.size), self.cut.count
+        has, takes = rows // self.cut.chunk, rows % self.each.size // self.each.chunk
+        leaving, arriving = takes[has == self.cut.index], has[takes == self.cut.index]
+        order = leaving.argsort(stable=True)
+        return order, leaving.bincount(minlength=count).tolist(), arriving.bincount(minlength=count).tolist()
+
+    def apart(self, X: Tensor) -> Tensor:
+        """This process's part of every matrix (matrices, rows, ...), of the rows that are here."""
+        order, leaving, arriving = self._moves
+        found = X.new_empty(sum(arriving), *X.shape[1:])
+        distributed.all_to_all_single(found, X[order], arriving, leaving, group=self.cut.group)
+        return found.view(self.cut.size // self.each.size, self.each.length(self.each.index), *X.shape[1:])
+
+    def put_together(self, parts: Sequence[Tensor], X: Tensor) -> None:
+        """The way back, into the rows that are here."""
+        order, leaving, arriving = self._moves
+        found = X.new_empty(sum(leaving), *X.shape[1:])
+        distributed.all_to_all_single(found, torch.cat(list(parts)), leaving, arriving, group=self.cut.group)
+        X[order] = found
+
+
 def _waited(x: Any) -> Tensor:
     """What a collective gave, once it is there."""
     result: Tensor = funcol.wait_tensor(x)  # type: ignore[no-untyped-call]
@@ -153,6 +191,7 @@ class Shards(Whole):
         stacked: Placements of the first dimension of stacks of matrices, where whole matrices are distributed.
         number: How many matrices are here.
         first: Number of the first one.
+        fused: How the rows of the parameter lie, where those of its matrices do not lie as a step needs them.
     """
 
     m: int
@@ -167,6 +206,7 @@ class Shards(Whole):
     stacked: Placements | None
     number: int
     first: int = 0
+    fused: Fused | None = None
 
     @property
     def num_processes(self) -> int:  # type: ignore[override]
@@ -186,6 +226,21 @@ class Shards(Whole):
     def num_rows(self, X: Tensor) -> int:  # noqa: ARG002
         """See `Whole`."""
         return self.m
+
+    @property
+    def moves(self) -> bool:  # type: ignore[override]
+        """See `Whole`."""
+        return self.fused is not None
+
+    def apart(self, X: Tensor) -> Tensor:
+        """See `Whole`."""
+        assert self.fused is not None
+        return self.fused.apart(X)
+
+    def put_together(self, parts: Sequence[Tensor], X: Tensor) -> None:
+        """See `Whole`."""
+        if self.fused is not None:
+            self.fused.put_together(parts, X)
 
     def own_rows(self, X: Tensor) -> Tensor:
         """See `Whole`."""
@@ -424,12 +479,19 @@ def _shards_of(p: Any, mesh: DeviceMesh, side: str, splits: int) -> Shards:
     unknown = [dim for dim in by_dim if is_cut[dim] and dim > first + 1]
     if unknown:
         raise ValueError(f"dimension {unknown[0]} of shape {shape} is sharded; shard the first or the second one")
-    if splits > 1 and is_cut[first] and (not stack or splits != shape[0]):
-        raise ValueError(
-            f"splits={splits} of a parameter of shape {shape} whose rows are sharded: its matrices begin inside of "
-            "shards; shard its second dimension, or train it as one matrix"
-        )
     along_rows, along_columns = tuple(by_dim[first]), tuple(by_dim[first + 1])
+    along_stack, fused = tuple(by_dim[0]) if stack else none, None
+    if splits > 1 and is_cut[first] and (not stack or splits != shape[0]):
+        ways = math.prod(mesh.size(way) for way, x in enumerate(along_rows) if not x.is_replicate())
+        if stack or (splits % ways and len(_cuts(mesh, along_rows, shape[0])) > 1):
+            raise ValueError(
+                f"splits={splits} of a parameter of shape {shape} as {p.placements}: its matrices begin inside of "
+                "shards; shard it along another dimension, or train it as one matrix"
+            )
+        if splits % ways:
+            fused = Fused(*(_cuts(mesh, along_rows, size)[0] for size in (shape[0], rows)))
+        else:  # whole matrices on every process
+            along_rows, along_stack = none, along_rows
     sides = [(rows, along_rows), (cols, along_columns)]
     if is_right(rows, cols, side):
         sides.reverse()
@@ -440,27 +502,22 @@ def _shards_of(p: Any, mesh: DeviceMesh, side: str, splits: int) -> Shards:
     if not column_cuts:
         moment_placements = tuple(x if x.is_replicate() else Shard(1) for x in row_placements)
         moments = _cuts(mesh, moment_placements, n)
-    stacked = None if splits == 1 else tuple(by_dim[0]) if stack else none
-    starts = _cuts(mesh, stacked or none, splits)
+    stacked = None if splits == 1 else along_stack
+    starts = _cuts(mesh, along_stack, splits)
     number = starts[-1].length(starts[-1].index) if starts else splits
-    found = Shards(
-        m, n, row_cuts, column_cuts, moments, mesh, row_placements, column_placements, moment_placements, stacked,
-        number, _start(starts),
-    )  # fmt: skip
-    _check_parts(p, found, splits, stack)
-    return found
-
-
-def _check_parts(p: Any, found: Shards, splits: int, stack: bool) -> None:
-    """Refuse a matrix whose flattened columns, or a stack whose matrices, are not cut where the state would be."""
-    part = local(p)
-    numbers = [_length(found.m, found.rows), _length(found.n, found.columns)]
-    here = (part.shape[0] * splits // p.shape[0]) if stack else splits
-    if here != found.number or math.prod(numbers) * here != part.numel():
+    part, here = local(p), number * _length(rows, _cuts(mesh, along_rows, rows))
+    if fused is not None:
+        here = part.shape[0]  # rows of some matrices, where a step takes rows of all
+    uneven = stack and number != part.shape[0] * splits // shape[0]
+    if uneven or here * _length(cols, _cuts(mesh, along_columns, cols)) != part.numel():
         raise ValueError(
-            f"a parameter of shape {tuple(p.shape)} as {p.placements} is cut unevenly over {p.device_mesh}: dimensions "
+            f"a parameter of shape {shape} as {p.placements} is cut unevenly over {mesh}: dimensions "
             "after the first, and stacks of matrices, have to be divisible by the number of processes"
         )
+    return Shards(
+        m, n, row_cuts, column_cuts, moments, mesh, row_placements, column_placements, moment_placements, stacked,
+        number, _start(starts), fused,
+    )  # fmt: skip
 
 
 def _length(size: int, cuts: Sequence[Cut]) -> int:

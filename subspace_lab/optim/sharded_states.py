@@ -37,6 +37,8 @@ class _Cut:
         r: Effective rank.
         along: ``"m"`` or ``"n"``, the side that is cut; None where a process has whole matrices.
         held: How many matrices like this the fullest process has.
+        fused: Rows of the parameter, rows of one matrix, and their length, where a process has parts of matrices that a
+            step needs elsewhere.
         group: Settings.
         of: The parameter's dtype.
     """
@@ -46,6 +48,7 @@ class _Cut:
     r: int
     along: str | None
     held: int
+    fused: tuple[int, int, int] | None
     group: Group
     of: torch.dtype
 
@@ -64,10 +67,14 @@ def _cuts(planned: PlannedStates, processes: int, side: str | None) -> Iterator[
             group = {**group, "side": "right"}
         m, n = oriented_shape(shape, group["side"], splits)
         rows = shape[1] if is_stack(shape, splits) else shape[0] // splits
-        whole = processes == 1 or is_stack(shape, splits)
+        is_fused = splits > 1 and not is_stack(shape, splits)
+        whole = processes == 1 or is_stack(shape, splits) or (is_fused and splits % processes == 0)
         along = None if whole else "n" if (rows == n and (rows != m or group["side"] == "right")) else "m"
         held = -(-shape[0] // processes) * splits // shape[0] if is_stack(shape, splits) else splits
-        yield _Cut(m, n, planned.kind.effective_rank(m, group), along, held, group, of)
+        if is_fused and whole:
+            held = splits // processes
+        fused = (shape[0], rows, math.prod(shape[1:])) if is_fused and not whole else None
+        yield _Cut(m, n, planned.kind.effective_rank(m, group), along, held, fused, group, of)
 
 
 def sharded_bytes(planned: PlannedStates, processes: int, *, side: str | None = None) -> int:
@@ -135,6 +142,7 @@ def exchanged(
 
     Sharded along n, a step exchanges nothing. Sharded along m, ``A = sum_k S_k^T G_k`` is reduced and scattered over
     columns, with the columns' squares where the method needs them, and ``O`` gathered, with the columns' factors.
+    Fused matrices of which a process has no whole ones move to where a step needs them, and back.
 
     Args:
         planned: The optimizer's states.
@@ -155,8 +163,22 @@ def exchanged(
         if one.along == "m":
             columns = -(-one.n // d)
             step += one.held * cluster.gather(scope, columns * _bytes_per_column(planned.kind, one))
+        if one.fused is not None:
+            moved = _moved(*one.fused, one.of.itemsize, scope, cluster)
+            step += 3 * moved  # gradient and weights, and these back
+            stays = issubclass(planned.kind, LowRankOptimizer) and planned.kind.stays_at_full_rank and one.r == one.m
+            refresh += (0 if stays else 2) * moved
         refresh += one.held * _refresh(planned.kind, one, scope, cluster)
     return step, refresh
+
+
+def _moved(fused: int, rows: int, length: int, e: int, scope: str, cluster: Cluster) -> Traffic:
+    """Rows of fused matrices from where they lie to who takes them for a step, on average over the processes."""
+    d, row = cluster.processes(scope), torch.arange(fused)
+    has, takes = row // -(-fused // d), row % rows // -(-rows // d)
+    is_near = has // cluster.per_node == takes // cluster.per_node
+    near, far = (float((here & (has != takes)).sum()) * length * e / d for here in (is_near, ~is_near))
+    return Traffic(near, far)
 
 
 def _bytes_per_column(kind: type[torch.optim.Optimizer], one: _Cut) -> int:

@@ -190,7 +190,7 @@ class SubspaceAdam(ColumnNorms):
         exact, bulk = torch.promote_types(exact_dtype(x.part.dtype), M.dtype), self._bulk(x, state, group)
         A = cast(S.project(G), exact)
         if bulk == "scaled":
-            A, columns = lies.to_moments(A, self._columns.pop(index))
+            A, columns = lies.to_moments(A, self._squares(index, G))
         elif bulk == "sign":
             A, columns = lies.to_moments(A, squared_columns(G))
         else:

@@ -9,6 +9,7 @@ Legend: G oriented gradient (m, n); S basis (m, r); A, M, V projected gradient a
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,16 +26,25 @@ class Whole:
         num_row_parts: How many processes hold rows of the same column.
         offset: Where the part that is here begins in the matrix; empty where all of it is here.
         first: Number of the first matrix of a stack that is here.
+        moves: Whether a step needs other rows of the matrices than are here: those that `apart` gives.
     """
 
     num_processes: int = 1
     num_row_parts: int = 1
     offset: tuple[int, ...] = ()
     first: int = 0
+    moves: bool = False
 
     def num_rows(self, X: Tensor) -> int:
         """M of the whole matrix, given the rows that are here."""
         return X.shape[0]
+
+    def apart(self, X: Tensor) -> Tensor:
+        """This process's part of each matrix (matrices, rows, ...), where it has rows of some of them."""
+        raise NotImplementedError
+
+    def put_together(self, parts: Sequence[Tensor], X: Tensor) -> None:
+        """The way back from `apart`, in place; nothing where nothing moves."""
 
     def own_rows(self, X: Tensor) -> Tensor:
         """The rows that are here, of a matrix (m, r) that every process has whole."""

@@ -13,7 +13,7 @@ STEPS, MICRO, BATCH, LENGTH, VOCABULARY = 7, 2, 4, 5, 11
 
 
 class Net(nn.Module):
-    """Wide, tall, square and tiny matrices, a convolution, a stack of experts, tied and full-rank weights."""
+    """Wide, tall, square, tiny and fused matrices, a convolution, a stack of experts, tied and full-rank weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class Net(nn.Module):
         self.gate_proj, self.down_proj = nn.Linear(12, 24, bias=False), nn.Linear(24, 20, bias=False)
         self.conv = nn.Conv1d(20, 6, 2)
         self.experts = nn.Parameter(0.3 * torch.randn(4, 6, 8))
-        self.few = nn.Linear(8, 3)
+        self.few, self.qkv, self.gates = nn.Linear(8, 3), nn.Linear(8, 15), nn.Linear(8, 20)
         self.head = nn.Linear(20, VOCABULARY, bias=False)
         self.head.weight = self.embed_tokens.weight
         self.double()
@@ -34,7 +34,8 @@ class Net(nn.Module):
         x = x + self.down_proj(torch.tanh(self.gate_proj(torch.tanh(self.middle(torch.tanh(self.up_proj(x)))))))
         y = torch.tanh(self.conv(x.mT).mT)
         y = torch.stack([torch.tanh(y @ expert) for expert in self.experts]).sum(0)
-        return self.head(x).square().mean() + self.head(x).logsumexp(-1).mean() + self.few(y).square().mean()
+        rest = sum((torch.tanh(part(y)) + 1).square().mean() for part in (self.few, self.qkv, self.gates))
+        return self.head(x).square().mean() + self.head(x).logsumexp(-1).mean() + rest
 
 
 RANKED = ["up_proj.weight", "middle.weight", "gate_proj.weight", "down_proj.weight", "conv.weight", "few.weight"]
@@ -48,7 +49,10 @@ def groups_of(model: nn.Module, side: str = "auto", sides: dict[str, str] | None
         by_side.setdefault((sides or {}).get(name, side), []).append((name, named.pop(name)))
     return [
         *({"params": low, "rank": 3, "side": where} for where, low in by_side.items()),
-        {"params": [("experts", named.pop("experts"))], "rank": 3, "splits": 4},
+        *(
+            {"params": [(name, named.pop(name))], "rank": 3, "splits": splits}
+            for name, splits in {"experts": 4, "qkv.weight": 3, "gates.weight": 2}.items()
+        ),
         {"params": list(named.items()), "rank": None},
     ]
 

@@ -128,7 +128,7 @@ def test_a_step_moves_the_bytes_that_the_sharding_report_says(member, shape, wor
     step, refresh = (sum(numbers) / world for numbers in zip(*found, strict=True))
     [report] = optim.sharding_report(
         {"up.weight": shape}, member.name, world=world, per_node=world, sharding="III", rank=3, dtype=torch.float64,
-        update_interval=3, **member.options,
+        update_interval=3, splits=SHAPES[shape], **member.options,
     )  # fmt: skip
     assert step == pytest.approx(report.exchanged.within, abs=1e-6)
     if member.options.get("rule") != "hybrid":  # whose refreshes are of two kinds

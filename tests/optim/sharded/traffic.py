@@ -35,6 +35,9 @@ class Received(TorchDispatchMode):
             return sum(2 * size(x) * (ways - 1) / ways for x in tensors if x.numel() > 2 and x.is_floating_point())
         if name == "c10d::broadcast_":
             return sum(map(size, tensors)) * (of.rank() != args[2])
+        if name == "c10d::alltoall_base_":
+            parts = args[3]
+            return size(tensors) * (1 - parts[of.rank()] / max(1, sum(parts)))
         assert name == "c10d::gather_", name
         return size(args[1][0]) * (ways - 1) if of.rank() == args[3] else 0.0
 

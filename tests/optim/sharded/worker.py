@@ -34,7 +34,7 @@ WRAPPERS = {  # by the number of processes; meshes of two dimensions are 1 x 1, 
     4: ("ddp", "fsdp", "hsdp", "tp", "fsdp-tp"),
 }
 DECAY = {"weight_decay": 0.1}
-SHAPES = [(64, 80), (96, 16), (64, 64)]
+SHAPES = {(64, 80): 1, (96, 16): 1, (64, 64): 1, (60, 80): 3}  # how many matrices they are
 BY_NAME = {str(member): member for member in MEMBERS}
 
 
@@ -238,9 +238,9 @@ def later(found: dict, expected: dict) -> dict:
 def received(member: Member) -> dict:
     """Bytes of an ordinary step of one matrix and of one that refreshes, by the shape of the matrix."""
     mesh, found = mesh_of(distributed.get_world_size()), {}
-    for shape in SHAPES:
+    for shape, splits in SHAPES.items():
         p = torch.nn.Parameter(distribute_tensor(torch.randn(shape).double(), mesh, [Shard(0)]))
-        optimizer, counts = member.build([{"params": [("up.weight", p)], "rank": 3}]), []
+        optimizer, counts = member.build([{"params": [("up.weight", p)], "rank": 3, "splits": splits}]), []
         for _ in range(4):
             p.grad = distribute_tensor(torch.randn(shape).double(), mesh, [Shard(0)])
             with Received() as counted:
