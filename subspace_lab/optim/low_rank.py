@@ -6,7 +6,6 @@ steps counted from 1; T update_interval.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -283,8 +282,3 @@ def low_rank_moments(r: int, n: int, group: Group, dtype: torch.dtype) -> Layout
     """Adam's two moments (r, n)."""
     kind = state_dtype(group, dtype)
     return {"exp_avg": ((r, n), kind), "exp_avg_sq": ((r, n), kind)}
-
-
-def state_bytes(layout: Layout) -> int:
-    """Bytes of the tensors of a layout."""
-    return sum(math.prod(shape) * dtype.itemsize for shape, dtype in layout.values())

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from subspace_lab._checks import check_choice, is_whole, whole_number
 from subspace_lab._names import named_parameters
 from subspace_lab.optim.badam import BAdam, block_name
 from subspace_lab.optim.base import Group
 from subspace_lab.optim.groups import select
-from subspace_lab.optim.low_rank import LowRankOptimizer, full_layout, state_bytes
+from subspace_lab.optim.low_rank import LowRankOptimizer, full_layout
 from subspace_lab.optim.matrices import exact_dtype, state_dtype
 from subspace_lab.optim.methods import METHODS, method_named
 from subspace_lab.optim.options import check_known, check_options, defaults_of
@@ -26,17 +26,20 @@ from subspace_lab.optim.orientation import num_rows, oriented_shape
 from subspace_lab.optim.recovery import FEEDBACK
 from subspace_lab.optim.roles import Role, role_by_name, roles_of
 from subspace_lab.optim.rules import RULES, Trig
+from subspace_lab.optim.shards import kept_shape, lies_of, side_of
 from subspace_lab.optim.subspace_adam import SubspaceAdam, part_options
+from subspace_lab.optim.whole import is_distributed, local
 
 Shape = tuple[int, ...]
 Sizes = dict[str, tuple[Shape, torch.dtype]]
 _BASES = {"basis", "indices"}
+EXACT = {"svd", "golore"}  # rules whose refresh decomposes a whole gradient
 STEP_BYTES = 4  # of AdamW's step count, a float32 tensor
 
 
 @dataclass(frozen=True)
 class MemoryReport:
-    """Bytes of training with one method.
+    """Bytes of training with one method; of a model in shards, those of the process that asks.
 
     Attributes:
         method: Name of the optimizer.
@@ -81,6 +84,11 @@ def memory_report(
     Weights, gradients, states and bases are exact to the byte. The refresh workspace counts the matrices that the code
     holds at once and, of eigenproblems, LAPACK's work space.
 
+    A model whose parameters torch has distributed (FSDP2, HSDP, tensor parallel) is counted as this process holds it,
+    with the padding of uneven shards; nothing is communicated. Ask between steps, when parameters are in shards. What
+    the process gathers in forward and backward is not counted, and the refresh workspace is a bound: that of the
+    process that decomposes the whole matrix. Names and shapes give the whole.
+
     Args:
         model_or_shapes: A model (one on the meta device will do), or parameter name to shape.
         method: An optimizer or its name.
@@ -95,29 +103,43 @@ def memory_report(
 
     Raises:
         ValueError: If there is no such method, or it does not have such an option; torch's AdamW has none here. If
-            nothing can be trained, a matrix cannot be split as asked, or the bytes of a rule are not known.
+            nothing can be trained, a matrix cannot be split as asked, or the bytes of a rule are not known. If
+            ``side="sharded"`` is asked for and nothing is sharded.
 
     >>> report = memory_report({"layers.0.up.weight": (8, 16)}, "GaLore", rank=2)
     >>> report.weights, report.states, report.bases
     (512, 256, 64)
     """
     kept = plan_of(model_or_shapes, method, rank=rank, targets=targets, exclude=exclude, dtype=dtype, options=options)
+    named = named_parameters(model_or_shapes) if isinstance(model_or_shapes, nn.Module) else {}
+    if kept.group.get("side") == "sharded" and not any(is_distributed(named.get(name)) for name in kept.low):
+        raise ValueError("side='sharded' projects from the side that is not sharded, and nothing is; leave it out")
+    parts = {name: p for name, p in named.items() if is_distributed(p)}
+    here = {name: (_part(parts, name, shape), of) for name, (shape, of) in kept.trainable.items()}
     states = bases = workspace = 0
     if kept.block:
-        states = 2 * sum(
-            math.prod(shape) * state_dtype(kept.group, of).itemsize for shape, of in kept.block_sizes.values()
-        )
+        block = _largest_block(here, kept.group)
+        states = 2 * sum(math.prod(here[name][0]) * state_dtype(kept.group, here[name][1]).itemsize for name in block)
     else:
-        for name, own in kept.low.items():
+        for name, asked in kept.low.items():
             shape, of = kept.trainable[name]
             assert issubclass(kept.kind, LowRankOptimizer)
-            layout = full_layout(kept.kind, shape, own, of)
-            bases += state_bytes({key: value for key, value in layout.items() if key in _BASES})
-            states += state_bytes({key: value for key, value in layout.items() if key not in _BASES})
-            workspace = max(workspace, _workspace(kept.kind, shape, own, of))
-        states += sum(2 * math.prod(shape) * of.itemsize + STEP_BYTES for shape, of in kept.full.values())
-    weights, gradients = _bytes(kept.sizes.values()), _bytes(kept.trainable.values())
-    return MemoryReport(kept.kind.__name__, weights, gradients, states, bases, workspace)
+            own = {**asked, "side": side_of(parts[name], asked)} if name in parts else asked
+            for key, (whole, dtype_kept) in full_layout(kept.kind, shape, own, of).items():
+                size = math.prod(_part(parts, name, whole, key, own)) * dtype_kept.itemsize
+                bases, states = (bases + size, states) if key in _BASES else (bases, states + size)
+            workspace = max(workspace, _workspace(kept.kind, shape, own, of, parts.get(name)))
+        states += sum(2 * math.prod(here[name][0]) * of.itemsize + STEP_BYTES for name, (_, of) in kept.full.items())
+    weights = {name: math.prod(shape) * of.itemsize for name, (shape, of) in kept.sizes.items()}
+    weights |= {name: local(p).untyped_storage().nbytes() for name, p in parts.items()}
+    gradients = sum(weights[name] for name in kept.trainable)
+    return MemoryReport(kept.kind.__name__, sum(weights.values()), gradients, states, bases, workspace)
+
+
+def _part(parts: Mapping[str, Tensor], name: str, shape: Shape, key: str = "", own: Group | None = None) -> Shape:
+    """Shape of the part that this process holds of a parameter, or of a tensor of its state in a subspace."""
+    p = parts.get(name)
+    return shape if p is None else kept_shape(p, key, shape, None if own is None else lies_of(p, own))
 
 
 @dataclass(frozen=True)
@@ -235,10 +257,6 @@ def _num_matrices(role: Role, splits: int) -> int:
     return splits if splits % role.matrices == 0 else role.matrices
 
 
-def _bytes(sizes: Iterable[tuple[Shape, torch.dtype]]) -> int:
-    return sum(math.prod(shape) * dtype.itemsize for shape, dtype in sizes)
-
-
 def _largest_block(sizes: Sizes, group: Group) -> tuple[str, ...]:
     """Names of the parameters of the one of BAdam's blocks whose moments are largest."""
     blocks: dict[str, list[str]] = {}
@@ -251,8 +269,10 @@ def _largest_block(sizes: Sizes, group: Group) -> tuple[str, ...]:
     return tuple(max(blocks.values(), key=moments))
 
 
-def _workspace(kind: type[LowRankOptimizer], shape: Shape, group: Group, dtype: torch.dtype) -> int:
-    """Bytes that a refresh of one matrix holds at most."""
+def _workspace(
+    kind: type[LowRankOptimizer], shape: Shape, group: Group, dtype: torch.dtype, p: Tensor | None = None
+) -> int:
+    """Bytes that a refresh of one matrix holds at most; of a distributed one, of parameter p, see `memory_report`."""
     m, n = oriented_shape(shape, group["side"], group["splits"])
     r, e = kind.effective_rank(m, group), exact_dtype(dtype).itemsize
     if r == m and kind.stays_at_full_rank:
@@ -266,5 +286,9 @@ def _workspace(kind: type[LowRankOptimizer], shape: Shape, group: Group, dtype: 
             carried = 0
         old = e * (basis + n * r) if group["recovery"] == "feedback" else 0
         copied = 0 if feeds or isinstance(rule, Trig) else copied
-        return copied + max(rule.workspace(m, n, r, e), carried + old)
+        processes = 1 if p is None else lies_of(p, group).num_processes
+        gathered = 0  # the parts of a matrix, which are joined, and the bases of all processes
+        if processes > 1 and group["rule"] in EXACT:
+            gathered = e * (2 * m * n + processes * m * r)
+        return gathered + copied + max(rule.workspace(m, n, r, e), carried + old)
     return 6 * e * m * r + copied if "basis" in kind.layout(m, n, group, dtype) else e * m * r

@@ -16,14 +16,13 @@ from subspace_lab.optim.apollo import APOLLO
 from subspace_lab.optim.base import Group
 from subspace_lab.optim.low_rank import LowRankOptimizer
 from subspace_lab.optim.matrices import exact_dtype, product_dtype, state_dtype
-from subspace_lab.optim.memory import STEP_BYTES, PlannedStates
+from subspace_lab.optim.memory import EXACT, STEP_BYTES, PlannedStates
 from subspace_lab.optim.online_subspace_descent import OnlineSubspaceDescent
 from subspace_lab.optim.orientation import ALONG_ROWS, is_stack, oriented_shape
 from subspace_lab.optim.rules.random_bases import is_well_conditioned
 from subspace_lab.optim.shardings import Cluster, Traffic, cut
 from subspace_lab.optim.subspace_adam import SubspaceAdam
 
-_EXACT = {"svd", "golore"}  # rules whose refresh decomposes a whole gradient
 _KNOW_THE_TURN = {"walk", "frozen", *ALONG_ROWS}  # rules that need no product of the old basis with the new one
 
 
@@ -207,7 +206,7 @@ def _refresh(kind: type[torch.optim.Optimizer], one: _Cut, scope: str, cluster: 
     feeds = one.group.get("recovery") == "feedback"
     lost = r * r if rows_are_cut and feeds and rule not in ALONG_ROWS else 0
     m_part, n_part = -(-m // d), -(-n // d)
-    if rule in _EXACT:  # gradient and old basis to one process of d, which decomposes it; the new basis to all
+    if rule in EXACT:  # gradient and old basis to one process of d, which decomposes it; the new basis to all
         piece = m_part * (n + r) if rows_are_cut else m * n_part
         moved = _to_one(scope, cluster, e * piece) + cluster.gather(scope, e * m * r / d)
         return moved + cluster.all_reduce(scope, e * (turned + lost))

@@ -88,13 +88,21 @@ def kept_for(p: Tensor, key: str, shape: Shape, dtype: torch.dtype, lies: Whole 
     Returns:
         The tensor.
     """
+    part = torch.zeros(kept_shape(p, key, shape, lies), dtype=dtype, device=local(p).device)
     if not is_distributed(p):
-        return torch.zeros(shape, dtype=dtype, device=p.device)
-    from subspace_lab.optim.sharded import distributed_tensor, own_shape
+        return part
+    from subspace_lab.optim.sharded import distributed_tensor
 
-    mesh, placements = _state_lies(p, key, lies)
-    part = torch.zeros(own_shape(shape, mesh, placements), dtype=dtype, device=local(p).device)
-    return distributed_tensor(part, shape, mesh, placements)
+    return distributed_tensor(part, shape, *_state_lies(p, key, lies))
+
+
+def kept_shape(p: Tensor, key: str, shape: Shape, lies: Whole | None) -> Shape:
+    """Shape of the part that this process holds of a tensor of the state of a parameter; arguments as in `kept_for`."""
+    if not is_distributed(p):
+        return shape
+    from subspace_lab.optim.sharded import own_shape
+
+    return own_shape(shape, *_state_lies(p, key, lies))
 
 
 def refuse_elsewhere(p: Tensor, key: str, value: Tensor) -> None:

@@ -33,7 +33,7 @@ def trained_shapes(config: TrainConfig) -> Shapes:
 
 
 def memory_of(config: TrainConfig) -> MemoryReport:
-    """Bytes of a training of a preset in each process, activations excepted.
+    """Bytes of a training of a preset in each process that has all of it, activations excepted.
 
     Args:
         config: Of a preset, without a plan.
