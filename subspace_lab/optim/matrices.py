@@ -147,8 +147,8 @@ def pieces(p: Tensor, grad: Tensor, group: dict[str, Any]) -> Iterator[Matrix]:
     """
     splits, dtype, lies = group["splits"], product_dtype(p.dtype), lies_of(p, group)
     rows = num_rows(p.shape, splits) // splits
-    own, side = (p, group["side"]) if lies is WHOLE else (local(p), side_of(p, group))
-    right = is_right(rows, p.numel() // (rows * splits), side)
+    own = p if lies is WHOLE else local(p)
+    right = is_right(rows, p.numel() // (rows * splits), side_of(p, group))
     stacked: Iterable[tuple[Tensor, Tensor]] = [(own, grad)]
     if lies.moves:
         stacked = zip(lies.apart(own), lies.apart(grad), strict=True)
