@@ -120,7 +120,7 @@ class _Place:
     def _gather(self, X: Tensor, cuts: Sequence[Cut], side: int, before: Sequence[Cut] = ()) -> Tensor:
         for number, cut in enumerate(cuts):
             if all(self._is_at(other) for other in (*before, *cuts[:number])):
-                X = cut.gather(X, self._at[cut.dim]) if side else cut.gather(X.mT, self._at[cut.dim]).mT
+                X = cut.gather(X, self._at[cut.dim], side)
         return X
 
     def broadcast(self, S: Tensor) -> None:

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed._functional_collectives as funcol
 from torch import Tensor, distributed
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
@@ -79,29 +78,45 @@ class Cut:
         """All-reduce, in place."""
         distributed.all_reduce(x, op, group=self.group)
 
-    def scatter_sum(self, X: Tensor) -> Tensor:
-        """Reduce-scatter over columns: sums of X (r, n), of which the part that is here is returned."""
-        rows, padded = X.shape[0], X.new_zeros(X.shape[0], self.count * self.chunk)
-        padded[:, : self.size] = X
-        parts = padded.view(rows, self.count, self.chunk).transpose(0, 1).contiguous()
-        mine = _waited(funcol.reduce_scatter_tensor(parts.view(-1, self.chunk), "sum", 0, self.group))
-        return mine[:, : self.length(self.index)].contiguous()
+    def scatter_sums(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """Reduce-scatter over columns, in one exchange: of sums of tensors (r, n) or (n,) the columns that are here."""
+        rows = [part.shape[0] if part.dim() == 2 else 1 for part in parts]
+        sent = parts[0].new_empty(self.count, sum(rows), self.chunk)
+        full, rest = divmod(self.size, self.chunk) if self.chunk else (0, 0)
+        for part, count, blocks in zip(parts, rows, torch.split(sent, rows, 1), strict=True):
+            columns = part.reshape(count, self.size)
+            blocks[:full] = columns[:, : full * self.chunk].view(count, full, self.chunk).transpose(0, 1)
+            blocks[full:] = 0
+            if rest:
+                blocks[full, :, :rest] = columns[:, full * self.chunk :]
+        mine = sent.new_empty(sum(rows), self.chunk)
+        distributed.reduce_scatter_tensor(mine, sent.view(-1, self.chunk), group=self.group)
+        return _pieces(mine[:, : self.length(self.index)], rows, parts)
 
-    def all_gather(self, X: Tensor) -> Tensor:
-        """All columns (r, n) of the parts that the processes have."""
-        rows, mine = X.shape[0], X.new_zeros(X.shape[0], self.chunk)
-        mine[:, : X.shape[1]] = X
-        parts = _waited(funcol.all_gather_tensor(mine, 0, self.group))
-        columns = parts.view(self.count, rows, self.chunk).transpose(0, 1).reshape(rows, -1)
-        return columns[:, : self.size]
+    def all_gathers(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """All-gather, in one exchange: all columns of tensors (r, n) or (n,) of which some are here."""
+        rows = [part.shape[0] if part.dim() == 2 else 1 for part in parts]
+        mine = parts[0].new_zeros(sum(rows), self.chunk)
+        for part, block in zip(parts, torch.split(mine, rows), strict=True):
+            block[:, : part.shape[-1]] = part
+        found = mine.new_empty(self.count * sum(rows), self.chunk)
+        distributed.all_gather_into_tensor(found, mine, group=self.group)
+        columns = found.view(self.count, sum(rows), self.chunk).transpose(0, 1).reshape(sum(rows), -1)
+        return _pieces(columns[:, : self.size], rows, parts)
 
-    def gather(self, X: Tensor, to: int) -> Tensor:
-        """All columns (r, n) on one process; the others get their own part back."""
-        mine = X.new_zeros(X.shape[0], self.chunk)
-        mine[:, : X.shape[1]] = X
-        parts = [torch.empty_like(mine) for _ in range(self.count)] if self.index == to else None
-        distributed.gather(mine, parts, dst=distributed.get_global_rank(self.group, to), group=self.group)
-        return X if parts is None else torch.cat(parts, 1)[:, : self.size]
+    def gather(self, X: Tensor, to: int, side: int) -> Tensor:
+        """The whole matrix (m, n) on one process, of rows (0) or columns (1); the others get their own part back."""
+        lines = X.movedim(side, 0)
+        mine = lines.new_zeros(self.chunk, lines.shape[1])
+        mine[: len(lines)] = lines
+        if self.index != to:
+            distributed.gather(mine, None, dst=distributed.get_global_rank(self.group, to), group=self.group)
+            return X
+        found = mine.new_empty(self.count, *mine.shape)
+        distributed.gather(
+            mine, list(found.unbind()), dst=distributed.get_global_rank(self.group, to), group=self.group
+        )
+        return found.flatten(0, 1)[: self.size].movedim(0, side)
 
     def broadcast(self, X: Tensor, source: int) -> None:
         """Copy X from one process to all, in place."""
@@ -146,12 +161,6 @@ class Fused:
         X[order] = found
 
 
-def _waited(x: Any) -> Tensor:
-    """What a collective gave, once it is there."""
-    result: Tensor = funcol.wait_tensor(x)  # type: ignore[no-untyped-call]
-    return result
-
-
 def _summed(cuts: Sequence[Cut], parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Sums of several tensors over the processes of the cuts, in one exchange."""
     if not cuts:
@@ -163,14 +172,12 @@ def _summed(cuts: Sequence[Cut], parts: tuple[Tensor, ...]) -> tuple[Tensor, ...
     return tuple(piece.view(part.shape) for piece, part in zip(pieces, parts, strict=True))
 
 
-def _exchanged(exchange: Callable[[Tensor], Tensor], parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Several tensors (r, n) and (n,) through one exchange of columns."""
-    rows = [part.reshape(-1, part.shape[-1]) for part in parts]
-    whole = exchange(rows[0] if len(rows) == 1 else torch.cat([row.to(rows[0].dtype) for row in rows]))
-    split = torch.split(whole, [row.shape[0] for row in rows])
-    return tuple(
-        (piece if part.dim() == 2 else piece[0]).to(part.dtype) for piece, part in zip(split, parts, strict=True)
-    )
+def _pieces(whole: Tensor, rows: Sequence[int], like: Sequence[Tensor]) -> list[Tensor]:
+    """Rows of one tensor as several, of the dtypes and dimensions of others."""
+    return [
+        (piece if part.dim() == 2 else piece[0]).to(part.dtype).contiguous()
+        for piece, part in zip(torch.split(whole, list(rows)), like, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -251,7 +258,7 @@ class Shards(Whole):
     def all_rows(self, X: Tensor) -> Tensor:
         """See `Whole`."""
         for cut in reversed(self.rows):
-            X = cut.all_gather(X.mT).mT
+            X = cut.all_gathers([X.mT])[0].mT
         return X.contiguous()
 
     def sum_rows(self, *parts: Tensor) -> tuple[Tensor, ...]:
@@ -276,13 +283,17 @@ class Shards(Whole):
         """See `Whole`."""
         if not self.moments:
             return self.sum_rows(*parts)
-        return _exchanged(lambda X: functools.reduce(lambda Y, cut: cut.scatter_sum(Y), self.moments, X), parts)
+        found = [*parts]
+        for cut in self.moments:
+            found = cut.scatter_sums(found)
+        return tuple(found)
 
     def from_moments(self, *parts: Tensor) -> tuple[Tensor, ...]:
         """See `Whole`."""
-        if not self.moments:
-            return parts
-        return _exchanged(lambda X: functools.reduce(lambda Y, cut: cut.all_gather(Y), self.moments[::-1], X), parts)
+        found = [*parts]
+        for cut in reversed(self.moments):
+            found = cut.all_gathers(found)
+        return tuple(found)
 
     def norm(self, X: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """See `Whole`."""

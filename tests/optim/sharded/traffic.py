@@ -20,11 +20,7 @@ class Received(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out, name = function(*args, **(kwargs or {})), function.name().partition(".")[0]
-        if name == "_c10d_functional::all_gather_into_tensor":
-            self.bytes += size(out) * (args[1] - 1) / args[1]
-        elif name == "_c10d_functional::reduce_scatter_tensor":
-            self.bytes += size(args[0]) * (args[2] - 1) / args[2]
-        elif name.startswith("c10d::"):
+        if name.startswith("c10d::"):
             self.bytes += self.by_group(name, args)
         return out
 
@@ -35,6 +31,8 @@ class Received(TorchDispatchMode):
             return sum(2 * size(x) * (ways - 1) / ways for x in tensors if x.numel() > 2 and x.is_floating_point())
         if name == "c10d::broadcast_":
             return sum(map(size, tensors)) * (of.rank() != args[2])
+        if name in {"c10d::_allgather_base_", "c10d::_reduce_scatter_base_"}:
+            return max(size(args[0]), size(args[1])) * (ways - 1) / ways
         if name == "c10d::alltoall_base_":
             parts = args[3]
             return size(tensors) * (1 - parts[of.rank()] / max(1, sum(parts)))
