@@ -86,8 +86,9 @@ def memory_report(
 
     A model whose parameters torch has distributed (FSDP2, HSDP, tensor parallel) is counted as this process holds it,
     with the padding of uneven shards; nothing is communicated. Ask between steps, when parameters are in shards. What
-    the process gathers in forward and backward is not counted, and the refresh workspace is a bound: that of the
-    process that decomposes the whole matrix. Names and shapes give the whole.
+    the process gathers in forward and backward is not counted. The refresh workspace is that of a whole matrix, and of
+    its parts where they are gathered to be decomposed, without buffers of other collectives. Names and shapes give the
+    whole.
 
     Args:
         model_or_shapes: A model (one on the meta device will do), or parameter name to shape.
