@@ -46,7 +46,8 @@ def dense_gradient(layer: Layer, scale: float | None) -> Tensor | None:
 def global_norm(parameters: Iterable[Tensor], scale: float | None) -> float | None:
     """The Frobenius norm over the gradients of all parameters, in float32 or better.
 
-    With sharded parameters all processes must call this.
+    With sharded parameters all processes must call this. A gradient of unfinished sums that one of its processes lacks
+    has no norm, and is left out.
 
     Args:
         parameters: All parameters of the model.
@@ -57,7 +58,8 @@ def global_norm(parameters: Iterable[Tensor], scale: float | None) -> float | No
     """
     parameters = list(parameters)
     meshes = dict.fromkeys(p.device_mesh for p in parameters if hasattr(p, "device_mesh"))
-    gradients = [parameter.grad.detach() for parameter in parameters if parameter.grad is not None]
+    lacking = _without_sums([*meshes], parameters)
+    gradients = [p.grad.detach() for p in parameters if p.grad is not None and id(p) not in lacking]
     if not gradients and not meshes:
         return None
     total = _total(gradients, [*meshes], torch.float32)
@@ -123,6 +125,21 @@ def _total(gradients: Sequence[Tensor], meshes: Sequence[Any], least: torch.dtyp
                 torch.distributed.all_reduce(square, group=mesh.get_group(dim))
         total += float(square)
     return math.sqrt(total)
+
+
+def _without_sums(meshes: Sequence[Any], parameters: Sequence[Any]) -> set[int]:
+    """The parameters with a gradient of unfinished sums here, while another process has none to add, by `id`."""
+    found: set[int] = set()
+    for mesh in meshes:
+        its = [p for p in parameters if getattr(p, "device_mesh", None) == mesh]
+        own = [any(placement.is_partial() for placement in getattr(p.grad, "placements", ())) for p in its]
+        everywhere = torch.tensor(own, dtype=torch.int32, device=mesh.device_type)
+        for dim in range(mesh.ndim):
+            torch.distributed.all_reduce(everywhere, torch.distributed.ReduceOp.MIN, group=mesh.get_group(dim))
+        found |= {
+            id(p) for p, here, all_have in zip(its, own, everywhere.tolist(), strict=True) if here and not all_have
+        }
+    return found
 
 
 def _share_of_norm(gradient: Any, least: torch.dtype) -> Tensor:

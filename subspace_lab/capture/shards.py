@@ -38,6 +38,7 @@ class Piece:
         ranks: The processes that hold the parameter, in the shape of their mesh.
         split: Dimension of the mesh -> dimension of the gradient that is sharded along it.
         groups: Dimension of the mesh -> the processes of this one along it.
+        unsummed: Processes that `local` is still to be summed over, a copy then; see `add_up`.
     """
 
     layer: Layer
@@ -46,10 +47,11 @@ class Piece:
     ranks: Tensor
     split: Mapping[int, int]
     groups: Mapping[int, Any]
+    unsummed: Sequence[Any] = ()
 
     @classmethod
     def of(cls, layer: Layer, gradient: Any) -> Piece:
-        """The piece of a DTensor; all of its processes call this, since one of unfinished sums is summed up first.
+        """The piece of a DTensor; nothing is sent, and nothing is summed.
 
         Args:
             layer: A captured layer.
@@ -59,7 +61,7 @@ class Piece:
             The piece.
 
         Raises:
-            ValueError: If the gradient has another shape than the layer, or is sharded in a way that has no boxes.
+            ValueError: If the gradient has another shape than the layer, or lies in a way that has no boxes or no sums.
         """
         from torch.distributed.tensor import Replicate
 
@@ -67,20 +69,31 @@ class Piece:
             raise ValueError(
                 f"the gradient of {layer.name} has shape {tuple(gradient.shape)}, its parameter had {layer.whole}"
             )
-        mesh = gradient.device_mesh
-        if any(placement.is_partial() for placement in gradient.placements):
-            gradient = gradient.redistribute(mesh, [Replicate() if p.is_partial() else p for p in gradient.placements])
-        local = gradient.to_local()
-        offset, shape = _box(layer.whole, mesh, tuple(gradient.placements))
+        mesh, local = gradient.device_mesh, gradient.to_local()
+        sums = {i: p.reduce_op for i, p in enumerate(gradient.placements) if p.is_partial()}
+        if not {*sums.values()} <= {"sum", "avg"}:
+            raise ValueError(
+                f"the gradient of {layer.name} is {gradient.placements} over the processes; capture sums and averages"
+            )
+        placements: tuple[Any, ...] = tuple(Replicate() if p.is_partial() else p for p in gradient.placements)
+        offset, shape = _box(layer.whole, mesh, placements)
         if tuple(local.shape) != shape:
             raise ValueError(
                 f"the gradient of {layer.name} is sharded as {gradient.placements}, of which a process holds "
                 f"{tuple(local.shape)} where {shape} is expected; capture it with plain Shard and Replicate"
             )
-        split = {i: p.dim for i, p in enumerate(gradient.placements) if not p.is_replicate() and mesh.size(i) > 1}
+        split = {i: p.dim for i, p in enumerate(placements) if not p.is_replicate() and mesh.size(i) > 1}
         groups = {i: mesh.get_group(i) for i in split}
         local, box = _of_layer(layer, local, (offset, shape))
-        return cls(layer, local, box, mesh.mesh, split, groups)
+        if sums:  # memory for them is taken before anybody waits
+            local = local / math.prod(mesh.size(i) for i, operation in sums.items() if operation == "avg")
+        unsummed = [mesh.get_group(i) for i in sums if mesh.size(i) > 1]
+        return cls(layer, local.contiguous() if sums else local, box, mesh.mesh, split, groups, unsummed)
+
+    def add_up(self) -> None:
+        """Sum a gradient of unfinished sums, in place; all of its processes call this, in the same order."""
+        for group in self.unsummed:
+            distributed.all_reduce(self.local, group=group)
 
     def adds_up(self) -> Side | None:
         """The side whose Gram matrix is the sum of those of the shards: with sharded rows the right one."""
@@ -164,6 +177,28 @@ def send_to_owner(piece: Piece, owner: int, boxes: Sequence[Mapping[str, Box]]) 
         if buffer is not part:
             pieces.append((buffer, part))
     return operations, Arriving(rows.movedim(0, first).reshape(piece.layer.shape), pieces)
+
+
+def send_in_vain(piece: Piece, owner: int, boxes: Sequence[Mapping[str, Box]]) -> list[Any]:
+    """What the others wait for where `send_to_owner` failed: as many numbers, of no meaning, in memory for one shard.
+
+    Args:
+        piece: As for `send_to_owner`.
+        owner: Who works on it.
+        boxes: Of every process, by layer.
+
+    Returns:
+        Operations for `torch.distributed.batch_isend_irecv`.
+    """
+    rank = distributed.get_rank()
+    if not piece.split:
+        return []
+    holders = [source for source in piece.holders(owner) if source != rank] if rank == owner else [rank]
+    sizes = {source: math.prod(boxes[source][piece.layer.name][1]) for source in holders}
+    room = piece.local.new_empty(max(sizes.values()))
+    if rank != owner:
+        return [distributed.P2POp(distributed.isend, room, owner)] if room.numel() else []
+    return [distributed.P2POp(distributed.irecv, room[:size], source) for source, size in sizes.items() if size]
 
 
 def rounds(pieces: Sequence[Piece], *, writer: int | None) -> Iterator[list[tuple[Piece, int]]]:

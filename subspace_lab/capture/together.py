@@ -20,7 +20,7 @@ from subspace_lab.capture.reductions import (
     reduced_gram,
     reduction,
 )
-from subspace_lab.capture.shards import Arriving, Box, Piece, is_sharded, rounds, send_to_owner
+from subspace_lab.capture.shards import Arriving, Box, Piece, is_sharded, rounds, send_in_vain, send_to_owner
 from subspace_lab.runs import RunError
 
 _WRITER = 0
@@ -78,6 +78,8 @@ class Together:
         self._boxes: list[Mapping[str, Box]] = [boxes for _, boxes in theirs]
         self._missing = [layer.name for layer in self._plain if layer.parameter.grad is None]
         self._leave_out_incomplete()
+        for piece in self._pieces:
+            piece.add_up()
 
     @classmethod
     def is_needed(cls, layers: Sequence[Layer]) -> bool:
@@ -135,7 +137,11 @@ class Together:
                 packed = piece.sum_at(owner, self._part(piece, keep, adds, scale, found))
                 summed = summed if packed is None else (piece, packed)
             else:
-                more, mine = send_to_owner(piece, owner, self._boxes)
+                try:
+                    more, mine = send_to_owner(piece, owner, self._boxes)
+                except Exception as error:
+                    found.failure, found.kept = found.failure or error, Collected()  # which nobody will write
+                    more, mine = send_in_vain(piece, owner, self._boxes), None
                 operations += more
                 arriving = arriving if mine is None else (piece, mine)
         if operations:

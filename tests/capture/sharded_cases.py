@@ -1,5 +1,6 @@
 """What the processes of `test_sharded` do: gradients known in advance, sharded in many ways, and captured."""
 
+import math
 import warnings
 import weakref
 from datetime import timedelta
@@ -10,7 +11,7 @@ from torch import distributed, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import subspace_lab as sl
-from subspace_lab.capture import together
+from subspace_lab.capture import record, together
 
 SHAPES = {
     "tall": (13, 6),
@@ -23,6 +24,7 @@ SHAPES = {
 KEEPS = ("full", "gram", "topk:3", "stats")
 STEPS = 2
 LAYOUTS = {2: ("rows", "columns", "replicated", "sums"), 4: ("rows", "hybrid", "both", "part")}
+FAILING = {2: ("rows", "sums"), 4: ("rows", "both")}
 
 
 class Holder(nn.Module):
@@ -124,6 +126,19 @@ class Large(TorchDispatchMode):
         return result
 
 
+class Full(TorchDispatchMode):
+    """Memory that has no room for so many numbers at once."""
+
+    def __init__(self, most):
+        super().__init__()
+        self._most = most
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten.new_empty.default and math.prod(args[1]) > self._most:
+            raise RuntimeError("planted")
+        return function(*args, **(kwargs or {}))
+
+
 def ceiling(directory, name, shape):
     """How many gradients of a model of eight alike were whole in this process, and how many of them at once."""
     layout = Layout("rows")
@@ -166,6 +181,25 @@ def failing(directory, layout, how, **options):
                     model["wide"].weight.grad = None
 
             return capture_all(directory, layout, "gram", spoil=spoil, **options), None
+        if how == "memory":
+            before = together.send_to_owner
+
+            def cramped(*of):
+                with Full(math.prod(SHAPES["wide"]) - 1 if rank == 1 else math.inf):
+                    return before(*of)
+
+            together.send_to_owner = cramped
+            try:
+                return capture_all(directory, layout, "gram", **options), None
+            finally:
+                together.send_to_owner = before
+        if how == "before":  # what is left of the step before, once
+            planted, end = iter([fail] if rank == 1 else []), record.Recorder._end_step
+            record.Recorder._end_step = lambda *of, **how: next(planted, end)(*of, **how)
+            try:
+                return capture_all(directory, layout, "gram", **options), None
+            finally:
+                record.Recorder._end_step = end
         if how == "writing":
 
             def spoil(step, model):
@@ -239,9 +273,11 @@ def main(directory):
     rows = Layout("rows")
     for keep in KEEPS:
         said[f"nonfinite {keep}"] = capture_all(root / f"nonfinite_{keep.replace(':', '')}", rows, keep, spoil=spoiled)
-    for how in ("reduction", "gradient", "writing", "layers"):
-        for on_error in ("warn", "raise"):
-            said[f"{how} {on_error}"] = failing(root / f"{how}_{on_error}", rows, how, on_error=on_error)
+    for kind in FAILING[size]:
+        for how in ("reduction", "gradient", "memory", "before", "writing", "layers"):
+            for on_error in ("warn", "raise"):
+                case = f"{kind} {how} {on_error}"
+                said[case] = failing(root / case.replace(" ", "_"), Layout(kind), how, on_error=on_error)
     said["ceiling tall"] = ceiling(root / "ceiling_tall", "tall", (256, 64))
     said["ceiling wide"] = ceiling(root / "ceiling_wide", "wide", (64, 256))
     for kind in ("hsdp", "fsdp2 x tp") if size == 4 else ():

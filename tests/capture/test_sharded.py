@@ -13,7 +13,7 @@ import subspace_lab as sl
 from subspace_lab.capture import record
 from subspace_lab.runs import RunError
 from tests.capture.helpers import relative_error
-from tests.capture.sharded_cases import KEEPS, LAYOUTS, STEPS, gradient, model_of, plain_run, toy
+from tests.capture.sharded_cases import FAILING, KEEPS, LAYOUTS, SHAPES, STEPS, gradient, model_of, plain_run, toy
 from tests.launch import launch
 
 
@@ -131,26 +131,36 @@ def test_one_process_that_fails_ends_the_capture_in_all_of_them(launched):
     size, root, said = launched
     line = {
         "reduction": "RuntimeError: planted",
+        "memory": "RuntimeError: planted",
+        "before": "RuntimeError: planted",
         "writing": "snapshots",
         "layers": f"process 1 of {size} captures 1 layers",
     }
-    for how, words in line.items():
-        for lines in said:
-            warned, raised = lines[f"{how} warn"]
-            assert raised is None
-            assert sum(words in one and "the training goes on" in one for one in warned) == 1, (how, warned)
-            assert words in lines[f"{how} raise"][1]
-            assert "\n" not in lines[f"{how} raise"][1]
-    assert sl.Run.open(root / "layers_warn").steps == []
+    for kind in FAILING[size]:
+        for how, words in line.items():
+            if (kind, how) == ("sums", "memory"):  # what is summed is whole in each process, nothing is sent
+                continue
+            for lines in said:
+                warned, raised = lines[f"{kind} {how} warn"]
+                assert raised is None
+                assert sum(words in one and "the training goes on" in one for one in warned) == 1, (kind, how, warned)
+                assert words in lines[f"{kind} {how} raise"][1]
+                assert "\n" not in lines[f"{kind} {how} raise"][1]
+        assert sl.Run.open(root / f"{kind}_layers_warn").steps == []
 
 
 def test_a_gradient_that_one_process_does_not_have_is_missing(launched):
-    _, root, said = launched
-    run = sl.Run.open(root / "gradient_warn")
-    for step, missing in enumerate(([], ["wide.weight"])):
-        with run.snapshot(step) as snapshot:
-            assert snapshot.context["missing"] == missing
-    assert all(lines["gradient warn"][1] is None for lines in said)
+    size, root, said = launched
+    for kind in FAILING[size]:
+        run = sl.Run.open(root / f"{kind}_gradient_warn")
+        for step, missing in enumerate(([], ["wide.weight"])):
+            with run.snapshot(step) as snapshot:
+                context = snapshot.context
+                assert context["missing"] == missing
+        assert all(lines[f"{kind} gradient warn"][1] is None for lines in said)
+    if size == 2:  # a half of the sum is not the gradient's norm
+        squares = sum(float(gradient(name, 1).square().sum()) for name in SHAPES if name != "wide")
+        assert context["grad_norm"] == pytest.approx(squares**0.5)
 
 
 def test_no_process_holds_two_whole_gradients_and_none_where_sums_do(launched):
