@@ -1,9 +1,11 @@
 """Several processes for a test, cheaply: one Python imports the libraries and forks them.
 
-``python -m tests.launch CALLS`` makes the calls of a JSON list one after the other, each in as many processes as it
-says and with the variables that torchrun sets, until all of them have ended; a failure in one of them is its own.
+``python -m tests.launch CALLS END`` makes the calls of a JSON list one after the other, each in as many processes as it
+says and with the variables that torchrun sets, until all of them have ended; a failure in one of them is its own. A
+process that still runs shortly before the end, in seconds of the monotonic clock, writes where it is to standard error.
 """
 
+import faulthandler
 import importlib
 import json
 import os
@@ -12,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from pathlib import Path
@@ -20,6 +23,7 @@ from torch import distributed
 
 TIMEOUT_S = 600
 PATIENCE_S = 330  # with processes that `tell`; beyond the five minutes that gloo itself waits
+STACKS_S = 10  # before processes are killed they write where they are
 
 
 def launch(target, size, *arguments, **variables):
@@ -32,22 +36,25 @@ def launch_all(calls, timeout=TIMEOUT_S):
 
     Args:
         calls: Target (``module:function``, which takes texts), number of processes, arguments and variables of each.
-        timeout: Seconds for all of them; then they are killed, and `subprocess.TimeoutExpired` is raised.
+        timeout: Seconds for all of them; then they are killed, and `subprocess.TimeoutExpired` is raised, whose
+            ``stderr`` is where each of them was.
 
     Returns:
         Of each the exit statuses by process, minus the signal where one was killed, and what all of them wrote.
     """
     words = [[target, size, list(map(str, arguments)), variables] for target, size, arguments, variables in calls]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    command = [sys.executable, "-m", "tests.launch", json.dumps(words)]
+    command = [sys.executable, "-m", "tests.launch", json.dumps(words), str(time.monotonic() + timeout)]
     process = subprocess.Popen(
         command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
     try:
         out, err = process.communicate(timeout=timeout)
-    except BaseException:
+    except BaseException as error:
         os.killpg(process.pid, signal.SIGKILL)  # those that it forked, too
-        process.communicate()
+        _, err = process.communicate()
+        if isinstance(error, subprocess.TimeoutExpired):
+            error.stderr = err
         raise
     assert process.returncode == 0, err[-3000:]
     return [tuple(result) for result in json.loads(out.strip().rpartition("\n")[2])]
@@ -56,8 +63,8 @@ def launch_all(calls, timeout=TIMEOUT_S):
 def told_by(target, size, directory):
     """What the processes of a call `tell`, by their numbers; a failure in one of them fails the test.
 
-    Gloo was seen to spin in an all-reduce of two processes, in one of some thirty runs of the same code: processes
-    that have not ended in time are begun again, once, with a warning.
+    In one of some thirty runs of the same code two processes were seen not to come back from an all-reduce; the cause
+    is not known. Processes that have not ended in time are begun again, once, with a warning that says where they were.
 
     Args:
         target: ``module:function``, which takes the directory.
@@ -67,8 +74,10 @@ def told_by(target, size, directory):
     call = (target, size, (directory,), {})
     try:
         ((statuses, log),) = launch_all([call], PATIENCE_S)
-    except subprocess.TimeoutExpired:
-        warnings.warn(f"{size} processes of {target} hung and are begun again", stacklevel=2)
+    except subprocess.TimeoutExpired as hung:
+        warnings.warn(
+            f"{size} processes of {target} hung and are begun again; they were here:\n{hung.stderr}", stacklevel=2
+        )
         ((statuses, log),) = launch_all([call], PATIENCE_S)
     assert set(statuses) == {0}, log[-3000:]
     return told(size, directory)
@@ -85,8 +94,8 @@ def tell(what, directory):
     distributed.barrier()
 
 
-def fork(target, size, arguments, variables):
-    """Fork the processes of a call and wait for them."""
+def fork(target, size, arguments, variables, end):
+    """Fork the processes of a call and wait for them; where they hang is written before the end, a monotonic time."""
     module, _, name = target.partition(":")
     function = getattr(importlib.import_module(module), name)
     with socket.socket() as free:
@@ -98,10 +107,13 @@ def fork(target, size, arguments, variables):
         for rank in range(size):
             pid = os.fork()
             if not pid:
+                faulthandler.dump_traceback_later(max(1, end - STACKS_S - time.monotonic()), file=os.dup(2))
                 os.dup2(log.fileno(), 1)
                 os.dup2(log.fileno(), 2)
-                own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_PORT": port}
-                os.environ |= {"MASTER_ADDR": "127.0.0.1", "LOCAL_WORLD_SIZE": str(size), **variables}
+                node = {"LOCAL_WORLD_SIZE": str(size), **variables}
+                place = rank % int(node["LOCAL_WORLD_SIZE"])
+                own = {"RANK": rank, "WORLD_SIZE": size, "MASTER_PORT": port}
+                os.environ |= {"MASTER_ADDR": "127.0.0.1", "LOCAL_RANK": str(place), **node}
                 os.environ |= {name: str(value) for name, value in own.items()}
                 _become(function, arguments)
             pids.append(pid)
@@ -125,4 +137,4 @@ def _become(function, arguments):
 
 
 if __name__ == "__main__":
-    print(json.dumps([fork(*call) for call in json.loads(sys.argv[1])]))
+    print(json.dumps([fork(*call, float(sys.argv[2])) for call in json.loads(sys.argv[1])]))

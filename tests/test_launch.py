@@ -1,4 +1,4 @@
-"""Processes that hang are begun again once, and none is left."""
+"""Processes that hang are begun again once and say where they were, and none is left."""
 
 import subprocess
 import time
@@ -34,7 +34,8 @@ def told(directory):
 def test_a_hang_has_one_more_chance(hangs, expected, tmp_path, monkeypatch):
     (tmp_path / "hangs").write_text(str(hangs))
     monkeypatch.setattr(launch, "PATIENCE_S", 25)
-    with pytest.warns(UserWarning, match="hung and are begun again"):
+    with pytest.warns(UserWarning, match="hung and are begun again") as said:
         assert told(tmp_path) == expected
+    assert str(said[0].message).count("in hang\n") == 2  # once per process
     left = [process.info["cmdline"] for process in psutil.process_iter(["cmdline"])]
     assert not [line for line in left if str(tmp_path) in str(line)]

@@ -110,6 +110,9 @@ def spread(model: nn.Module, sharding: str | None, workers: Workers) -> None:
         model: On its device, the same in every process.
         sharding: A settled ``sharding``.
         workers: The processes that train.
+
+    Raises:
+        ValueError: In all of them, if ``hsdp`` would take processes of several nodes for those of one.
     """
     if workers.size == 1 or sharding in {None, "ddp"}:
         return
@@ -118,10 +121,24 @@ def spread(model: nn.Module, sharding: str | None, workers: Workers) -> None:
 
     assert sharding is not None
     shape = mesh_shape(sharding, workers)
+    if sharding == "hsdp":
+        _check_neighbours(shape[1], workers)
     mesh = init_device_mesh(workers.device.type, shape, mesh_dim_names=("nodes", "shards")[-len(shape) :])
     for block in blocks_of(model):
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
+
+
+def _check_neighbours(each: int, workers: Workers) -> None:
+    """Refuse processes that are dealt out over nodes in turns; one decision for all of them."""
+    expected = workers.rank % each
+    (elsewhere,) = workers.sums([float(int(os.environ.get("LOCAL_RANK", str(expected))) != expected)])
+    if elsewhere:
+        raise ValueError(
+            f"sharding='hsdp' takes {each} processes in a row for those of a node, and the LOCAL_RANK of "
+            f"{elsewhere:.0f} of {workers.size} says otherwise; number processes node by node (torchrun does, srun "
+            "with --distribution=block), or use sharding='fsdp'"
+        )
 
 
 def blocks_of(model: nn.Module) -> Iterator[nn.Module]:

@@ -6,11 +6,11 @@ What the processes do is in `sharded_runs`, all of it in one launch.
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
 
 from subspace_lab.runs import Run
 from subspace_lab.training import checkpoint, train
-from subspace_lab.training.sharding import SHARDING, blocks_of, mesh_shape, settle_sharding, sharding_of
+from subspace_lab.training.sharding import SHARDING, blocks_of, mesh_shape, settle_sharding, sharding_of, spread
 from subspace_lab.training.workers import Workers
 from tests.launch import launch_all
 from tests.training.sharded_runs import STEPS, largest_difference
@@ -145,6 +145,18 @@ def test_the_processes_of_a_node_are_the_shards_of_hsdp(text, monkeypatch):
         settle_sharding(tiny_config(text), team)
     assert mesh_shape("hsdp", team) == (2, 2)
     assert mesh_shape("fsdp", team) == (4,)
+
+
+@pytest.mark.parametrize(("local", "others"), [("1", 1.0), ("0", 1.0)])
+def test_processes_that_are_dealt_out_in_turns_make_no_mesh_of_nodes(local, others, monkeypatch):
+    """Of processes 0, 2 and 1, 3 on two nodes, two know that they are out of place, and all say so."""
+    monkeypatch.setattr(distributed, "all_reduce", lambda tensor: tensor.add_(others))
+    for name, value in {"LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": local}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(
+        ValueError, match=rf"in a row .* the LOCAL_RANK of {others + int(local):.0f} of 4 says otherwise"
+    ):
+        spread(nn.Linear(2, 2), "hsdp", Workers(2, 4, torch.device("cpu")))
 
 
 def test_blocks_are_what_is_in_the_outermost_lists():
