@@ -43,7 +43,7 @@ def show_shardings(reports: Reports) -> None:
         print(line)
     if any(row.pays is False for rows in reports for row in rows):
         print(f"*: sharding the states saves less than {WORTH:.0%} of the device's bytes: it does not pay")
-    print("measured: torch does it, and the tests compare bytes and traffic with four processes; formula: counted only")
+    print("checked: a formula that the tests compare with small models on four real processes; formula: not compared")
     print("not counted: activations, the layer that is gathered at the moment, scalars")
 
 
@@ -69,7 +69,7 @@ def _alike(rows: Sequence[ShardingReport]) -> Table:
     table.add_column("setting of torch, or why not", overflow="fold")
     for row in rows:
         numbers = (row.parameters, row.gradients, row.moved.within, row.moved.between)
-        source = "excluded" if row.excluded else "measured" if row.torch else "formula"
+        source = "excluded" if row.excluded else "checked" if row.torch else "formula"
         table.add_row(
             row.sharding, *(f"{number:,.0f}" for number in numbers), source, row.excluded or row.torch or "none"
         )
@@ -93,7 +93,7 @@ def _states(reports: Reports) -> Table:
                 one.states, one.exchanged.within, one.exchanged.between, one.refresh.within, one.refresh.between,
             )  # fmt: skip
             over = _SCOPES[str(scope)] + (f" ({one.sharding})" if dealt else "")
-            source = "measured" if any(row.source == "measured" for row in found) else "formula"
+            source = "checked" if any(row.source == "checked" for row in found) else "formula"
             table.add_row(_name(one), *(f"{number:,.0f}" for number in numbers), over, source)
     return _uncut(table)
 

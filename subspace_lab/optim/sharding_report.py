@@ -48,7 +48,8 @@ class ShardingReport:
         seconds: Of communication in a step, by the bandwidths; None without them.
         torch: The setting of torch that does it, None where there is none.
         excluded: Why nobody would, None where somebody might.
-        source: ``"measured"`` where tests compare bytes and traffic with four processes, else ``"formula"``.
+        source: ``"checked"``: a formula that tests compare with bytes and traffic of small models on four real
+            processes; ``"formula"``: one that they do not.
     """
 
     method: str
@@ -215,7 +216,7 @@ def _report(
         states = sharded_bytes(planned, cluster.processes(scope), side=projected)
         step, refresh = exchanged(planned, scope, cluster, side=projected)
     total = moved + step
-    is_measured = setting is not None and (
+    is_checked = setting is not None and (
         dealt or scope == "N" or (side == "auto" and not issubclass(planned.kind, BAdam))
     )
     return ShardingReport(
@@ -232,5 +233,5 @@ def _report(
         seconds=bandwidths and (total.within / bandwidths[0] + total.between / bandwidths[1]) / 1e9,
         torch=setting,
         excluded=excluded_by(sharding, cluster, accumulation),
-        source="measured" if is_measured else "formula",
+        source="checked" if is_checked else "formula",
     )

@@ -115,7 +115,7 @@ def test_shardings_are_those_of_the_report(width: int, command: Command, monkeyp
         alike, totals = lines[k], " ".join(lines[k + 27 :: 27]).replace("*", "").split("  ")
         numbers = [row.parameters, row.gradients, row.moved.within, row.moved.between]
         assert cells(alike) == pytest.approx(numbers, abs=0.51)
-        assert f" {'excluded' if row.excluded else 'measured' if row.torch else 'formula'} " in alike
+        assert f" {'excluded' if row.excluded else 'checked' if row.torch else 'formula'} " in alike
         for one in (row, other):
             assert f"{one.total / 1e9:.4g}, {one.seconds:.3g}" in [
                 total.removeprefix(row.sharding).strip() for total in totals

@@ -150,7 +150,7 @@ def measured(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
-def test_what_torch_realizes_is_measured(case, measured):
+def test_what_torch_realizes_is_checked(case, measured):
     method, accumulation, sharding = case
     method, refreshing, _ = method.partition(", refreshing")
     rank = {} if method == "AdamW" else {"rank": RANK}
