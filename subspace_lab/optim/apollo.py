@@ -36,8 +36,9 @@ class APOLLO(ColumnNorms):
     State of an m x n matrix (``m <= n``): two moments (r, n) and one number: ``2nr + 1`` numbers; no basis.
     A step costs one product with P, drawing P (m r normal numbers), and two passes over the gradient.
 
-    Limitations: drawing P at every step costs what a tenth to a third of a product costs on a CPU. Moments are kept as
-    they are when P is drawn anew. A column that P misses is not updated.
+    Limitations: drawing P at every step costs what a tenth to a third of a product costs on a CPU; of a matrix whose
+    rows are sharded every process draws all of it. Moments are kept as they are when P is drawn anew. A column that P
+    misses is not updated.
     """
 
     options = (*LowRankOptimizer.options, "scaling", "zeta", "limiter")

@@ -6,8 +6,10 @@ Legend: G gradient (m, n); ``S (m, r)`` basis; ``A = S^T G``; L recovered part o
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from subspace_lab.optim.base import Live
 from subspace_lab.optim.shards import sum_over
@@ -33,6 +35,7 @@ def recovery_shares(optimizer: torch.optim.Optimizer) -> dict[str, float]:
         return {}
     whole = core = recovered = 0.0
     is_scaled = False
+    limiter: list[Tensor] = []  # of each parameter: matrices, sum of their factors, at how many it acted
     firsts = itertools.accumulate((len(group["params"]) for group in optimizer.param_groups), initial=0)
     for number, group in zip(firsts, optimizer.param_groups, strict=False):
         if group["rank"] is None:
@@ -53,13 +56,22 @@ def recovery_shares(optimizer: torch.optim.Optimizer) -> dict[str, float]:
             whole, core = whole + sum_over(p, squares), core + sum_over(p, inner)
             if "recovery_norm" in state:
                 is_scaled = True
+                factors = [float(factor) for (of, _), factor in optimizer.limiter.items() if of == number + place]
+                own = (len(factors), sum(factors), sum(factor < 1 for factor in factors))
+                limiter.append(group["splits"] * _mean(p, own))
                 recovered += float(whole_of(state["recovery_norm"]).double().square().sum())
     if whole == 0:
         return {}
     shares = {"bulk_share": max(0.0, 1 - core / whole) ** 0.5}
     if is_scaled:
-        factors = [float(factor) for factor in optimizer.limiter.values()] or [1.0]
+        count, total, limited = torch.stack(limiter).sum(0).tolist()
         shares["recovery_share"] = (recovered / whole) ** 0.5
-        shares["limiter"] = sum(factors) / len(factors)
-        shares["limited_share"] = sum(factor < 1 for factor in factors) / len(factors)
+        shares["limiter"] = total / count if count else 1.0
+        shares["limited_share"] = limited / count if count else 0.0
     return shares
+
+
+def _mean(p: Tensor, of_some: Sequence[float]) -> Tensor:
+    """What is summed over the matrices that are here, by their number: of all, which others may hold, too."""
+    sums = torch.tensor([sum_over(p, number) for number in of_some], dtype=torch.float64)
+    return sums / sums[0].clamp_min(1)

@@ -29,8 +29,9 @@ class RSO(LowRankOptimizer):
     State of an m x n matrix (``m <= n``): two moments and B, all (r, n): ``3nr`` numbers; no basis.
     A step costs two products with P and drawing P (m r normal numbers).
 
-    Limitations: P is drawn again from the seed at every step, which a CPU feels. Within one small problem only r of m
-    directions move, and without a proximal term B is kept but not used.
+    Limitations: P is drawn again from the seed at every step, which a CPU feels; of a matrix whose rows are sharded
+    every process draws all of it. Within one small problem only r of m directions move, and without a proximal term B
+    is kept but not used.
     """
 
     options = (*LowRankOptimizer.options, "prox")

@@ -73,6 +73,23 @@ def refuse_unknown(p: Tensor, name: str) -> None:
         from subspace_lab.optim.sharded import check_distributed
 
         check_distributed(p, name)
+        _check_backends(p, name)
+
+
+def _check_backends(p: Any, name: str) -> None:
+    """Refuse a parameter whose processes cannot exchange what is where it lies, as nccl what FSDP2 has offloaded."""
+    from torch import distributed
+
+    device = local(p).device.type
+    for dim in range(p.device_mesh.ndim):
+        if p.device_mesh.size(dim) == 1:
+            continue
+        known = distributed.get_backend_config(p.device_mesh.get_group(dim))
+        if device not in {one.partition(":")[0] for one in known.split(",")} | {"meta"}:
+            raise ValueError(
+                f"{name}: it lies on the {device}, and its processes exchange {known} only; where FSDP2 offloads "
+                "parameters to the CPU, begin with init_process_group('cpu:gloo,cuda:nccl')"
+            )
 
 
 def kept_for(p: Tensor, key: str, shape: Shape, dtype: torch.dtype, lies: Whole | None) -> Tensor:
