@@ -60,7 +60,7 @@ def every_method(table: pd.DataFrame, layout: Layout) -> Figure:
         if column == "eval_loss":
             half = (table["eval_high"] - table["eval_loss"]).where(table["eval_high"].notna())
             ax.errorbar(values, table.index, xerr=half, fmt="o", color=colour, elinewidth=1)
-            ax.set_xlim(right=(end := _end(values)))
+            ax.set_xlim(right=(end := _end(table)))
             for place, value in values[values > end].items():
                 ax.text(end, place, f"{value:.2f} → ", ha="right", va="center", fontsize=layout.font_size - 2)
         else:
@@ -90,7 +90,7 @@ def pareto(table: pd.DataFrame, layout: Layout) -> Figure:
     rows_of_panels = 1 if layout.columns > 2 else 2
     figure = Figure(figsize=(layout.width, 0.5 + 2.9 * rows_of_panels), layout="constrained")
     axes = figure.subplots(rows_of_panels, 2 // rows_of_panels, sharey=True, squeeze=False).flat
-    key, end = [], _end(table["eval_loss"])
+    key, end = [], _end(table)
     for ax, (column, (label, unit)) in zip(axes, _COSTS.items(), strict=True):
         costs = table[column].astype("float64") / unit
         key = [
@@ -111,11 +111,14 @@ def pareto(table: pd.DataFrame, layout: Layout) -> Figure:
     return figure
 
 
-def _end(losses: pd.Series[float]) -> float:
-    """Where an axis of losses ends: what lies far above the others is named beside it, not drawn."""
+def _end(table: pd.DataFrame) -> float:
+    """Where an axis of losses ends: what lies far above the others is named beside it; intervals below are whole."""
+    losses = table["eval_loss"].astype("float64")
     low, middle, high = (float(value) for value in losses.quantile([0, 0.5, 1]))
     room = 0.05 * (high - low) or 0.05
-    return min(high + room, low + 6 * (middle - low) + room) if middle > low else high + room
+    end = min(high + room, low + 6 * (middle - low) + room) if middle > low else high + room
+    ends = table.loc[losses <= end, "eval_high"].astype("float64")
+    return max(end, float(ends.max()) + room) if ends.notna().any() else end
 
 
 def _half(row: dict[Hashable, Any]) -> float:
