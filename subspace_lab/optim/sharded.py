@@ -225,11 +225,6 @@ class Shards(Whole):
         """See `Whole`."""
         return math.prod(cut.count for cut in self.rows)
 
-    @property
-    def offset(self) -> tuple[int, ...]:  # type: ignore[override]
-        """See `Whole`."""
-        return (_start(self.rows), _start(self.columns))
-
     def num_rows(self, X: Tensor) -> int:  # noqa: ARG002
         """See `Whole`."""
         return self.m

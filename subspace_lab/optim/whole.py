@@ -24,14 +24,12 @@ class Whole:
     Attributes:
         num_processes: Over how many processes it is distributed.
         num_row_parts: How many processes hold rows of the same column.
-        offset: Where the part that is here begins in the matrix; empty where all of it is here.
         first: Number of the first matrix of a stack that is here.
         moves: Whether a step needs other rows of the matrices than are here: those that `apart` gives.
     """
 
     num_processes: int = 1
     num_row_parts: int = 1
-    offset: tuple[int, ...] = ()
     first: int = 0
     moves: bool = False
 
