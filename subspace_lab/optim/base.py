@@ -46,13 +46,14 @@ from subspace_lab.optim.shards import (
     differing,
     everywhere,
     largest_anywhere,
+    lies_elsewhere,
     offset_of,
     one_decision,
     refuse_unknown,
     same_placement,
     sum_over,
 )
-from subspace_lab.optim.whole import Whole, is_distributed, local
+from subspace_lab.optim.whole import Whole, local
 
 Group = dict[str, Any]
 State = dict[str, Any]
@@ -294,11 +295,12 @@ class GroupOptimizer(Optimizer):
         return (
             not any(self.state.values())
             and all(float(group["lr"]) == 0 for group in self.param_groups)
-            and everywhere(not any(bool(x.grad.any()) for x in live), [x.p for x in live])
+            and everywhere(not any(bool(x.grad.any()) for x in live), self._parameters())
         )
 
     def _initialize(self, live: list[Live]) -> None:
         """Make all states, so that there is something to load into, and count no step."""
+        self._settle(live)
         settings = [group["eps"] for group in self.param_groups]
         for group in self.param_groups:
             group["eps"] = 1.0  # with 0, the weights would move by 0/0
@@ -316,8 +318,6 @@ class GroupOptimizer(Optimizer):
         for group in self.param_groups:
             for place, p in enumerate(group["params"]):
                 if p.grad is not None:
-                    if is_distributed(p):
-                        p.grad = same_placement(p)
                     live.append(Live(p, group, place, index))
                 index += 1
         return live
@@ -378,6 +378,7 @@ class GroupOptimizer(Optimizer):
                 f"{name_of(group, place)}: it has a gradient on some of its processes and none on others, and nothing "
                 "was changed; give it a gradient of zeros where the model did not use it, or set it to None on all"
             )
+        self._settle(live)
         if of_ordinary_size:
             return live
         for x in live:
@@ -391,6 +392,12 @@ class GroupOptimizer(Optimizer):
                 "was changed; lower the learning rate, clip gradients, or pass on_nonfinite='skip'"
             )
         return [self._shrunk(x) for x in live]
+
+    def _settle(self, live: list[Live]) -> None:
+        """Have gradients lie as their parameters do, once all processes are known to have them."""
+        for x in live:
+            if lies_elsewhere(x.p):
+                x.p.grad = same_placement(x.p)
 
     def _shrunk(self, x: Live) -> Live:
         """The gradient with what it is to be multiplied by, so that nothing overflows that is computed of it."""

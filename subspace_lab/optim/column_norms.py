@@ -8,7 +8,7 @@ from subspace_lab.optim.base import Group, Live
 from subspace_lab.optim.low_rank import LowRankOptimizer
 from subspace_lab.optim.matrices import pieces, squared_columns
 from subspace_lab.optim.recovery import check_limiter
-from subspace_lab.optim.shards import lies_of
+from subspace_lab.optim.shards import lies_elsewhere, lies_of
 
 
 class ColumnNorms(LowRankOptimizer):
@@ -29,7 +29,7 @@ class ColumnNorms(LowRankOptimizer):
         return group["rank"] is not None
 
     def _summary(self, x: Live) -> Tensor:
-        if not self._scales_columns(x.group) or (x.group["splits"] > 1 and lies_of(x.p, x.group).moves):
+        if not self._scales_columns(x.group) or _needs_others(x):
             return super()._summary(x)
         total: Tensor | None = None
         for matrix in pieces(x.p, x.grad, x.group):
@@ -54,3 +54,8 @@ class ColumnNorms(LowRankOptimizer):
             super()._update_all(live)
         finally:
             self._columns = {}
+
+
+def _needs_others(x: Live) -> bool:
+    """Whether the columns that are here are not known without an exchange, which the check must not begin."""
+    return lies_elsewhere(x.p) or (x.group["splits"] > 1 and lies_of(x.p, x.group).moves)

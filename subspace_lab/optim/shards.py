@@ -193,19 +193,23 @@ def lying(p: Any) -> object:
     return id(p.device_mesh), tuple(placement.is_replicate() for placement in p.placements)
 
 
+def lies_elsewhere(p: Any) -> bool:
+    """Whether the gradient of a parameter lies otherwise than it: a step of tensor parallel may leave sums."""
+    if not is_distributed(p) or not is_distributed(p.grad):
+        return False
+    return bool(p.grad.placements != p.placements or p.grad.device_mesh != p.device_mesh)
+
+
 def same_placement(p: Any) -> Tensor | None:
-    """The gradient of a distributed parameter, lying as the parameter does; a step of tensor parallel may leave sums.
+    """The gradient of a parameter, lying as the parameter does; all processes that have parts of it take part.
 
     Args:
-        p: A DTensor.
+        p: Parameter.
 
     Returns:
         The gradient.
     """
-    grad = p.grad
-    if not is_distributed(grad) or (grad.placements == p.placements and grad.device_mesh == p.device_mesh):
-        return grad  # type: ignore[no-any-return]
-    return grad.redistribute(p.device_mesh, p.placements)  # type: ignore[no-any-return]
+    return p.grad.redistribute(p.device_mesh, p.placements) if lies_elsewhere(p) else p.grad  # type: ignore[no-any-return]
 
 
 def everywhere(flag: Tensor | bool, parameters: Iterable[Tensor]) -> bool:

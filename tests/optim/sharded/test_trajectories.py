@@ -84,10 +84,16 @@ def test_settings_that_differ_between_processes_are_refused(world, folder):
         assert found["said"].endswith(ends)
 
 
+@pytest.mark.parametrize("is_sum", [False, True])
 @pytest.mark.parametrize("world", [2, 4])
-def test_a_gradient_that_is_missing_on_one_process_is_refused_on_all(world, folder):
-    for found in cell(folder, world, "gradient-on-one"):
+def test_a_gradient_that_is_missing_on_one_process_is_refused_on_all(world, is_sum, folder):
+    for found in cell(folder, world, f"gradient-on-one/{is_sum}"):
         assert found["said"].startswith("middle.weight: it has a gradient on some of its processes and none on others")
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_gradients_that_are_parts_of_sums_are_summed(world, folder):
+    check(folder, world, "sums")
 
 
 @pytest.mark.parametrize("world", [2, 4])

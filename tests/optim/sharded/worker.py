@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import distributed
-from torch.distributed.tensor import Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Partial, Shard, distribute_tensor
 
 from subspace_lab import optim
 from tests.launch import tell
@@ -172,14 +172,35 @@ def other_seeds() -> dict:
     return said_of(optimizer.step)
 
 
-def gradient_on_one() -> dict:
-    """A distributed parameter without a gradient on the last process."""
+def gradient_on_one(is_sum: bool) -> dict:
+    """A distributed parameter without a gradient on the last process, where the others may have parts of a sum."""
     wrapped = Wrapped("fsdp")
-    optimizer = optim.GaLore(groups_of(wrapped.model))
+    optimizer = optim.GrassWalk(groups_of(wrapped.model))
     backward(wrapped, 0)
+    p = dict(wrapped.model.named_parameters())["middle.weight"]
+    if is_sum:
+        p.grad = DTensor.from_local(torch.ones(p.shape).double(), p.device_mesh, [Partial()])
     if distributed.get_rank() == distributed.get_world_size() - 1:
-        dict(wrapped.model.named_parameters())["middle.weight"].grad = None
+        p.grad = None
     return said_of(optimizer.step)
+
+
+def sums() -> dict:
+    """Gradients that are left as parts of sums: those of the whole gradient."""
+    found = []
+    for is_sum in (False, True):
+        wrapped = Wrapped("fsdp")
+        optimizer = optim.GrassWalk(groups_of(wrapped.model))
+        for step in range(4):
+            backward(wrapped, step)
+            for name in ("middle.weight", "up_proj.weight") if is_sum else ():
+                p = dict(wrapped.model.named_parameters())[name]
+                part = p.grad.full_tensor() / distributed.get_world_size()
+                p.grad = DTensor.from_local(part, p.device_mesh, [Partial()])
+            optimizer.step()
+            optimizer.zero_grad()
+        found.append(wrapped.parameters())
+    return {"parameters": distance(*found), "states": 0.0}
 
 
 def local_on_one() -> dict:
@@ -216,7 +237,9 @@ def cells(expected: dict, folder: Path) -> dict[str, Callable[[], dict]]:
         found[f"non-finite/{kind}"] = lambda k=kind: non_finite(k)
     for shape in ((12, 20), (6, 8)):
         found[f"failing-rule/{shape}"] = lambda s=shape: failing_rule(s)
-    found |= {"other-seeds": other_seeds, "gradient-on-one": gradient_on_one, "local-on-one": local_on_one}
+    for is_sum in (False, True):
+        found[f"gradient-on-one/{is_sum}"] = lambda i=is_sum: gradient_on_one(i)
+    found |= {"other-seeds": other_seeds, "local-on-one": local_on_one, "sums": sums}
     for member, kind in RESUMED:
         found[f"again/{member}/{kind}"] = lambda m=member, k=kind: again(m, k, folder)
         found[f"passed-on/{member}/{kind}"] = lambda m=member, k=kind: later(
