@@ -68,6 +68,7 @@ class Recorder:
         self.writer = writer
         self.last_step = -1
         self._model, self._layers, self._every, self._keep = model, layers, every, keep
+        self._settings = f"every={every}, keep={keep!r}"
         self._size: int | None = None  # processes that train together
         self._failure: Exception | None = None  # that the others do not know of
         self._all_know = False  # of what goes wrong now
@@ -164,7 +165,7 @@ class Recorder:
         if Together.is_needed(layers):
             self._failure = None
             with suppress(type(failure)):
-                Together(layers, step, failure)
+                Together(layers, step, self._settings, failure)
 
     def check_follows(self, step: int) -> None:
         """Refuse a step that does not come after the last one.
@@ -239,7 +240,7 @@ class Recorder:
         mine = [x for x in now.layers if x.name not in held and (turn is None or turn.concerns(x.parameter))]
         if Together.is_needed(now.layers):
             into.is_shared = self._all_know = True
-            into.collected.add(Together(mine, into.step, failure).collect(self._keep, scale))
+            into.collected.add(Together(mine, into.step, self._settings, failure).collect(self._keep, scale))
             self._all_know = False
         elif failure is not None:
             raise failure

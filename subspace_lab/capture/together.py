@@ -50,14 +50,16 @@ class Together:
     Args:
         layers: The layers that are due, the same in every process.
         step: Optimizer steps taken before.
+        settings: How this process captures, in words.
         failure: What went wrong in this process before.
 
     Raises:
         Exception: What went wrong in this process.
-        RunError: If something went wrong in another one, or the processes are not at the same layers.
+        RunError: If something went wrong in another one, or the processes are not at the same layers, or capture
+            otherwise, so that they would not be in some later step.
     """
 
-    def __init__(self, layers: Sequence[Layer], step: int, failure: Exception | None = None) -> None:
+    def __init__(self, layers: Sequence[Layer], step: int, settings: str, failure: Exception | None = None) -> None:
         self._order = {layer.name: place for place, layer in enumerate(layers)}
         self._plain: list[Layer] = []
         self._pieces: list[Piece] = []
@@ -67,10 +69,15 @@ class Together:
         except Exception as error:
             failure = error
         boxes = {piece.layer.name: piece.box for piece in self._pieces}
-        theirs = agree(failure, ((step, [layer.name for layer in layers]), boxes))
+        theirs = agree(failure, ((step, [layer.name for layer in layers], settings), boxes))
         for rank, (where, _) in enumerate(theirs):
             if where != theirs[0][0]:
-                (its_step, its_names), (first_step, names) = where, theirs[0][0]
+                (its_step, its_names, its_settings), (first_step, names, first_settings) = where, theirs[0][0]
+                if its_settings != first_settings:
+                    raise RunError(
+                        f"process {rank} of {len(theirs)} captures with {its_settings}, process 0 with "
+                        f"{first_settings}; make the same capture in every process"
+                    )
                 raise RunError(
                     f"process {rank} of {len(theirs)} captures {len(its_names)} layers at step {its_step}, process 0 "
                     f"{len(names)} at step {first_step}; make the same captures, and the same steps, in every process"
@@ -261,4 +268,4 @@ def agree(failure: Exception | None, mine: Any = None) -> list[Any]:
 def in_a_line(error: Exception) -> str:
     """An error in one line; that of a run is one already."""
     lines = str(error).splitlines()
-    return lines[0] if lines and isinstance(error, RunError) else f"{type(error).__name__}: {' '.join(lines)[:300]}"
+    return lines[0] if lines and isinstance(error, RunError) else f"{type(error).__name__}: {' '.join(lines)[:500]}"

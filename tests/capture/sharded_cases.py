@@ -91,12 +91,12 @@ class Layout:
         return DTensor.from_local(tensor / self.mesh.size(), self.mesh, self.of_gradients)
 
 
-def capture_all(directory, layout, keep, dtype=torch.float64, spoil=None, **options):
+def capture_all(directory, layout, keep, dtype=torch.float64, spoil=None, every=1, **options):
     """Capture the known gradients; lines of warnings."""
     model = model_of(layout.wrap, dtype)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        with sl.GradientCapture(model, directory, every=1, keep=keep, **options) as capture:
+        with sl.GradientCapture(model, directory, every=every, keep=keep, **options) as capture:
             for step in range(STEPS):
                 for name, holder in model.items():
                     holder.weight.grad = layout.wrap_gradient(gradient(name, step, dtype))
@@ -208,6 +208,8 @@ def failing(directory, layout, how, **options):
                     (directory / "snapshots").write_text("")
 
             return capture_all(directory, layout, "gram", spoil=spoil, **options), None
+        if how == "settings":
+            return capture_all(directory, layout, "gram", every=2 if rank == 1 else 1, **options), None
         layers = "tall.*" if rank == 1 else None  # other layers than the others
         return capture_all(directory, layout, "gram", layers=layers, **options), None
     except Exception as error:
@@ -274,7 +276,7 @@ def main(directory):
     for keep in KEEPS:
         said[f"nonfinite {keep}"] = capture_all(root / f"nonfinite_{keep.replace(':', '')}", rows, keep, spoil=spoiled)
     for kind in FAILING[size]:
-        for how in ("reduction", "gradient", "memory", "before", "writing", "layers"):
+        for how in ("reduction", "gradient", "memory", "before", "writing", "layers", "settings"):
             for on_error in ("warn", "raise"):
                 case = f"{kind} {how} {on_error}"
                 said[case] = failing(root / case.replace(" ", "_"), Layout(kind), how, on_error=on_error)

@@ -135,6 +135,7 @@ def test_one_process_that_fails_ends_the_capture_in_all_of_them(launched):
         "before": "RuntimeError: planted",
         "writing": "snapshots",
         "layers": f"process 1 of {size} captures 1 layers",
+        "settings": f"process 1 of {size} captures with every=2, keep='gram', process 0 with every=1, keep='gram'",
     }
     for kind in FAILING[size]:
         for how, words in line.items():
