@@ -467,9 +467,10 @@ class GroupOptimizer(Optimizer):
                 raise ValueError(f"the state is that of {saved.get('method')}, expected {group['method']}")
             for name in self.shaping:
                 if saved.get(name) != group.get(name):
+                    on_shards = "; on sharded parameters, which 'sharded' takes" if saved.get(name) == "sharded" else ""
                     raise ValueError(
                         f"the state has {name}={saved.get(name)!r}, expected {group.get(name)!r}: build the optimizer "
-                        "as the saved one was"
+                        f"as the saved one was{on_shards}"
                     )
             merged = {**group, **saved}
             for name in self._known(merged):
