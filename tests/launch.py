@@ -60,7 +60,7 @@ def launch_all(calls, timeout=TIMEOUT_S):
     return [tuple(result) for result in json.loads(out.strip().rpartition("\n")[2])]
 
 
-def told_by(target, size, directory):
+def told_by(target, size, directory, patience_s=None):
     """What the processes of a call `tell`, by their numbers; a failure in one of them fails the test.
 
     In one of some thirty runs of the same code two processes were seen not to come back from an all-reduce; the cause
@@ -70,15 +70,16 @@ def told_by(target, size, directory):
         target: ``module:function``, which takes the directory.
         size: Number of processes.
         directory: An empty one.
+        patience_s: In which they have to end; `PATIENCE_S` by default.
     """
-    call = (target, size, (directory,), {})
+    call, patience_s = (target, size, (directory,), {}), patience_s or PATIENCE_S
     try:
-        ((statuses, log),) = launch_all([call], PATIENCE_S)
+        ((statuses, log),) = launch_all([call], patience_s)
     except subprocess.TimeoutExpired as hung:
         warnings.warn(
             f"{size} processes of {target} hung and are begun again; they were here:\n{hung.stderr}", stacklevel=2
         )
-        ((statuses, log),) = launch_all([call], PATIENCE_S)
+        ((statuses, log),) = launch_all([call], patience_s)
     assert set(statuses) == {0}, log[-3000:]
     return told(size, directory)
 

@@ -6,7 +6,7 @@ from subspace_lab.optim import METHODS
 from tests.docs.pages import ROOT
 from tests.optim.members import MEMBERS
 from tests.optim.sharded.checkpoints import RESUMED
-from tests.optim.sharded.worker import WRAPPERS
+from tests.optim.sharded.worker import WRAPPERS, members_under
 
 PAGE = ROOT / "docs" / "how-to" / "shard-the-optimizer.md"
 COLUMNS = {
@@ -22,7 +22,8 @@ def rows() -> list[list[str]]:
 def test_every_cell_has_its_test() -> None:
     head, *body = rows()
     assert head == ["method", *COLUMNS, "distributed checkpoints"]
-    tested = {member.name for member in MEMBERS}  # each under all of WRAPPERS
+    tested = {member.name for member in MEMBERS}
+    assert all({m.name for m in members_under(kind)} == tested for kinds in WRAPPERS.values() for kind in kinds)
     resumed = {member.name for member, _ in RESUMED}
     assert set(WRAPPERS) == {1, 2, 4}
     assert all(set(COLUMNS.values()) <= set(kinds) for kinds in WRAPPERS.values())

@@ -11,6 +11,8 @@ from tests.launch import told, told_by
 from tests.optim.sharded import worker
 from tests.optim.sharded.checkpoints import ENDS
 
+_PATIENCE_S = 1200  # some hundred cells
+
 
 def results(folder: Path, world: int) -> list[dict[str, dict]]:
     """What all cells gave on every process; where tests run side by side, the first one starts the processes.
@@ -29,5 +31,5 @@ def results(folder: Path, world: int) -> list[dict[str, dict]]:
     with FileLock(folder / f"{world}.lock"):
         if not directory.exists():
             directory.mkdir()
-            told_by("tests.optim.sharded.worker:work", world, directory)
+            told_by("tests.optim.sharded.worker:work", world, directory, _PATIENCE_S)
     return told(world, directory)

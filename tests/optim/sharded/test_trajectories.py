@@ -7,7 +7,7 @@ from subspace_lab import optim
 from tests.optim.members import every_member
 from tests.optim.sharded.checkpoints import RESUMED
 from tests.optim.sharded.launch import results
-from tests.optim.sharded.worker import SHAPES, WRAPPERS
+from tests.optim.sharded.worker import SHAPES, WRAPPERS, members_under
 
 pytestmark = pytest.mark.slow
 
@@ -30,8 +30,9 @@ def check(folder, world, name):
         assert found["states"] < 1e-8
 
 
-@every_member
-@every_wrapper
+@pytest.mark.parametrize(
+    ("world", "kind", "member"), [(*case, member) for case in CASES for member in members_under(case[1])], ids=str
+)
 def test_many_processes_give_the_trajectory_of_one(member, kind, world, folder):
     """Over refreshes, weight decay, accumulation, clipping, a convolution, a stack, tied weights and empty shards."""
     check(folder, world, f"{member}/{kind}")

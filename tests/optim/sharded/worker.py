@@ -218,12 +218,17 @@ def local_on_one() -> dict:
     return {"parameters": distance(*found), "states": 0.0}
 
 
+def members_under(kind: str) -> list[Member]:
+    """All methods; what else a method may be made of under two wrappers that stand for the others."""
+    return [member for member in MEMBERS if not member.label or kind in {"fsdp", "fsdp-tp"}]
+
+
 def cells(expected: dict, folder: Path) -> dict[str, Callable[[], dict]]:
     """Name to what is done, in the order in which all processes do it."""
     found: dict[str, Callable[[], dict]] = {}
     kinds = WRAPPERS[distributed.get_world_size()]
     for kind in kinds:
-        for member in MEMBERS:
+        for member in members_under(kind):
             found[f"{member}/{kind}"] = lambda m=member, k=kind: distances(trained(m, Wrapped(k)), expected[str(m)])
         found[f"clipper/{kind}"] = lambda k=kind: distances(clipped(Wrapped(k)), expected["clipper"])
     for kind in ("fsdp", "fsdp-tp"):
