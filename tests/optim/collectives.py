@@ -22,7 +22,7 @@ KINDS = {
 
 
 class Collectives(TorchDispatchMode):
-    """Records every collective of this process: kind, global ranks, bytes of the whole tensor.
+    """Records every collective of this process but votes, of whole numbers: kind, global ranks, bytes of the tensor.
 
     The whole tensor is what an all-reduce or broadcast sends around, what a gather makes, what a scatter begins with.
     """
@@ -47,7 +47,8 @@ class Collectives(TorchDispatchMode):
                     size = len(ranks) * sum(tensor.nbytes for tensor in args[1])
                 if name == "all_gather_into_tensor":
                     size *= len(ranks)
-                self.seen.append((KINDS[name], ranks, size))
+                if not all(tensor.dtype == torch.int64 for tensor in tensors):
+                    self.seen.append((KINDS[name], ranks, size))
             elif name not in {"wait_tensor", "_wrap_tensor_autograd", "barrier", "monitored_barrier_"}:
                 raise AssertionError(f"a collective that is not counted: {func}")
         return func(*args, **(kwargs or {}))

@@ -161,7 +161,7 @@ def test_what_torch_realizes_is_checked(case, measured):
     found = [process[CASES.index(case)] for process in measured]
     for part in ("parameters", "gradients", "states"):
         assert getattr(report, part) == max(one[part] for one in found), part
-    refreshes = bool(refreshing) or method == "LDAdam"  # which does so at every step
+    refreshes = bool(refreshing) or method in {"LDAdam", "DCTAdamW"}  # which do so at every step
     for part in ("within", "between"):
         wanted = getattr(report, part) + refreshes * getattr(report.refresh, part)
         assert wanted == pytest.approx(sum(one[part] for one in found) / WORLD, abs=1), part
