@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 from dataclasses import asdict
 
 import numpy as np
@@ -16,7 +17,7 @@ from subspace_lab.studies.safety import study as studies
 from subspace_lab.studies.safety.places import weights_dir
 from subspace_lab.studies.safety.weights import tensors
 from subspace_lab.training.sharding import SHARDING
-from tests.launch import fork
+from tests.launch import PATIENCE_S, fork
 from tests.studies.safety.studies import TINY, Forked, kinds
 
 CONFIG = dataclasses.replace(
@@ -45,7 +46,7 @@ class Shared(Forked):
             self.shared.append(request.name)
             watch.begun(request.name)
             text = json.dumps(asdict(dataclasses.replace(request, resume=False)))
-            statuses, log = fork(f"{__name__}:run_one", 2, (text,), self._variables)
+            statuses, log = fork(f"{__name__}:run_one", 2, (text,), self._variables, time.monotonic() + PATIENCE_S)
             assert statuses == [0, 0], log[-3000:]
             watch.ended(request.name, Ended("finished"))
 
