@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Sequence
 from typing import Self
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from subspace_lab.training.config import TrainConfig
 from subspace_lab.training.tasks.base import Batch
 from subspace_lab.training.tasks.exercise import Exercise
-from subspace_lab.training.tasks.generation import replies
+from subspace_lab.training.tasks.generation import positions_of, replies
 from subspace_lab.training.tasks.labelled import Encoded, LabelledTask, Measured
 from subspace_lab.training.tasks.template import Template
 from subspace_lab.training.workers import Workers
@@ -74,7 +75,11 @@ class AnswerTask(LabelledTask):
         """See `LabelledTask.measure`; a loss is of one micro-batch, replies are written to all of them together."""
         device = next(model.parameters()).device
         together = [of for rows in batches for of in rows]
-        written = iter(replies(model, [of.prompt for of in together], self._new_tokens, end=self.template.end))
+        longest = max(len(of.prompt) for of in self.held_out)  # would shorten all replies beside its own
+        asked = [together] if longest + self._new_tokens <= positions_of(model) else batches
+        written = itertools.chain.from_iterable(
+            replies(model, [of.prompt for of in rows], self._new_tokens, end=self.template.end) for rows in asked
+        )
         found = []
         for rows in batches:
             batch = self.collate(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,8 +28,7 @@ def replies(model: nn.Module, prompts: Sequence[Sequence[int]], new_tokens: int,
     """
     device = next(model.parameters()).device
     length = max(map(len, prompts))
-    positions = getattr(model.config, "max_position_embeddings", None) or length + new_tokens
-    new_tokens = min(new_tokens, positions - length)
+    new_tokens = min(new_tokens, positions_of(model) - length)
     if new_tokens < 1 and not is_sharded(model):
         return [[] for _ in prompts]
     tokens = torch.full((len(prompts), length), end)
@@ -41,6 +41,12 @@ def replies(model: nn.Module, prompts: Sequence[Sequence[int]], new_tokens: int,
         return [[] for _ in prompts]
     written = _greedy(model, tokens.to(device), mask.to(device), new_tokens, end)[:, length:]
     return [row[: row.index(end) + 1] if end in row else row for row in written.tolist()]
+
+
+def positions_of(model: nn.Module) -> int:
+    """How many tokens, prompt and reply, a model has positions for; the largest number where it does not say."""
+    config: Any = model.config
+    return int(getattr(config, "max_position_embeddings", None) or sys.maxsize)
 
 
 def _greedy(model: Any, tokens: Tensor, mask: Tensor, new_tokens: int, end: int) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 
 from subspace_lab.training import TrainConfig
 from subspace_lab.training.optimizers import settle_optimizer
+from subspace_lab.training.tasks import answers
 from subspace_lab.training.tasks.answers import NOT_COUNTED, AnswerTask
 from subspace_lab.training.tasks.generation import replies
 from subspace_lab.training.tasks.table import model_for, task_of
@@ -187,3 +188,22 @@ def test_rows_that_are_too_long_are_left_out_and_counted(
     assert kept.tokens_per_row == round(sum(of.length for of in kept.train) / len(kept.train))
     assert kept.largest_token == max(max([*of.prompt, *of.response]) for of in (*kept.train, *kept.held_out))
     assert f"{left} rows have more than sequence_length={most} tokens and are left out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("spare", "asked"), [(0, [6]), (-1, [3, 3])])
+def test_micro_batches_are_replied_to_together_unless_that_shortens_replies(
+    spare: int, asked: list[int], rows: Path, plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = trainer_of(rows, plain, batch_size=3, accumulation=1, eval_batches=2)
+    task, sizes = trainer._task, []
+    needed = max(len(of.prompt) for of in task.held_out) + 2 * max(len(of.response) for of in task.held_out)
+    task._new_tokens = needed - max(len(of.prompt) for of in task.held_out)
+    trainer.model.config.max_position_embeddings = needed + spare
+
+    def counted(model, prompts, *_, **__):
+        sizes.append(len(prompts))
+        return [[0] for _ in prompts]
+
+    monkeypatch.setattr(answers, "replies", counted)
+    trainer.evaluate()
+    assert sizes == asked
