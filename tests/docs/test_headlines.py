@@ -34,3 +34,11 @@ def test_what_the_text_says_of_the_state_and_of_the_seeds(table: pd.DataFrame) -
     assert f"{table.loc['adamw', 'state_bytes'] / table.loc['grassjump', 'state_bytes']:.1f}" == "2.7"
     assert table.loc["galore", "state_bytes"] == pytest.approx(table.loc["grassjump", "state_bytes"], rel=1e-4)
     assert set(table["seeds"]) == {5}
+
+
+def test_what_the_text_says_of_the_larger_model() -> None:
+    losses = pd.read_csv(ROOT / "results" / "grass_paper" / "tables" / "larger.csv").set_index("method")["eval_loss"]
+    adamw, jump, apollo = (losses[f"{name} llama-7m"] for name in ("adamw", "grassjump", "apollo"))
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert f"GrassJump's mean is {adamw - jump:.3f} nats below AdamW's" in text
+    assert f"APOLLO's mean is {jump - apollo:.3f} below GrassJump's" in text
