@@ -287,9 +287,7 @@ def _workspace(
             carried = 0
         old = e * (basis + n * r) if group["recovery"] == "feedback" else 0
         copied = 0 if feeds or isinstance(rule, Trig) else copied
-        processes = 1 if p is None else lies_of(p, group).num_processes
-        gathered = 0  # the parts of a matrix, which are joined, and the bases of all processes
-        if processes > 1 and group["rule"] in EXACT:
-            gathered = e * (2 * m * n + processes * m * r)
+        is_gathered = p is not None and lies_of(p, group).num_processes > 1 and group["rule"] in EXACT
+        gathered = e * (m * n + 2 * m * r) if is_gathered else 0  # a matrix, its basis, and one that another sends
         return gathered + copied + max(rule.workspace(m, n, r, e), carried + old)
     return 6 * e * m * r + copied if "basis" in kind.layout(m, n, group, dtype) else e * m * r

@@ -30,6 +30,26 @@ def oriented_shape(shape: tuple[int, ...], side: str, splits: int = 1) -> tuple[
     return (cols, rows) if is_right(rows, cols, side) else (rows, cols)
 
 
+def side_for_rule(side: str, rule: str | None, shape: tuple[int, ...], splits: int = 1) -> str:
+    """The side for a rule: square matrices are projected from the left, and from the right by rules that transform.
+
+    These work along the rows of a parameter, which are contiguous in memory.
+
+    Args:
+        side: ``"auto"``, ``"left"`` or ``"right"``; only ``"auto"`` leaves a choice.
+        rule: Its name, None where there is none.
+        shape: The parameter's.
+        splits: As in `oriented_shape`.
+
+    Returns:
+        The side.
+    """
+    if side != "auto" or rule not in ALONG_ROWS:
+        return side
+    m, n = oriented_shape(shape, side, splits)
+    return "right" if m == n else side
+
+
 def is_stack(shape: tuple[int, ...], splits: int) -> bool:
     """Whether a parameter is a batch of matrices, as experts are: (E, rows, cols) and E splits or a multiple."""
     return len(shape) == 3 and splits > 1 and shape[0] > 1 and splits % shape[0] == 0

@@ -18,7 +18,7 @@ from subspace_lab.optim.low_rank import LowRankOptimizer
 from subspace_lab.optim.matrices import exact_dtype, product_dtype, state_dtype
 from subspace_lab.optim.memory import EXACT, STEP_BYTES, PlannedStates
 from subspace_lab.optim.online_subspace_descent import OnlineSubspaceDescent
-from subspace_lab.optim.orientation import ALONG_ROWS, is_stack, oriented_shape
+from subspace_lab.optim.orientation import ALONG_ROWS, is_stack, oriented_shape, side_for_rule
 from subspace_lab.optim.rules.random_bases import is_well_conditioned
 from subspace_lab.optim.shardings import Cluster, Traffic, cut
 from subspace_lab.optim.subspace_adam import SubspaceAdam
@@ -58,12 +58,7 @@ def _cuts(planned: PlannedStates, processes: int, side: str | None) -> Iterator[
         shape, of = planned.trainable[name]
         splits = own["splits"]
         group = own if side is None or processes == 1 else {**own, "side": side}
-        if (
-            group["side"] == "auto"
-            and group.get("rule") in ALONG_ROWS
-            and len(set(oriented_shape(shape, "auto", splits))) == 1
-        ):
-            group = {**group, "side": "right"}
+        group = {**group, "side": side_for_rule(group["side"], group.get("rule"), shape, splits)}
         m, n = oriented_shape(shape, group["side"], splits)
         rows = shape[1] if is_stack(shape, splits) else shape[0] // splits
         is_fused = splits > 1 and not is_stack(shape, splits)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from subspace_lab.optim.orientation import ALONG_ROWS, oriented_shape
+from subspace_lab.optim.orientation import side_for_rule
 from subspace_lab.optim.whole import WHOLE, Whole, is_distributed, local
 
 Shape = tuple[int, ...]
@@ -39,9 +39,6 @@ def lies_of(p: Tensor, group: dict[str, Any]) -> Whole:
 def side_of(p: Tensor, group: dict[str, Any]) -> str:
     """The side that a parameter is projected from: the group's, and where that is ``"sharded"`` the one it means.
 
-    Square matrices are projected from the left, and from the right by rules that transform: along their rows, which
-    are contiguous in memory.
-
     Args:
         p: Parameter.
         group: With ``side``, ``splits`` and, if it has one, ``rule``.
@@ -54,12 +51,7 @@ def side_of(p: Tensor, group: dict[str, Any]) -> str:
         from subspace_lab.optim.sharded import sharded_side
 
         side = sharded_side(p, group["splits"])
-    if side not in {"auto", "sharded"}:
-        return side
-    if group.get("rule") in ALONG_ROWS:
-        m, n = oriented_shape(tuple(p.shape), "auto", group["splits"])
-        return "right" if m == n else "auto"
-    return "auto"
+    return side_for_rule("auto" if side == "sharded" else side, group.get("rule"), tuple(p.shape), group["splits"])
 
 
 def refuse_unknown(p: Tensor, name: str) -> None:
@@ -302,10 +294,11 @@ def _largest(numbers: Sequence[int | Tensor], parameters: Iterable[Tensor], grou
     from torch import distributed
 
     device = next(local(p).device for p in parameters if is_distributed(p))
-    votes = torch.tensor([0 if isinstance(x, Tensor) else x for x in numbers], dtype=torch.int64, device=device)
+    known = torch.tensor([0 if isinstance(x, Tensor) else x for x in numbers], dtype=torch.int64)
+    votes = known.to(device, non_blocking=True)  # the host waits for nothing here
     for vote, x in zip(votes, numbers, strict=True):
-        if isinstance(x, Tensor):  # without a look at it
-            vote.copy_(x)
+        if isinstance(x, Tensor):
+            vote.copy_(x, non_blocking=True)
     for group in groups:
         distributed.all_reduce(votes, distributed.ReduceOp.MAX, group=group)
     return votes
