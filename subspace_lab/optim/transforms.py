@@ -21,23 +21,20 @@ def dct(x: Tensor) -> Tensor:
     Returns:
         The transformed columns, in the memory of x or in another.
     """
-    if x.device.type != "cpu":
-        return dct_by_fft(x)
-    import scipy.fft
-
-    return torch.from_numpy(
-        scipy.fft.dct(x.numpy(), axis=0, norm="ortho", overwrite_x=True, workers=torch.get_num_threads())
-    )
+    return _by_scipy("dct", x) if x.device.type == "cpu" else dct_by_fft(x)
 
 
 def idct(x: Tensor) -> Tensor:
     """``C^T x``, the inverse of `dct`; arguments and result are alike."""
-    if x.device.type != "cpu":
-        return idct_by_fft(x)
+    return _by_scipy("idct", x) if x.device.type == "cpu" else idct_by_fft(x)
+
+
+def _by_scipy(name: str, x: Tensor) -> Tensor:
     import scipy.fft
 
+    transform = getattr(scipy.fft, name)
     return torch.from_numpy(
-        scipy.fft.idct(x.numpy(), axis=0, norm="ortho", overwrite_x=True, workers=torch.get_num_threads())
+        transform(x.numpy(), axis=0, norm="ortho", overwrite_x=True, workers=torch.get_num_threads())
     )
 
 

@@ -185,6 +185,13 @@ def gradient_on_one(is_sum: bool) -> dict:
     return said_of(optimizer.step)
 
 
+def part_of_sum(whole: torch.Tensor) -> torch.Tensor:
+    """What this process adds to a sum over all: another direction than the whole."""
+    size, rank = distributed.get_world_size(), distributed.get_rank()
+    noise = [torch.randn(whole.shape, generator=torch.Generator().manual_seed(k)).double() for k in range(size)]
+    return whole / size + noise[rank] - noise[(rank + 1) % size]
+
+
 def sums() -> dict:
     """Gradients that are left as parts of sums: those of the whole gradient."""
     found = []
@@ -195,8 +202,7 @@ def sums() -> dict:
             backward(wrapped, step)
             for name in ("middle.weight", "up_proj.weight") if is_sum else ():
                 p = dict(wrapped.model.named_parameters())[name]
-                part = p.grad.full_tensor() / distributed.get_world_size()
-                p.grad = DTensor.from_local(part, p.device_mesh, [Partial()])
+                p.grad = DTensor.from_local(part_of_sum(p.grad.full_tensor()), p.device_mesh, [Partial()])
             optimizer.step()
             optimizer.zero_grad()
         found.append(wrapped.parameters())
